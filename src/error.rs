@@ -1,0 +1,134 @@
+//! The one error type. An error says in one line what is wrong (with the file, the field and the value)
+//! and, where a user can act on it, in a second line what to do.
+
+use std::fmt;
+use std::path::Path;
+
+/// Whose fault it is; decides the exit code of the program.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    /// The command line or the recipe is wrong (exit code 2).
+    Usage,
+    /// A model folder, an adapter or a data file is wrong (exit code 3).
+    Input,
+    /// The machine refused: disk full, no GPU, not enough memory (exit code 4).
+    System,
+    /// The run itself failed: the loss is not finite, for instance (exit code 5).
+    Run,
+}
+
+/// What went wrong, and what to do about it.
+#[derive(Debug)]
+pub struct Error {
+    /// Whose fault it is.
+    pub kind: Kind,
+    what: String,
+    hint: Option<String>,
+}
+
+/// `Result` with [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    /// A wrong command line or recipe.
+    pub fn usage(what: impl Into<String>) -> Self {
+        Self::new(Kind::Usage, what)
+    }
+    /// A wrong model folder, adapter or data file.
+    pub fn input(what: impl Into<String>) -> Self {
+        Self::new(Kind::Input, what)
+    }
+    /// The machine refused.
+    pub fn system(what: impl Into<String>) -> Self {
+        Self::new(Kind::System, what)
+    }
+    /// The run failed.
+    pub fn run(what: impl Into<String>) -> Self {
+        Self::new(Kind::Run, what)
+    }
+    /// An I/O error on `path`; `doing` is a verb: "read", "create", "map".
+    pub fn io(doing: &str, path: &Path, error: std::io::Error) -> Self {
+        let kind = if error.kind() == std::io::ErrorKind::NotFound { Kind::Input } else { Kind::System };
+        Self::new(kind, format!("cannot {doing} {}: {error}", path.display()))
+    }
+    fn new(kind: Kind, what: impl Into<String>) -> Self {
+        Self { kind, what: what.into(), hint: None }
+    }
+    /// Adds the line that says what to do.
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+    /// Puts `place` (a file, a key) in front of the message.
+    pub fn at(mut self, place: impl fmt::Display) -> Self {
+        self.what = format!("{place}: {}", self.what);
+        self
+    }
+    /// The exit code of the program that ends with this error.
+    pub fn exit_code(&self) -> u8 {
+        match self.kind {
+            Kind::Usage => 2,
+            Kind::Input => 3,
+            Kind::System => 4,
+            Kind::Run => 5,
+        }
+    }
+    /// What is wrong, without the hint.
+    pub fn what(&self) -> &str {
+        &self.what
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.what)?;
+        match &self.hint {
+            Some(hint) => write!(f, "\n  hint: {hint}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl std::error::Error for Error {}
+
+/// The candidate nearest to `name` by edit distance, if any is near enough to be worth suggesting.
+pub fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let limit = 1 + name.chars().count() / 3;
+    let scored = candidates.into_iter().map(|c| (edit_distance(name, c), c));
+    scored.filter(|(d, _)| *d <= limit).min_by_key(|(d, _)| *d).map(|(_, c)| c)
+}
+
+/// Levenshtein distance in characters.
+fn edit_distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, ca) in a.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, &cb) in b.iter().enumerate() {
+            let replaced = diagonal + usize::from(ca != cb);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(diagonal + 1).min(row[j] + 1);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nearest_name_is_suggested_only_when_near() {
+        let keys = ["learning_rate", "lr_scheduler_type", "warmup_steps"];
+        assert_eq!(nearest("learning_rat", keys), Some("learning_rate"));
+        assert_eq!(nearest("warmup_step", keys), Some("warmup_steps"));
+        assert_eq!(nearest("colour", keys), None);
+    }
+
+    #[test]
+    fn the_hint_is_a_line_of_its_own() {
+        let e = Error::usage("unknown key `lr`").hint("did you mean `learning_rate`?").at("recipe.toml");
+        assert_eq!(e.to_string(), "recipe.toml: unknown key `lr`\n  hint: did you mean `learning_rate`?");
+    }
+}

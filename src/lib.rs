@@ -1,0 +1,4 @@
+//! halfbyte: QLoRA fine-tuning of Llama, Mistral and Mixtral.
+
+pub mod dtype;
+pub mod error;

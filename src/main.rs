@@ -1,0 +1,3 @@
+//! The `halfbyte` program.
+
+fn main() {}

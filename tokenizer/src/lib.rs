@@ -1,0 +1,1 @@
+//! SentencePiece BPE tokenizer: exact and fast.
