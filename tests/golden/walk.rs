@@ -1,0 +1,72 @@
+//! Walks golden sets. A set is a folder of the layout of `tests/data/golden`; `HALFBYTE_GOLDEN` names more of them
+//! (several separated by ':'). Every case prints one line with what was measured; a set that is named but has no
+//! case in any area is a failure, so that a mistyped path cannot pass.
+
+use std::path::{Path, PathBuf};
+
+/// `Ok`: what was measured, in a few words ("worst 3e-7"). `Err`: what is wrong.
+pub type Outcome = Result<String, String>;
+
+/// One comparison with recorded numbers.
+pub struct Case {
+    /// Path-like name, unique in its area: `nf4/odd_bf16_333 nf4.bs64.dq`.
+    pub name: String,
+    /// Computes and compares.
+    pub run: Box<dyn FnOnce() -> Outcome>,
+}
+
+impl Case {
+    /// A case called `name` that runs `run`.
+    pub fn new(name: impl Into<String>, run: impl FnOnce() -> Outcome + 'static) -> Self {
+        Self { name: name.into(), run: Box::new(run) }
+    }
+}
+
+/// Lists the cases of one area (a folder of the set) found under a root; empty when the set lacks the area.
+pub type Collect = fn(root: &Path) -> Vec<Case>;
+
+/// The project's own set and those that the environment names.
+pub fn roots() -> Vec<PathBuf> {
+    let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/golden");
+    let named = std::env::var_os("HALFBYTE_GOLDEN").map(|v| std::env::split_paths(&v).collect::<Vec<_>>());
+    std::iter::once(own).chain(named.into_iter().flatten()).collect()
+}
+
+/// Runs every case whose name contains all of `filter`; prints a line for each and a count; true if none failed.
+pub fn run(areas: &[(&str, Collect)], filter: &[String]) -> bool {
+    let (mut passed, mut failed) = (0, Vec::new());
+    for root in roots() {
+        println!("golden set {}", root.display());
+        let mut found = 0;
+        for (area, collect) in areas {
+            for case in collect(&root) {
+                let name = format!("{area}/{}", case.name);
+                found += 1;
+                if !filter.iter().all(|f| name.contains(f.as_str())) {
+                    continue;
+                }
+                let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(case.run))
+                    .unwrap_or_else(|_| Err("panicked (message above)".into()));
+                match outcome {
+                    Ok(measured) => {
+                        passed += 1;
+                        println!("ok    {name}: {measured}");
+                    }
+                    Err(wrong) => {
+                        println!("FAIL  {name}: {wrong}");
+                        failed.push(name);
+                    }
+                }
+            }
+        }
+        if found == 0 {
+            println!("FAIL  no golden case found under {}", root.display());
+            failed.push(root.display().to_string());
+        }
+    }
+    for name in &failed {
+        println!("failed: {name}");
+    }
+    println!("{passed} passed, {} failed", failed.len());
+    failed.is_empty()
+}
