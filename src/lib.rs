@@ -2,3 +2,5 @@
 
 pub mod dtype;
 pub mod error;
+pub mod op;
+pub mod plan;
