@@ -137,7 +137,7 @@ impl Plan {
                     }
                     alive.insert(buf, range);
                 }
-                handed_over.iter().for_each(|b| drop(alive.remove(b)));
+                alive.retain(|b, _| !handed_over.contains(b));
                 let live: usize = alive.keys().map(|b| program.bytes(*b).next_multiple_of(ALIGN)).sum();
                 most = most.max(live);
                 alive.retain(|b, _| last[b] > i);
