@@ -1,4 +1,5 @@
 //! halfbyte: QLoRA fine-tuning of Llama, Mistral and Mixtral.
 
+pub mod config;
 pub mod dtype;
 pub mod error;
