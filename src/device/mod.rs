@@ -1,0 +1,3 @@
+//! The devices that replay a program.
+
+pub mod cpu;
