@@ -29,7 +29,14 @@ fn head<'a, A: Real>(m: &'a Mat<A>, t: usize, h: usize, d: usize) -> &'a [A] {
 
 /// q `[T, heads·d]`, k and v `[Tk, kv_heads·d]`; returns out `[T, heads·d]` and lse `[T, heads]`.
 /// A token that sees nothing gets zeros, and an lse of −∞.
-pub fn attention<A: Real>(q: &Mat<A>, k: &Mat<A>, v: &Mat<A>, lo: &[i32], hi: &[i32], shape: Heads) -> (Vec<A>, Vec<A>) {
+pub fn attention<A: Real>(
+    q: &Mat<A>,
+    k: &Mat<A>,
+    v: &Mat<A>,
+    lo: &[i32],
+    hi: &[i32],
+    shape: Heads,
+) -> (Vec<A>, Vec<A>) {
     let d = q.cols / shape.heads;
     let scale = A::of(shape.scale);
     let mut out = vec![A::zero(); q.rows * q.cols];
@@ -82,7 +89,12 @@ pub struct Saved<'a, A: Real> {
 
 /// With `p = exp(scale·q·k − lse)` and `ds = p·(dout·v − delta)`: `dq = scale·Σ_j ds·k`, `dk = scale·Σ_t ds·q`,
 /// `dv = Σ_t p·dout` (Dao et al. 2022). dq goes over the keys of a query; dk, dv over the queries of a key.
-pub fn attention_bwd<A: Real>(s: &Saved<A>, keys: (&[i32], &[i32]), queries: (&[i32], &[i32]), shape: Heads) -> Grads<A> {
+pub fn attention_bwd<A: Real>(
+    s: &Saved<A>,
+    keys: (&[i32], &[i32]),
+    queries: (&[i32], &[i32]),
+    shape: Heads,
+) -> Grads<A> {
     let d = s.q.cols / shape.heads;
     let scale = A::of(shape.scale);
     let heads = shape.heads;

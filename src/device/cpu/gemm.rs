@@ -32,7 +32,8 @@ pub fn gemm<A: Real>(
     let whole = [0, a.rows as i32];
     let offsets = offsets.unwrap_or(&whole);
     let count = offsets.len() - 1;
-    let (a, b) = (Slab { data: a.data(), rows: a.rows, cols: a.cols }, Slab { data: b.data(), rows: b.rows, cols: b.cols });
+    let (a, b) =
+        (Slab { data: a.data(), rows: a.rows, cols: a.cols }, Slab { data: b.data(), rows: b.rows, cols: b.cols });
     // Rows of the weight-sided matrix (b, or out in Tn) that one expert has.
     let each = b.rows / count;
     let (rows, cols) = match form {
@@ -50,11 +51,23 @@ pub fn gemm<A: Real>(
         match form {
             Form::Nt => {
                 let w = b.rows(e * each, (e + 1) * each);
-                product(&mut out[from * cols..to * cols], (x.rows, x.cols, cols), (x.data, x.cols, 1), (w.data, 1, w.cols), scale);
+                product(
+                    &mut out[from * cols..to * cols],
+                    (x.rows, x.cols, cols),
+                    (x.data, x.cols, 1),
+                    (w.data, 1, w.cols),
+                    scale,
+                );
             }
             Form::Nn => {
                 let w = b.rows(e * each, (e + 1) * each);
-                product(&mut out[from * cols..to * cols], (x.rows, x.cols, cols), (x.data, x.cols, 1), (w.data, w.cols, 1), scale);
+                product(
+                    &mut out[from * cols..to * cols],
+                    (x.rows, x.cols, cols),
+                    (x.data, x.cols, 1),
+                    (w.data, w.cols, 1),
+                    scale,
+                );
             }
             Form::Tn => {
                 let y = b.rows(from, to);
@@ -81,11 +94,25 @@ fn product<A: Real>(
     // these shapes (row-major, or its transpose), so every access is inside of its slice; out is borrowed exclusively.
     unsafe {
         gemm::gemm(
-            m, n, k,
-            out.as_mut_ptr(), 1, n as isize, true,
-            lhs.0.as_ptr(), lhs.2 as isize, lhs.1 as isize,
-            rhs.0.as_ptr(), rhs.2 as isize, rhs.1 as isize,
-            A::one(), A::of(scale), false, false, false, parallelism,
+            m,
+            n,
+            k,
+            out.as_mut_ptr(),
+            1,
+            n as isize,
+            true,
+            lhs.0.as_ptr(),
+            lhs.2 as isize,
+            lhs.1 as isize,
+            rhs.0.as_ptr(),
+            rhs.2 as isize,
+            rhs.1 as isize,
+            A::one(),
+            A::of(scale),
+            false,
+            false,
+            false,
+            parallelism,
         );
     }
 }
