@@ -4,5 +4,7 @@ pub mod config;
 pub mod device;
 pub mod dtype;
 pub mod error;
+pub mod model;
 pub mod op;
 pub mod plan;
+pub mod tape;
