@@ -1,0 +1,3 @@
+//! From records to micro-batches.
+
+pub mod sampler;
