@@ -1,3 +1,5 @@
 //! From records to micro-batches.
 
+pub mod random;
 pub mod sampler;
+pub mod subset;
