@@ -1,6 +1,7 @@
 //! halfbyte: QLoRA fine-tuning of Llama, Mistral and Mixtral.
 
 pub mod config;
+pub mod data;
 pub mod device;
 pub mod dtype;
 pub mod error;
@@ -8,3 +9,4 @@ pub mod model;
 pub mod op;
 pub mod plan;
 pub mod tape;
+pub mod train;

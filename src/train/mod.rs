@@ -1,0 +1,4 @@
+//! Training: the arithmetic of steps and learning rates.
+
+pub mod arithmetic;
+pub mod schedule;
