@@ -4,3 +4,4 @@ pub mod config;
 pub mod device;
 pub mod dtype;
 pub mod error;
+pub mod weights;

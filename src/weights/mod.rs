@@ -1,0 +1,9 @@
+//! Model folders and adapter folders.
+//!
+//! * [`safetensors`]: a checkpoint's tensors, mapped into memory; writing such files.
+//! * [`names`]: which tensors and which linear modules a model has; parameter counts.
+//! * [`quantize`]: 4-bit weights, made here or by bitsandbytes.
+
+pub mod names;
+pub mod quantize;
+pub mod safetensors;
