@@ -3,7 +3,9 @@
 //! * [`safetensors`]: a checkpoint's tensors, mapped into memory; writing such files.
 //! * [`names`]: which tensors and which linear modules a model has; parameter counts.
 //! * [`quantize`]: 4-bit weights, made here or by bitsandbytes.
+//! * [`targets`]: which modules a LoRA configuration adapts.
 
 pub mod names;
 pub mod quantize;
 pub mod safetensors;
+pub mod targets;

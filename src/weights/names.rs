@@ -1,6 +1,6 @@
 //! The names and shapes that Hugging Face gives the tensors and linear modules of a model, and parameter counts.
 
-use crate::config::model::{Family, ModelConfig};
+use crate::config::model::ModelConfig;
 use crate::error::{Error, Result, nearest};
 use crate::weights::safetensors::Checkpoint;
 
@@ -182,13 +182,6 @@ pub fn check(checkpoint: &Checkpoint, config: &ModelConfig) -> Result<()> {
             Err(Error::input(what).hint("does config.json belong to these weights?"))
         }
         None => Ok(()),
-    }
-}
-
-/// The modules that PEFT adapts when `target_modules` is not given; the same for the three families.
-pub fn default_targets(family: Family) -> &'static [&'static str] {
-    match family {
-        Family::Llama | Family::Mistral | Family::Mixtral => &["q_proj", "v_proj"],
     }
 }
 
