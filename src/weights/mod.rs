@@ -4,7 +4,11 @@
 //! * [`names`]: which tensors and which linear modules a model has; parameter counts.
 //! * [`quantize`]: 4-bit weights, made here or by bitsandbytes.
 //! * [`targets`]: which modules a LoRA configuration adapts.
+//! * [`adapter`]: PEFT adapter folders, read and written.
+//! * [`merge`]: base weights with an adapter added.
 
+pub mod adapter;
+pub mod merge;
 pub mod names;
 pub mod quantize;
 pub mod safetensors;

@@ -311,4 +311,4 @@ fn publish(temporary: &Path, file: &Path) -> Result<()> {
 
 #[cfg(test)]
 #[path = "safetensors_tests.rs"]
-mod tests;
+pub(crate) mod tests;
