@@ -58,11 +58,12 @@ pub fn merged(
     dtype: DType,
 ) -> Result<Vec<f32>> {
     let shape = [module.out_features, module.in_features];
-    let mut weight = match (Quantized::read(checkpoint, &module.name, shape)?, base) {
-        (Some(stored), _) => stored.dequantize(),
+    let dequantized = |q: Quantized| q.dequantize().into_iter().map(|x| q.dtype.round(x)).collect();
+    let mut weight: Vec<f32> = match (Quantized::read(checkpoint, &module.name, shape)?, base) {
+        (Some(stored), _) => dequantized(stored),
         (None, Base::Original) => load(&checkpoint.shaped(&module.weight(), &shape)?, load_as)?,
         (None, Base::Dequantized(scheme)) => {
-            Quantized::from_checkpoint(checkpoint, &module.name, shape, load_as, scheme)?.dequantize()
+            dequantized(Quantized::from_checkpoint(checkpoint, &module.name, shape, load_as, scheme)?)
         }
     };
     weight.iter_mut().for_each(|x| *x = dtype.round(*x));

@@ -52,3 +52,30 @@ fn skipped_modules_stay_in_16_bit() {
     let all = count(&model, Some(&[])).packed;
     assert_eq!(count(&model, Some(&names)).packed, all + 2 * 8 * 16 / 2);
 }
+
+#[test]
+fn missing_unexpected_and_misshaped_tensors_are_reported_by_name() {
+    use crate::dtype::DType;
+    use crate::weights::safetensors::{Output, tests::Folder, write};
+    let model = config("llama", "");
+    let said = |change: &dyn Fn(&mut Vec<Slot>)| {
+        let mut slots = tensors(&model);
+        change(&mut slots);
+        let folder = Folder::new("check");
+        let zeros = |s: &Slot| {
+            Output::floats(s.name.clone(), DType::Bf16, s.shape.clone(), &vec![0.0; s.shape.iter().product()])
+        };
+        write(&folder.0.join("model.safetensors"), &slots.iter().map(zeros).collect::<Vec<_>>()).expect("written");
+        check(&Checkpoint::open(&folder.0).expect("valid"), &model).map_or_else(|e| e.to_string(), |()| "fine".into())
+    };
+    assert_eq!(said(&|_| {}), "fine");
+    let rotary = Slot { name: "model.layers.0.self_attn.rotary_emb.inv_freq".into(), shape: vec![2] };
+    assert_eq!(said(&|slots| slots.push(rotary.clone())), "fine");
+    let missing = said(&|slots| slots.truncate(slots.len() - 2));
+    assert!(missing.contains("`model.norm.weight` is missing (and 1 more)"), "{missing}");
+    let bias = Slot { name: "model.layers.1.self_attn.q_proj.bias".into(), shape: vec![16] };
+    let unexpected = said(&|slots| slots.push(bias.clone()));
+    assert!(unexpected.contains("`model.layers.1.self_attn.q_proj.bias` is unexpected"), "{unexpected}");
+    let shape = said(&|slots| slots[1].shape = vec![8, 16]);
+    assert!(shape.contains("q_proj.weight` has shape [8, 16], expected [16, 16]"), "{shape}");
+}
