@@ -10,3 +10,4 @@ pub mod op;
 pub mod plan;
 pub mod tape;
 pub mod train;
+pub mod weights;

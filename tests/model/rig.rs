@@ -4,9 +4,7 @@ use halfbyte::config::model::ModelConfig;
 use halfbyte::data::batch::{Document, IGNORED, MicroBatch};
 use halfbyte::device::cpu::{Cpu, CpuOptions};
 use halfbyte::dtype::{DType, QuantKind};
-use halfbyte::model::{
-    AdapterSpec, BaseFormat, Fill, LossSpec, OptimizerKind, OptimizerSpec, Spec, record,
-};
+use halfbyte::model::{AdapterSpec, BaseFormat, Fill, LossSpec, OptimizerKind, OptimizerSpec, Spec, record};
 use halfbyte::op::{Betas, ControlRule, View};
 use halfbyte::train::session::Session;
 use std::collections::HashMap;
@@ -62,7 +60,8 @@ pub fn spec(moe: bool, compute: DType, checkpointing: bool) -> Spec {
         } else {
             modules.extend(["gate_proj", "up_proj", "down_proj"].map(|m| format!("mlp.{m}")));
         }
-        adapters.extend(modules.iter().map(|m| (format!("model.layers.{layer}.{m}"), AdapterSpec { r: 3, scale: 1.7 })));
+        adapters
+            .extend(modules.iter().map(|m| (format!("model.layers.{layer}.{m}"), AdapterSpec { r: 3, scale: 1.7 })));
     }
     adapters.insert("lm_head".into(), AdapterSpec { r: 2, scale: 0.9 });
     Spec {
@@ -101,7 +100,9 @@ pub fn session(spec: Spec, options: CpuOptions) -> Session {
             }
             Fill::Dense(view) => s.write(view, &random.many(rows * cols, 0.8)).expect("written"),
             Fill::Quantized(q) => {
-                let bytes = |v: View, random: &mut Random| (0..v.rows.count(0) * v.cols).map(|_| random.bits() as u8).collect::<Vec<_>>();
+                let bytes = |v: View, random: &mut Random| {
+                    (0..v.rows.count(0) * v.cols).map(|_| random.bits() as u8).collect::<Vec<_>>()
+                };
                 let codes = bytes(q.codes, &mut random);
                 s.write_bytes(q.codes, &codes).expect("written");
                 match q.nested {
