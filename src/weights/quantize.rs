@@ -8,19 +8,9 @@ use crate::config::recipe::LoadDtype;
 use crate::device::cpu::nf4::{self, Nested};
 use crate::device::cpu::quant8;
 use crate::dtype::DType;
+pub use crate::dtype::Scheme;
 use crate::error::{Error, Result};
 use crate::weights::safetensors::{Checkpoint, Tensor};
-
-/// How to quantise a weight.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Scheme {
-    /// The codebook.
-    pub kind: QuantKind,
-    /// Elements that share a scale: a power of two from 32 to 4096.
-    pub blocksize: usize,
-    /// Whether the scales are stored in 8 bits.
-    pub double: bool,
-}
 
 /// The scales of a quantised weight, one per block.
 #[derive(Clone, Debug, PartialEq)]

@@ -6,6 +6,7 @@ mod adapters;
 mod facts;
 mod models;
 mod nf4;
+mod schedule;
 mod tensors;
 mod walk;
 
@@ -14,6 +15,7 @@ fn main() {
     let areas: &[(&str, walk::Collect)] = &[
         ("nf4", nf4::cases),
         ("adam8bit", adam8bit::cases),
+        ("schedule", schedule::cases),
         ("models", models::cases),
         ("facts", facts::cases),
         ("adapters", adapters::cases),
