@@ -3,6 +3,7 @@
 pub mod batch;
 pub mod files;
 pub mod loader;
+pub mod marks;
 pub mod packing;
 pub mod random;
 pub mod sampler;
@@ -10,4 +11,5 @@ pub mod source;
 pub mod spill;
 pub mod subset;
 pub mod table;
+pub mod template;
 pub mod tokens;
