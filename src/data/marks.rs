@@ -2,10 +2,11 @@
 //! text may contain) say what text alone cannot: here is a token, here begins what is trained on. So a `</s>` that a
 //! record happens to contain stays text, and masks follow the structure and never a search in the answer.
 
-use crate::error::{Error, Result};
+use std::borrow::Cow;
 
-/// `OPEN id CLOSE` is the token `id`.
+/// `OPEN id CLOSE` is the token `id`; `OPEN ESCAPED n CLOSE` is the character n, which would else be a mark.
 const OPEN: char = '\u{FDD0}';
+const ESCAPED: char = '=';
 const CLOSE: char = '\u{FDD1}';
 /// What follows is trained on.
 pub const TRAINED: char = '\u{FDD2}';
@@ -13,9 +14,11 @@ pub const TRAINED: char = '\u{FDD2}';
 pub const GIVEN: char = '\u{FDD3}';
 /// The text that follows is encoded by itself, with a space in front, as at the beginning of a text.
 pub const APART: char = '\u{FDD4}';
+/// Free for those who encode text.
+pub const SPARE: char = '\u{FDD5}';
 
 fn is_mark(c: char) -> bool {
-    (OPEN..=APART).contains(&c)
+    (OPEN..=SPARE).contains(&c)
 }
 
 /// The mark of the token `id`.
@@ -23,61 +26,73 @@ pub fn token(id: u32) -> String {
     format!("{OPEN}{id}{CLOSE}")
 }
 
-/// An error if `text`, which comes from a record, contains a mark.
-pub fn check(text: &str) -> Result<()> {
+/// `text`, which comes from a record, such that nothing in it is taken for a mark. Noncharacters are not meant for
+/// text, yet nothing keeps a file from holding them.
+pub fn escape(text: &str) -> Cow<'_, str> {
     // The marks' first byte is rare, and looking for a byte is fast.
-    if text.bytes().any(|b| b == 0xEF) && text.contains(is_mark) {
-        return Err(Error::input("the record contains a Unicode noncharacter (U+FDD0 to U+FDD4)")
-            .hint("remove it: Unicode reserves them for uses such as ours, and no text has them"));
+    if !text.bytes().any(|b| b == 0xEF) || !text.contains(is_mark) {
+        return Cow::Borrowed(text);
     }
-    Ok(())
+    let mut out = String::with_capacity(text.len() + 16);
+    for c in text.chars() {
+        match is_mark(c) {
+            true => out += &format!("{OPEN}{ESCAPED}{}{CLOSE}", u32::from(c)),
+            false => out.push(c),
+        }
+    }
+    Cow::Owned(out)
 }
 
 /// The literals that stand for tokens, and their ids.
 #[derive(Clone, Default, Debug)]
-pub struct Literals(Vec<(String, u32)>);
+pub struct Literals {
+    /// Longer ones first, so that of two that begin alike the longer is found.
+    all: Vec<(String, u32)>,
+    /// The bytes that they begin with.
+    first: Vec<u8>,
+}
 
 impl Literals {
-    /// Longer ones first, so that of two that begin alike the longer is found.
-    pub fn new(mut literals: Vec<(String, u32)>) -> Literals {
-        literals.retain(|(text, _)| !text.is_empty());
-        literals.sort_by_key(|(text, _)| std::cmp::Reverse(text.len()));
-        Literals(literals)
+    /// The given literals.
+    pub fn new(mut all: Vec<(String, u32)>) -> Literals {
+        all.retain(|(text, _)| !text.is_empty());
+        all.sort_by_key(|(text, _)| std::cmp::Reverse(text.len()));
+        let mut first: Vec<u8> = all.iter().map(|(text, _)| text.as_bytes()[0]).collect();
+        first.sort();
+        first.dedup();
+        Literals { all, first }
     }
 
     /// The id of a literal.
     pub fn id(&self, literal: &str) -> Option<u32> {
-        self.0.iter().find(|(text, _)| text == literal).map(|(_, id)| *id)
+        self.all.iter().find(|(text, _)| text == literal).map(|(_, id)| *id)
     }
 
     /// The literal of a token.
     pub fn literal(&self, id: u32) -> Option<&str> {
-        self.0.iter().find(|(_, i)| *i == id).map(|(text, _)| text.as_str())
+        self.all.iter().find(|(_, i)| *i == id).map(|(text, _)| text.as_str())
     }
 
     /// `text` with every literal replaced by the token's mark.
     pub fn mark(&self, text: &str) -> String {
         let mut out = String::with_capacity(text.len());
-        let mut rest = text;
-        while let Some(first) = rest.chars().next() {
-            let found = self.0.iter().find(|(literal, _)| rest.starts_with(literal));
-            match found {
+        // What has been copied, and where to look on.
+        let (mut done, mut at) = (0, 0);
+        while let Some(next) = text.as_bytes()[at..].iter().position(|b| self.first.contains(b)) {
+            at += next;
+            // A literal's first byte may stand inside of another character.
+            let here = text.get(at..).unwrap_or_default();
+            match self.all.iter().find(|(literal, _)| here.starts_with(literal)) {
                 Some((literal, id)) => {
+                    out += &text[done..at];
                     out += &token(*id);
-                    rest = &rest[literal.len()..];
+                    at += literal.len();
+                    done = at;
                 }
-                None => {
-                    out.push(first);
-                    rest = &rest[first.len_utf8()..];
-                }
+                None => at += 1,
             }
         }
-        out
-    }
-
-    /// Whether `text` contains one of the literals.
-    pub fn occur_in(&self, text: &str) -> bool {
-        self.0.iter().any(|(literal, _)| text.contains(literal))
+        out + &text[done..]
     }
 
     /// `text` with marks turned back into what they stand for: for people to read.
@@ -160,13 +175,14 @@ pub fn parts(marked: &str, scope: Scope, legacy: bool) -> Vec<Part> {
     while at < marked.len() {
         let rest = &marked[at..];
         let end = rest.find(is_mark).unwrap_or(rest.len());
-        if end > 0 {
-            match parts.last_mut() {
-                Some(Part { content: Content::Text { text, .. }, trained: t }) if *t == trained && !apart => {
-                    text.push_str(&rest[..end]);
-                }
-                _ => parts.push(Part { content: Content::Text { text: rest[..end].into(), apart }, trained }),
+        let mut push = |more: &str| match parts.last_mut() {
+            Some(Part { content: Content::Text { text, .. }, trained: t }) if *t == trained && !apart => {
+                text.push_str(more);
             }
+            _ => parts.push(Part { content: Content::Text { text: more.into(), apart }, trained }),
+        };
+        if end > 0 {
+            push(&rest[..end]);
             (at, apart) = (at + end, false);
             continue;
         }
@@ -174,9 +190,16 @@ pub fn parts(marked: &str, scope: Scope, legacy: bool) -> Vec<Part> {
         match rest.chars().next() {
             Some(OPEN) => {
                 let inside = rest[OPEN.len_utf8()..].split(CLOSE).next().unwrap_or_default();
-                parts.extend(inside.parse().ok().map(|id| Part { content: Content::Token(id), trained }));
                 at = (at + inside.len() + CLOSE.len_utf8()).min(marked.len());
-                apart = legacy;
+                if let Some(number) = inside.strip_prefix(ESCAPED) {
+                    if let Some(c) = number.parse().ok().and_then(char::from_u32) {
+                        push(c.encode_utf8(&mut [0; 4]));
+                    }
+                    apart = false;
+                } else {
+                    parts.extend(inside.parse().ok().map(|id| Part { content: Content::Token(id), trained }));
+                    apart = legacy;
+                }
             }
             Some(TRAINED) => trained |= at > first_answer,
             Some(GIVEN) => trained = scope == Scope::All,
@@ -225,12 +248,13 @@ mod tests {
     }
 
     #[test]
-    fn longer_literals_win_and_marks_in_records_are_refused() {
+    fn longer_literals_win_and_marks_in_records_are_only_text() {
         let literals = Literals::new(vec![("[I".into(), 5), ("[INST]".into(), 6), (String::new(), 9)]);
         assert_eq!(literals.mark("x[INST][I"), format!("x{}{}", token(6), token(5)));
-        assert!(literals.occur_in("a[Ib") && !literals.occur_in("[ I"));
-        assert!(check("\u{FDCF} \u{FDD5} \u{FEFF}").is_ok());
-        assert!(check(&token(1)).is_err());
+        assert!(matches!(escape("\u{FDCF} \u{FDD6} \u{FEFF}"), Cow::Borrowed(_)));
+        let hostile = format!("a{}b{TRAINED}{SPARE}", token(6));
+        assert_eq!(shown(&escape(&hostile), Scope::Assistant, true), format!("^{hostile}"));
+        assert_eq!(literals.unmark(&escape(&hostile)), hostile);
         // Marks that records cannot contain still may not lead to a panic.
         for broken in ["\u{FDD0}", "\u{FDD0}x", "\u{FDD0}\u{FDD1}", "\u{FDD1}", "\u{FDD0}99999999999\u{FDD1}y"] {
             assert!(parts(broken, Scope::All, true).len() <= 1, "{broken:?}");

@@ -1,7 +1,10 @@
 //! From records to micro-batches.
 
 pub mod batch;
+pub mod chat;
+pub mod document;
 pub mod files;
+pub mod format;
 pub mod loader;
 pub mod marks;
 pub mod packing;
