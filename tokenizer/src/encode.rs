@@ -106,7 +106,7 @@ impl Tokenizer {
                     self.emit(symbol, out);
                 }
                 scratch.normalized = normalized;
-            } else if self.normalizer.is_plain() && !(self.user_with_space && text.contains('▁')) {
+            } else if self.normalizer.is_plain() && !self.user_with_space {
                 let space = self.normalizer.wants_space(text, prefix);
                 self.encode_canonical(text, space, scratch, out);
             } else {
