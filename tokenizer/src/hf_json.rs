@@ -149,7 +149,11 @@ impl Tokenizer {
         let pieces = pieces(&file)?;
         let merges = merges(&file.model, &pieces, spaces.split)?;
         let special = special(&file.added_tokens, &spaces)?;
-        let model = ModelFile { pieces, byte_fallback: file.model.byte_fallback, ..ModelFile::default() };
+        // Special tokens decode to nothing; an unknown token that is not special decodes to its text.
+        let unk = file.model.unk_token.unwrap_or_default();
+        let hidden = file.added_tokens.iter().any(|t| t.special && t.content == unk);
+        let unk_surface = if hidden { String::new() } else { unk };
+        let model = ModelFile { pieces, byte_fallback: file.model.byte_fallback, unk_surface, ..ModelFile::default() };
         let normalizer = Normalizer::bare(spaces.prefix, spaces.escape);
         let tokenizer = Self::assemble(&model, normalizer, Order::List(&merges))?;
         Ok(Self { leading, default_special: OnceLock::from(special), ..tokenizer })
