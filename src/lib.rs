@@ -2,6 +2,12 @@
 
 pub mod config;
 pub mod data;
+pub mod device;
 pub mod dtype;
 pub mod error;
+pub mod model;
+pub mod op;
+pub mod plan;
+pub mod tape;
 pub mod train;
+pub mod weights;

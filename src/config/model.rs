@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::fields::Fields;
 pub use super::rope::{Rope, RopeScaling};
 use crate::dtype::DType;
+pub use crate::dtype::QuantKind;
 use crate::error::{Error, Result, nearest};
 
 /// The architectures that halfbyte knows.
@@ -50,29 +51,6 @@ pub struct Experts {
     pub aux_loss_coef: f64,
     /// `output_router_logits`: whether the auxiliary loss is part of the training loss.
     pub output_router_logits: bool,
-}
-
-/// The two 4-bit codebooks.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum QuantKind {
-    /// NormalFloat: quantiles of the normal distribution.
-    Nf4,
-    /// A 4-bit float (sign, two exponent bits, one mantissa bit).
-    Fp4,
-}
-
-impl QuantKind {
-    /// `bnb_4bit_quant_type`.
-    pub fn name(self) -> &'static str {
-        match self {
-            QuantKind::Nf4 => "nf4",
-            QuantKind::Fp4 => "fp4",
-        }
-    }
-    /// The inverse of [`Self::name`].
-    pub fn parse(name: &str) -> Option<Self> {
-        [QuantKind::Nf4, QuantKind::Fp4].into_iter().find(|k| k.name() == name)
-    }
 }
 
 /// `quantization_config` of a checkpoint that bitsandbytes has already quantised.
