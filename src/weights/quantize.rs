@@ -133,6 +133,15 @@ impl Quantized {
         Ok(Some(Self { codes, absmax, kind, blocksize, dtype, shape }))
     }
 
+    /// How the checkpoint stores `module`; None when it is not in 4 bits.
+    pub fn scheme(checkpoint: &Checkpoint, module: &str, shape: [usize; 2]) -> Result<Option<Scheme>> {
+        let weight = Self::read(checkpoint, module, shape)?;
+        Ok(weight.map(|w| {
+            let double = matches!(w.absmax, Absmax::Nested(_));
+            Scheme { kind: w.kind, blocksize: w.blocksize, double }
+        }))
+    }
+
     /// The scales that dequantisation uses, in f32.
     pub fn scales(&self) -> Cow<'_, [f32]> {
         match &self.absmax {
