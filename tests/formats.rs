@@ -15,12 +15,12 @@ fn record(value: Value) -> Record {
 }
 
 fn shaped(shape: Shape, scope: Scope) -> Format {
-    Format { shape, literals: encoder().literals(), special: false, scope }
+    Format { shape, literals: encoder().literals().clone(), special: false, scope }
 }
 
 fn chat(source: &str, scope: Scope) -> Format {
     let encoder = encoder();
-    let template = ChatTemplate::new(source, &encoder.literals(), encoder.tokenizer().bos(), encoder.tokenizer().eos());
+    let template = ChatTemplate::new(source, encoder.literals(), encoder.bos(), encoder.eos());
     shaped(Shape::Chat { column: None, layout: Layout::Template(Box::new(template.unwrap())) }, scope)
 }
 
@@ -53,7 +53,8 @@ fn alpaca_trains_on_the_answer_and_its_end() {
 #[test]
 fn a_text_column_is_split_at_its_role_markers() {
     let text = json!({"text": "<usr> a <bot> b <usr> c <bot> d"});
-    let column = |scope| Format::column("text", roles("<usr>", "<bot>"), encoder().literals(), false, scope).unwrap();
+    let column =
+        |scope| Format::column("text", roles("<usr>", "<bot>"), encoder().literals().clone(), false, scope).unwrap();
     let shown = SCOPES.map(|scope| formatted(&column(scope), text.clone()));
     assert_eq!(shown[0], "{<s>▁<usr>▁a▁<bot>▁b▁<usr>▁c▁<bot>▁d</s>}");
     assert_eq!(shown[1], "<s>▁<usr>▁a▁<bot>▁b▁<usr>▁c▁<bot>{▁d</s>}");
@@ -62,7 +63,7 @@ fn a_text_column_is_split_at_its_role_markers() {
 
 #[test]
 fn begin_and_end_tokens_come_exactly_once() {
-    let column = |special| Format::column("text", None, encoder().literals(), special, Scope::All).unwrap();
+    let column = |special| Format::column("text", None, encoder().literals().clone(), special, Scope::All).unwrap();
     for (text, as_tokens) in [
         ("a", "{<s>▁a</s>}"),
         ("<s>a</s>", "{<s>▁a</s>}"),
@@ -75,7 +76,8 @@ fn begin_and_end_tokens_come_exactly_once() {
     let literal = column(false).text(&record(json!({"text": "<s>a</s>"}))).unwrap();
     assert!(encoder().has_literal(&literal), "which the report says");
     assert!(!encoder().has_literal(&column(true).text(&record(json!({"text": "<s>a</s>"}))).unwrap()));
-    let neither = Encoder::new(tiny::tokenizer(), Settings { add_bos: false, add_eos: false, legacy: false });
+    let neither =
+        Encoder::new(tiny::tokenizer(), Settings { add_bos: false, add_eos: false, legacy: false }, &[], None).unwrap();
     assert_eq!(show(&neither, &neither.document("a", Scope::All)), "{▁a}");
     assert_eq!(neither.document("", Scope::All).ids, [] as [u32; 0]);
     assert_eq!(encoder().document("", Scope::All).ids, [] as [u32; 0], "an empty text does not become two tokens");
@@ -83,7 +85,7 @@ fn begin_and_end_tokens_come_exactly_once() {
 
 #[test]
 fn a_template_trains_on_what_its_markers_or_its_generation_block_say() {
-    let literals = encoder().literals();
+    let literals = encoder().literals().clone();
     let source = "<s>[INST] {{ q }} [/INST] {{ a }}</s>";
     let template = |special, scope| {
         Format::template(source, roles("[INST]", "[/INST]").as_ref(), literals.clone(), special, scope)
@@ -190,7 +192,7 @@ fn records_of_the_wrong_shape_are_named() {
     assert!(what(&mistral, json!({"messages": [[]]})).contains("`messages[0]`: a message is an object, not a list"));
     assert!(what(&mistral, json!({"messages": [{"role": "tool", "content": ""}]})).contains("the role `tool`"));
     assert!(what(&mistral, json!({"messages": [{"role": 1, "content": ""}]})).contains("`role` holds a number"));
-    let column = Format::column("text", None, encoder().literals(), false, Scope::Completion);
+    let column = Format::column("text", None, encoder().literals().clone(), false, Scope::Completion);
     assert!(column.err().unwrap().to_string().contains("train_on: a text_column alone"));
 }
 
@@ -205,7 +207,7 @@ fn templates_equal_the_tutorials_functions() {
         ("swapped_roles", include_str!("data/rows/swapped_roles.jinja")),
         ("code_instructions", include_str!("data/rows/code_instructions.jinja")),
     ] {
-        let literals = encoder().literals();
+        let literals = encoder().literals().clone();
         let format = Format::template(source, None, literals.clone(), true, Scope::All).unwrap();
         let cases = read(key);
         assert!(cases.len() >= 3);

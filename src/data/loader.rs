@@ -200,7 +200,7 @@ mod tests {
             writer.push(&Document { labels: ids.iter().map(|&i| i as i32).collect(), ids }).unwrap();
         }
         let tokens = writer.finish().unwrap();
-        let (pieces, _) = fit(&tokens.lengths(), 11, OverLength::Error).unwrap();
+        let (pieces, _) = fit(&tokens.lengths(), 11, OverLength::Error, |_| String::new()).unwrap();
         let rows = if packed { Rows::best_fit_decreasing(pieces, 11) } else { Rows::unpacked(pieces) };
         Dataset { tokens, rows }
     }

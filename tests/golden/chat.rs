@@ -45,7 +45,8 @@ fn records(file: &Path) -> Result<Vec<Value>, String> {
 
 fn encoder(model: &Path, legacy: bool) -> Result<Encoder, String> {
     let tokenizer = Tokenizer::open(model).map_err(|e| e.to_string())?;
-    Ok(Encoder::new(tokenizer, Settings { add_bos: false, add_eos: false, legacy }))
+    let settings = Settings { add_bos: false, add_eos: false, legacy };
+    Encoder::new(tokenizer, settings, &[], None).map_err(|e| e.to_string())
 }
 
 /// Ids of every record against those recorded.
@@ -76,12 +77,13 @@ fn conversations(file: &Path, model: &Path, v1: bool) -> Outcome {
     let encoder = encoder(model, true)?;
     let layout = if v1 { Layout::MistralV1 } else { Layout::MistralV3 };
     let shape = Shape::Chat { column: None, layout };
-    let format = Format { shape, literals: encoder.literals(), special: false, scope: Scope::Assistant };
+    let format = Format { shape, literals: encoder.literals().clone(), special: false, scope: Scope::Assistant };
     compare(&encoder, &format, &records(file)?, |r| Record(r.as_object().expect("record").clone()), "ids")
 }
 
 fn literals(file: &Path, model: &Path, key: &str, legacy: bool) -> Outcome {
     let encoder = encoder(model, legacy)?;
-    let format = Format::column("text", None, encoder.literals(), true, Scope::All).map_err(|e| e.to_string())?;
+    let format =
+        Format::column("text", None, encoder.literals().clone(), true, Scope::All).map_err(|e| e.to_string())?;
     compare(&encoder, &format, &records(file)?, |r| Record(r.as_object().expect("record").clone()), key)
 }
