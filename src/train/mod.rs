@@ -1,5 +1,6 @@
 //! Training: the arithmetic of steps and learning rates.
 
 pub mod arithmetic;
+pub mod load;
 pub mod schedule;
 pub mod session;

@@ -3,8 +3,8 @@
 use halfbyte::config::model::ModelConfig;
 use halfbyte::data::batch::{Document, IGNORED, MicroBatch};
 use halfbyte::device::cpu::{Cpu, CpuOptions};
-use halfbyte::dtype::{DType, QuantKind};
-use halfbyte::model::{AdapterSpec, BaseFormat, Fill, LossSpec, OptimizerKind, OptimizerSpec, Spec, record};
+use halfbyte::dtype::{DType, QuantKind, Scheme};
+use halfbyte::model::{AdapterSpec, Fill, LossSpec, OptimizerKind, OptimizerSpec, Spec, record};
 use halfbyte::op::{Betas, ControlRule, View};
 use halfbyte::train::session::Session;
 use std::collections::HashMap;
@@ -63,12 +63,16 @@ pub fn spec(moe: bool, compute: DType, checkpointing: bool) -> Spec {
         adapters
             .extend(modules.iter().map(|m| (format!("model.layers.{layer}.{m}"), AdapterSpec { r: 3, scale: 1.7 })));
     }
+    // Everything adapted but the head is quantised, as in HF; one module stays in 16 bit.
+    let scheme = Scheme { kind: QuantKind::Nf4, blocksize: 32, double: true };
+    let quantized = adapters.keys().filter(|m| *m != "model.layers.1.self_attn.k_proj");
+    let base = quantized.map(|m| (m.clone(), scheme)).collect();
     adapters.insert("lm_head".into(), AdapterSpec { r: 2, scale: 0.9 });
     Spec {
         config,
         compute,
         tokens: 16,
-        base: BaseFormat { quant: Some((QuantKind::Nf4, 32, true)), skip: Vec::new() },
+        base,
         adapters,
         dropout: 0.25,
         checkpointing,
