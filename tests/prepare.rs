@@ -4,11 +4,11 @@ mod tiny;
 
 use std::io::Write;
 
+use halfbyte::config::data::{OverLength, PackingStrategy, TrainOn};
 use halfbyte::data::document::Encoder;
 use halfbyte::data::format::Format;
-use halfbyte::data::marks::{RoleMarkers, Scope};
-use halfbyte::data::packing::OverLength;
-use halfbyte::data::prepare::{Packing, Prepared, RowRules, prepare};
+use halfbyte::data::marks::RoleMarkers;
+use halfbyte::data::prepare::{Prepared, RowRules, prepare};
 use halfbyte::data::report::{Report, first_rows};
 use halfbyte::data::source::Source;
 use halfbyte::data::table::Table;
@@ -27,13 +27,13 @@ fn table(texts: &[&str]) -> Table {
     Source::path(file.path()).unwrap().load("train").unwrap()
 }
 
-fn format(scope: Scope) -> Format {
-    let roles = (scope != Scope::All).then(|| RoleMarkers { user: "Q".into(), assistant: "A".into() });
-    Format::column("text", roles, encoder().literals().clone(), false, scope).unwrap()
+fn format(train_on: TrainOn) -> Format {
+    let roles = (train_on != TrainOn::All).then(|| RoleMarkers { user: "Q".into(), assistant: "A".into() });
+    Format::column("text", roles, encoder().literals().clone(), false, train_on).unwrap()
 }
 
-fn prepared(texts: &[&str], scope: Scope, rules: RowRules) -> Result<Prepared> {
-    prepare(&table(texts), &format(scope), &encoder(), rules, &|_| {})
+fn prepared(texts: &[&str], train_on: TrainOn, rules: RowRules) -> Result<Prepared> {
+    prepare(&table(texts), &format(train_on), &encoder(), rules, &|_| {})
 }
 
 fn rows(encoder: &Encoder, prepared: &Prepared) -> Vec<Vec<String>> {
@@ -46,7 +46,7 @@ fn rows(encoder: &Encoder, prepared: &Prepared) -> Vec<Vec<String>> {
 fn everything_worth_knowing_is_counted() {
     // "Qab" is <s> ▁ Q a b </s>: 6 tokens.
     let texts = ["Qab", "Qab", "", "QaAb", "Qabcdefg Axyz", "A</s>"];
-    let prepared = prepared(&texts, Scope::Assistant, RULES).unwrap();
+    let prepared = prepared(&texts, TrainOn::Assistant, RULES).unwrap();
     let encoder = encoder();
     assert_eq!(rows(&encoder, &prepared), [vec!["<s>▁QaA{b</s>}"], vec!["<s>▁A{</s></s>}"]]);
     let c = prepared.counts;
@@ -65,18 +65,21 @@ fn packing_fills_rows_and_wrapping_cuts() {
     // 4, 8, 5 and 4 tokens.
     let packed = |packing| {
         let rules = RowRules { longest: 9, packing: Some(packing), ..RULES };
-        rows(&encoder(), &prepared(&texts, Scope::All, rules).unwrap())
+        rows(&encoder(), &prepared(&texts, TrainOn::All, rules).unwrap())
     };
     assert_eq!(
-        packed(Packing::BestFitDecreasing),
+        packed(PackingStrategy::Bfd),
         [vec!["{<s>▁bcdef</s>}"], vec!["{<s>▁bc</s>}", "{<s>▁a</s>}"], vec!["{<s>▁d</s>}"]]
     );
-    assert_eq!(packed(Packing::Wrapped), [vec!["{<s>▁a</s>}", "{<s>▁bcd}"], vec!["{ef</s>}", "{<s>▁bc</s>}", "{<s>}"]]);
+    assert_eq!(
+        packed(PackingStrategy::Wrapped),
+        [vec!["{<s>▁a</s>}", "{<s>▁bcd}"], vec!["{ef</s>}", "{<s>▁bc</s>}", "{<s>}"]]
+    );
 }
 
 #[test]
 fn rows_longer_than_allowed_follow_the_rule() {
-    let with = |over_length| prepared(&["abcdefgh", "a"], Scope::All, RowRules { over_length, ..RULES });
+    let with = |over_length| prepared(&["abcdefgh", "a"], TrainOn::All, RowRules { over_length, ..RULES });
     let lengths = |rule| with(rule).unwrap().dataset.rows.lengths();
     assert_eq!(lengths(OverLength::Truncate), [8, 4]);
     assert_eq!(lengths(OverLength::Split), [8, 3, 4]);
@@ -87,13 +90,13 @@ fn rows_longer_than_allowed_follow_the_rule() {
 
 #[test]
 fn data_that_trains_nothing_is_an_error() {
-    let what = |texts: &[&str], scope, rules| prepared(texts, scope, rules).err().unwrap().to_string();
-    let masked = what(&["Qab", "Qcd"], Scope::Completion, RULES);
+    let what = |texts: &[&str], train_on, rules| prepared(texts, train_on, rules).err().unwrap().to_string();
+    let masked = what(&["Qab", "Qcd"], TrainOn::Completion, RULES);
     assert!(masked.starts_with("no token of any of the 2 records is trained on: all labels are masked\n  hint:"));
-    assert!(what(&["Qaaaaaaaaaaa A b"], Scope::Completion, RULES).contains("within max_seq_length?"));
-    assert!(what(&["", ""], Scope::All, RULES).contains("none of the 2 records has any text"));
-    let wrapped = RowRules { longest: 100, packing: Some(Packing::Wrapped), ..RULES };
-    assert!(what(&["a"], Scope::All, wrapped).contains("4 tokens do not fill one row of 100"));
+    assert!(what(&["Qaaaaaaaaaaa A b"], TrainOn::Completion, RULES).contains("within max_seq_length?"));
+    assert!(what(&["", ""], TrainOn::All, RULES).contains("none of the 2 records has any text"));
+    let wrapped = RowRules { longest: 100, packing: Some(PackingStrategy::Wrapped), ..RULES };
+    assert!(what(&["a"], TrainOn::All, wrapped).contains("4 tokens do not fill one row of 100"));
 }
 
 #[test]
@@ -109,7 +112,7 @@ fn the_first_bad_record_is_named_however_the_threads_ran() {
         Source::path(file.path()).unwrap().load("train").unwrap()
     };
     for _ in 0..5 {
-        let error = prepare(&table, &format(Scope::All), &encoder(), RULES, &|_| {}).err().unwrap().to_string();
+        let error = prepare(&table, &format(TrainOn::All), &encoder(), RULES, &|_| {}).err().unwrap().to_string();
         assert!(error.contains("line 1235: there is no column `text`\n  hint: did you mean `txt`?"), "{error}");
     }
 }
@@ -117,7 +120,7 @@ fn the_first_bad_record_is_named_however_the_threads_ran() {
 #[test]
 fn the_report_says_what_deserves_attention() {
     let texts = ["Qab", "QaAb", "Qabcdefg Axyz", "A</s>"];
-    let prepared = prepared(&texts, Scope::Assistant, RULES).unwrap();
+    let prepared = prepared(&texts, TrainOn::Assistant, RULES).unwrap();
     let report = Report::new("train", &prepared, RULES, Some(3));
     let text = report.text();
     for line in [

@@ -4,8 +4,9 @@ use std::path::Path;
 
 use halfbyte_tokenizer::{PieceKind, SpaceRule, SpecialTokens, Tokenizer};
 
+use crate::config::data::TrainOn;
 use crate::data::batch::{Document, IGNORED};
-use crate::data::marks::{Content, Literals, SPARE, Scope, parts};
+use crate::data::marks::{Content, Literals, SPARE, parts};
 use crate::data::tokenizer_config::TokenizerConfig;
 use crate::error::{Error, Result};
 
@@ -108,12 +109,12 @@ impl Encoder {
     }
 
     /// The document of a marked text, with the begin and end tokens exactly once.
-    pub fn document(&self, marked: &str, scope: Scope) -> Document {
+    pub fn document(&self, marked: &str, train_on: TrainOn) -> Document {
         let mut document = Document::default();
         let mut ids = Vec::new();
-        let mut trained = scope == Scope::All;
+        let mut trained = train_on == TrainOn::All;
         let begin = self.bos.filter(|_| self.settings.add_bos);
-        for part in parts(marked, scope, self.settings.legacy) {
+        for part in parts(marked, train_on, self.settings.legacy) {
             ids.clear();
             match part.content {
                 Content::Token(id) => ids.push(id),
@@ -121,11 +122,11 @@ impl Encoder {
                 Content::Text { text, apart: false } => ids = self.continued(&text),
             }
             if document.ids.is_empty() && begin.is_some() && ids.first() != begin.as_ref() {
-                document.push(&begin.map_or([0], |id| [id]), scope == Scope::All);
+                document.push(&begin.map_or([0], |id| [id]), train_on == TrainOn::All);
             }
             // A begin token is given, never predicted: in the middle of an answer it would be the next text's.
             let given = self.bos.is_some_and(|bos| ids == [bos]);
-            document.push(&ids, part.trained && (scope == Scope::All || !given));
+            document.push(&ids, part.trained && (train_on == TrainOn::All || !given));
             trained = part.trained;
         }
         if let Some(end) = self.eos.filter(|_| self.settings.add_eos)

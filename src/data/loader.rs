@@ -189,7 +189,8 @@ impl Loader {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::packing::{OverLength, fit};
+    use crate::config::data::OverLength;
+    use crate::data::packing::fit;
     use crate::data::tokens::TokensWriter;
 
     /// Ten documents of 2 to 11 tokens; document d is made of the id d.

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use crate::config::data::OverLength;
 use crate::error::{Error, Result};
 
 /// The tokens `start..end` of document `document`.
@@ -23,20 +24,6 @@ impl Piece {
     pub fn tokens(&self) -> usize {
         self.end - self.start
     }
-}
-
-/// What to do with a document of more than `max_seq_length` tokens.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum OverLength {
-    /// Keep its beginning.
-    #[default]
-    Truncate,
-    /// Cut it into several documents.
-    Split,
-    /// Leave it out.
-    Drop,
-    /// Refuse to start.
-    Error,
 }
 
 /// What [`fit`] had to do.

@@ -6,23 +6,15 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use rayon::prelude::*;
 use serde::Serialize;
 
+use crate::config::data::{OverLength, PackingStrategy};
 use crate::data::batch::Document;
 use crate::data::document::Encoder;
 use crate::data::format::Format;
 use crate::data::loader::Dataset;
-use crate::data::packing::{OverLength, Rows, fit};
+use crate::data::packing::{Rows, fit};
 use crate::data::table::Table;
 use crate::data::tokens::{Tokens, TokensWriter};
 use crate::error::{Error, Result};
-
-/// How documents share a row.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Packing {
-    /// Best fit, longest first; no document is cut.
-    BestFitDecreasing,
-    /// Joined by end tokens and cut at the length, as TRL 0.7.
-    Wrapped,
-}
 
 /// The lengths of rows.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -32,7 +24,7 @@ pub struct RowRules {
     /// What happens to longer documents.
     pub over_length: OverLength,
     /// Whether rows hold several documents.
-    pub packing: Option<Packing>,
+    pub packing: Option<PackingStrategy>,
 }
 
 /// What was found and done on the way.
@@ -98,7 +90,7 @@ pub fn prepare(
     let all_tokens: usize = lengths.iter().sum();
     let (longest, over_length) = match rules.packing {
         // Wrapping cuts documents anyway.
-        Some(Packing::Wrapped) => (usize::MAX, OverLength::Truncate),
+        Some(PackingStrategy::Wrapped) => (usize::MAX, OverLength::Truncate),
         _ => (rules.longest, rules.over_length),
     };
     let (mut pieces, fitted) = fit(&lengths, longest, over_length, |document| table.place(document))?;
@@ -111,8 +103,8 @@ pub fn prepare(
     }
     let rows = match rules.packing {
         None => Rows::unpacked(pieces),
-        Some(Packing::BestFitDecreasing) => Rows::best_fit_decreasing(pieces, rules.longest),
-        Some(Packing::Wrapped) => Rows::wrapped(&pieces, &characters, rules.longest),
+        Some(PackingStrategy::Bfd) => Rows::best_fit_decreasing(pieces, rules.longest),
+        Some(PackingStrategy::Wrapped) => Rows::wrapped(&pieces, &characters, rules.longest),
     };
     if rows.is_empty() {
         return Err(Error::input(format!("{all_tokens} tokens do not fill one row of {}", rules.longest))
@@ -174,7 +166,7 @@ fn one(table: &Table, format: &Format, encoder: &Encoder, row: usize) -> Result<
     let record = table.record(row)?;
     let text = format.text(&record).map_err(|e| e.at(table.place(row)))?;
     Ok(Encoded {
-        document: encoder.document(&text, format.scope),
+        document: encoder.document(&text, format.train_on),
         characters: text.chars().count(),
         literal_special: encoder.has_literal(&text),
     })
