@@ -1,6 +1,7 @@
 //! Training: the arithmetic of steps and learning rates.
 
 pub mod arithmetic;
+pub mod build;
 pub mod load;
 pub mod schedule;
 pub mod session;
