@@ -5,3 +5,4 @@ pub mod build;
 pub mod load;
 pub mod schedule;
 pub mod session;
+pub mod trainer;

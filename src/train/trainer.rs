@@ -120,8 +120,7 @@ pub fn learning_rates(config: &TrainingConfig, steps: &Steps) -> Result<Vec<f64>
     let kwargs = config.schedule_kwargs.iter().cloned().collect();
     let shape = Shape::parse(&config.schedule, &kwargs)?;
     let warmup = super::schedule::warmup_steps(steps.total, config.warmup_steps, config.warmup_ratio);
-    let schedule = Schedule { shape, learning_rate: config.learning_rate, warmup, total: steps.total };
-    Ok((0..steps.total).map(|i| schedule.at(i)).collect())
+    Ok(Schedule::new(shape, config.learning_rate, warmup, steps.total)?.table())
 }
 
 /// Trains: the adapter and the optimizer state are in `session`, the schedule is written to it here.
