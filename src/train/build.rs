@@ -1,7 +1,7 @@
-//! From a recipe and a model's config to what is recorded.
+//! From a model folder and a LoRA configuration to the parts of a [`Spec`](crate::model::Spec).
 
 use crate::config::model::ModelConfig;
-use crate::config::recipe::{Quantization, Recipe};
+use crate::config::recipe::Recipe;
 use crate::config::training::{Formula, TrainingConfig};
 use crate::dtype::{DType, Scheme};
 use crate::error::{Error, Result};
@@ -13,40 +13,41 @@ use crate::weights::safetensors::Checkpoint;
 use crate::weights::targets::AdapterModule;
 use std::collections::HashMap;
 
+/// bitsandbytes' block size when a checkpoint is quantised while it is loaded; transformers has no key for it.
+pub const BLOCK: usize = 64;
+
 /// Rows of logits that exist at once: 128 MiB in f32 for a vocabulary of 32,000.
 const LOGITS_CHUNK: usize = 1024;
 
 /// PyTorch's `GradScaler` doubles the loss scale after this many good steps.
 const GROWTH_INTERVAL: u32 = 2000;
 
-/// The linears that are stored in 4 bits: those that the checkpoint holds quantised, in its format; else those that
-/// `quantization` asks for.
+/// How each linear that is held in 4 bits is quantised, by module name; what is not there stays in the compute type.
+///
+/// A checkpoint that bitsandbytes has already quantised decides for itself, module by module; `scheme` and `skip` are then
+/// ignored, as in transformers. Without its weights (`plan` needs none) config.json's `quantization_config` must do, which
+/// does not name the block size. Any other checkpoint is quantised by `scheme`, but for the modules that `skip` names;
+/// without a scheme nothing is.
 pub fn base_schemes(
     config: &ModelConfig,
     checkpoint: Option<&Checkpoint>,
-    quantization: Option<&Quantization>,
+    scheme: Option<Scheme>,
+    skip: &[String],
 ) -> Result<HashMap<String, Scheme>> {
     let mut schemes = HashMap::new();
-    for linear in linears(config) {
-        let shape = [linear.out_features, linear.in_features];
-        let stored = match (checkpoint, &config.quantization) {
-            (Some(checkpoint), Some(_)) => Quantized::scheme(checkpoint, &linear.name, shape)?,
-            // Without the checkpoint, by what config.json says; the block size is not in it.
-            (None, Some(q)) if is_quantized(&linear, &q.skip_modules) => {
-                Some(Scheme { kind: q.kind, blocksize: 64, double: q.double_quant })
-            }
-            _ => None,
+    for module in linears(config) {
+        let scheme = match (&config.quantization, checkpoint) {
+            (Some(_), Some(checkpoint)) => Quantized::stored_scheme(checkpoint, &module.name)?,
+            (Some(stored), None) => Some(Scheme { kind: stored.kind, blocksize: BLOCK, double: stored.double_quant })
+                .filter(|_| is_quantized(&module, &stored.skip_modules)),
+            (None, _) => scheme.filter(|_| is_quantized(&module, skip)),
         };
-        let asked = quantization.filter(|q| config.quantization.is_none() && is_quantized(&linear, &q.skip_modules));
-        let asked = asked.map(|q| Scheme { kind: q.kind, blocksize: q.blocksize, double: q.double });
-        if let Some(scheme) = stored.or(asked) {
-            schemes.insert(linear.name, scheme);
-        }
+        schemes.extend(scheme.map(|scheme| (module.name, scheme)));
     }
     Ok(schemes)
 }
 
-/// The adapters by module name.
+/// The adapters of the modules that a LoRA configuration resolves to.
 pub fn adapter_specs(modules: &[AdapterModule]) -> HashMap<String, AdapterSpec> {
     modules.iter().map(|m| (m.module.name.clone(), AdapterSpec { r: m.r, scale: m.scale })).collect()
 }

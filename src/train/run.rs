@@ -65,7 +65,9 @@ pub fn record_training(
 ) -> Result<(Model, Vec<String>)> {
     let lora = lora_config(recipe)?;
     let (modules, notes) = targets(&lora, config)?;
-    let base = base_schemes(config, checkpoint, recipe.quantization.as_ref())?;
+    let quantization = recipe.quantization.as_ref();
+    let skip = quantization.map_or(&[][..], |q| &q.skip_modules);
+    let base = base_schemes(config, checkpoint, quantization.map(|q| q.scheme), skip)?;
     let model = record(training_spec(recipe, config, &modules, lora.dropout, base, capacity)?)?;
     Ok((model, notes))
 }
