@@ -1,6 +1,9 @@
 //! The command line: one file for each command.
 
+mod generate;
 mod plan;
+mod progress;
+mod train;
 
 use crate::error::Result;
 use clap::{Parser, Subcommand};
@@ -15,14 +18,20 @@ pub struct Cli {
 
 #[derive(Subcommand, Debug)]
 enum Command {
+    /// Fine-tune a model as a recipe says
+    Train(train::Args),
     /// Show what a recipe resolves to and how much memory it needs; no GPU and no weights needed
     Plan(plan::Args),
+    /// Continue a prompt with a model, with or without an adapter
+    Generate(generate::Args),
 }
 
 impl Cli {
     /// Runs the command.
     pub fn run(self) -> Result<()> {
         match self.command {
+            Command::Train(args) => train::run(args),
+            Command::Generate(args) => generate::run(args),
             Command::Plan(args) => plan::run(args),
         }
     }
