@@ -104,7 +104,7 @@ impl Findings {
         let width = rows.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
         for (name, slot) in &rows {
             let stored = self.stored_as(&slot.name).unwrap_or_default();
-            text += &format!("  {name:width$}  {:<15}  {stored}", format!("{:?}", slot.shape)).trim_end().to_string();
+            text += &format!("  {name:width$}  {:<15}  {stored}", format!("{:?}", slot.shape)).trim_end();
             text.push('\n');
         }
         text += "\nlinear modules (names for target_modules)\n";
