@@ -4,9 +4,13 @@ mod generate;
 mod plan;
 mod progress;
 mod train;
+mod inspect;
+mod plan;
+mod tree;
 
 use crate::error::Result;
 use clap::{Parser, Subcommand};
+use std::io::Write;
 
 /// QLoRA fine-tuning of Llama, Mistral and Mixtral.
 #[derive(Parser, Debug)]
@@ -24,6 +28,8 @@ enum Command {
     Plan(plan::Args),
     /// Continue a prompt with a model, with or without an adapter
     Generate(generate::Args),
+    /// Show a model folder: tensors, modules that can be adapted, parameter counts
+    Inspect(inspect::Args),
 }
 
 impl Cli {
@@ -33,8 +39,15 @@ impl Cli {
             Command::Train(args) => train::run(args),
             Command::Generate(args) => generate::run(args),
             Command::Plan(args) => plan::run(args),
+            Command::Inspect(args) => inspect::run(&args),
         }
     }
+}
+
+/// Prints `text` to standard output. A reader that has gone away (`| head`) is no error.
+pub fn out(text: &str) {
+    let mut stdout = std::io::stdout().lock();
+    let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
 }
 
 /// Bytes as people read them: `1.25 GiB`.
