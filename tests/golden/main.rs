@@ -5,8 +5,10 @@ mod adam8bit;
 mod adapters;
 mod chat;
 mod facts;
+mod forward;
 mod models;
 mod nf4;
+mod rig;
 mod schedule;
 mod tensors;
 mod walk;
@@ -21,6 +23,7 @@ fn main() {
         ("models", models::cases),
         ("facts", facts::cases),
         ("adapters", adapters::cases),
+        ("forward", forward::cases),
     ];
     if !walk::run(areas, &filter) {
         std::process::exit(1);
