@@ -81,10 +81,7 @@ struct Run {
 
 impl Loaded {
     /// The one in `shared`, made if there is none yet.
-    fn once<'a>(
-        shared: &'a mut Option<Self>,
-        make: &dyn Fn() -> Result<Self, String>,
-    ) -> Result<&'a mut Self, String> {
+    fn once<'a>(shared: &'a mut Option<Self>, make: &dyn Fn() -> Result<Self, String>) -> Result<&'a mut Self, String> {
         if shared.is_none() {
             *shared = Some(make()?);
         }
@@ -130,18 +127,15 @@ impl Loaded {
         let logits = self.session.logits(&stream.batch, &all, false).map_err(text)?;
         let (logp, aux) = self.session.eval(&stream.batch, false).map_err(text)?;
         let coef = self.config.experts.as_ref().map_or(1.0, |e| e.aux_loss_coef);
-        Ok(Run {
-            logits,
-            loss: -logp.iter().sum::<f64>(),
-            aux: aux / coef,
-            predicted: stream.batch.predicted(),
-        })
+        Ok(Run { logits, loss: -logp.iter().sum::<f64>(), aux: aux / coef, predicted: stream.batch.predicted() })
     }
 
     /// What the buffer held after the last op that wrote it.
     fn seen(&self, name: &str) -> Result<Vec<f64>, String> {
         let seen = self.seen.lock().map_err(text)?;
-        seen.get(&(Phase::Eval { adapter: false }, name.to_string())).cloned().ok_or(format!("{name} was never written"))
+        seen.get(&(Phase::Eval { adapter: false }, name.to_string()))
+            .cloned()
+            .ok_or(format!("{name} was never written"))
     }
 
     fn compare(&mut self, case: &str) -> Outcome {

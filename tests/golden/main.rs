@@ -11,6 +11,7 @@ mod nf4;
 mod rig;
 mod schedule;
 mod tensors;
+mod train;
 mod walk;
 
 fn main() {
@@ -24,6 +25,7 @@ fn main() {
         ("facts", facts::cases),
         ("adapters", adapters::cases),
         ("forward", forward::cases),
+        ("train", train::cases),
     ];
     if !walk::run(areas, &filter) {
         std::process::exit(1);

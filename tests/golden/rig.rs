@@ -145,27 +145,20 @@ impl Stream {
 pub struct Distance {
     /// Largest absolute difference.
     pub worst: f64,
-    /// Root mean square of the differences.
-    pub rms: f64,
-    /// That, divided by the root mean square of `golden`.
+    /// Root mean square of the differences, divided by that of `golden`.
     pub relative: f64,
 }
 
 /// Distance of two vectors; infinite where one is not finite or the lengths differ.
 pub fn distance(ours: &[f64], golden: &[f32]) -> Distance {
     if ours.len() != golden.len() || ours.iter().any(|x| !x.is_finite()) {
-        return Distance { worst: f64::INFINITY, rms: f64::INFINITY, relative: f64::INFINITY };
+        return Distance { worst: f64::INFINITY, relative: f64::INFINITY };
     }
     let pairs = || ours.iter().zip(golden).map(|(a, b)| (*a, f64::from(*b)));
     let worst = pairs().fold(0.0, |m: f64, (a, b)| m.max((a - b).abs()));
     let squares: f64 = pairs().map(|(a, b)| (a - b).powi(2)).sum();
     let size: f64 = pairs().map(|(_, b)| b * b).sum();
-    let n = ours.len().max(1) as f64;
-    Distance { worst, rms: (squares / n).sqrt(), relative: if squares == 0.0 { 0.0 } else { (squares / size).sqrt() } }
-}
-
-pub fn wide(values: &[f32]) -> Vec<f64> {
-    values.iter().map(|&x| f64::from(x)).collect()
+    Distance { worst, relative: if squares == 0.0 { 0.0 } else { (squares / size).sqrt() } }
 }
 
 /// |a − b| / |b|.
