@@ -1,5 +1,6 @@
 //! halfbyte: QLoRA fine-tuning of Llama, Mistral and Mixtral.
 
+pub mod cli;
 pub mod config;
 pub mod data;
 pub mod device;

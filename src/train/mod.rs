@@ -3,6 +3,7 @@
 pub mod arithmetic;
 pub mod build;
 pub mod load;
+pub mod run;
 pub mod schedule;
 pub mod session;
 pub mod trainer;
