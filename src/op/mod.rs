@@ -415,7 +415,7 @@ impl Op {
             Op::Gemm { plus: Some(plus), out, .. } => vec![(*out, *plus)],
             Op::Combine { plus: Some(plus), out, .. } => vec![(*out, *plus)],
             Op::RouteBwd { plus: Some(plus), dlogits, .. } => vec![(*dlogits, *plus)],
-            Op::Dropout { x, plus, out, .. } => plus.iter().map(|p| (*out, *p)).chain([(*out, *x)]).collect(),
+            Op::Dropout { x, plus, out, .. } if *plus != Some(*out) => plus.iter().map(|p| (*out, *p)).chain([(*out, *x)]).collect(),
             Op::CrossEntropy { logits, dlogits: Some(dlogits), .. } => vec![(*dlogits, *logits)],
             // The later parts add to the output of the first.
             Op::Fused { parts, .. } => parts.first().map_or_else(Vec::new, Op::may_take),
