@@ -5,6 +5,7 @@ pub mod data;
 pub mod device;
 pub mod dtype;
 pub mod error;
+pub mod generate;
 pub mod model;
 pub mod op;
 pub mod plan;

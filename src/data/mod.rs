@@ -1,8 +1,12 @@
 //! From records to micro-batches.
 
 pub mod batch;
+pub mod chat;
+pub mod document;
 pub mod files;
+pub mod format;
 pub mod loader;
+pub mod marks;
 pub mod packing;
 pub mod random;
 pub mod sampler;
@@ -10,4 +14,5 @@ pub mod source;
 pub mod spill;
 pub mod subset;
 pub mod table;
+pub mod template;
 pub mod tokens;

@@ -4,3 +4,4 @@ pub mod arithmetic;
 pub mod load;
 pub mod schedule;
 pub mod session;
+pub mod trainer;

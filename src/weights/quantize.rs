@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use crate::config::fields::Fields;
 use crate::config::model::{ModelConfig, QuantKind, float_named};
+use crate::config::recipe::LoadDtype;
 use crate::device::cpu::nf4::{self, Nested};
 use crate::device::cpu::quant8;
 use crate::dtype::DType;
@@ -37,10 +38,17 @@ pub struct Quantized {
     pub shape: [usize; 2],
 }
 
-/// The type that transformers gives a checkpoint's weights before anything else happens to them: the one that
-/// `torch_dtype` names; without one, float16 when they are to be quantised (`load_in_4bit`), else float32.
-pub fn load_dtype(config: &ModelConfig, quantised: bool) -> DType {
-    config.torch_dtype.unwrap_or(if quantised { DType::F16 } else { DType::F32 })
+/// The type in which transformers loads the weights of `checkpoint`, before anything else happens to them: the one
+/// that the recipe's `torch_dtype` names; float16 when it names none and they are quantised while they are loaded
+/// (float32 otherwise); with "auto" the one that config.json names, else the one that the first float is stored in.
+pub fn load_dtype(said: LoadDtype, config: &ModelConfig, checkpoint: &Checkpoint, quantised: bool) -> DType {
+    let stored = || checkpoint.names().filter_map(|n| checkpoint.get(n)).map(|t| t.dtype).find(|d| d.is_float());
+    match said {
+        LoadDtype::Named(dtype) => dtype,
+        LoadDtype::Unsaid if quantised => DType::F16,
+        LoadDtype::Unsaid => DType::F32,
+        LoadDtype::Auto => config.torch_dtype.or_else(stored).unwrap_or(DType::F32),
+    }
 }
 
 /// `tensor` widened to f32 after a cast to `dtype`, as transformers loads it.
@@ -169,3 +177,7 @@ fn map(checkpoint: &Checkpoint, name: &str, ours: &[f32]) -> Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+#[path = "quantize_tests.rs"]
+mod tests;
