@@ -50,9 +50,7 @@ impl Alone {
             device.write(buf, 0, &before[buf.0 as usize]).expect("written");
         }
         let run = || quiet().install(|| device.run(Phase::Micro, live));
-        catch_unwind(AssertUnwindSafe(run))
-            .map_err(|_| "panics".to_string())?
-            .map_err(|e| e.to_string())?;
+        catch_unwind(AssertUnwindSafe(run)).map_err(|_| "panics".to_string())?.map_err(|e| e.to_string())?;
         let mut after = self.filled(0);
         for buf in self.program.all() {
             device.read(buf, 0, &mut after[buf.0 as usize]).expect("read");

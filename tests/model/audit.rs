@@ -4,7 +4,7 @@
 //! Whole programs run op by op, each op alone on memory of which only its declared reads exist (see [`Alone::audit`]).
 
 use crate::alone::{Alone, State};
-use crate::lies::{Key, Lies};
+use crate::lies::{Key, Lie, Lies};
 use crate::made::made;
 use crate::rig::{batch, session, spec};
 use halfbyte::device::cpu::CpuOptions;
@@ -127,21 +127,45 @@ fn every_op_reads_and_writes_what_it_declares() {
     }
     let missing: Vec<usize> = (0..VARIANTS).filter(|v| record.seen[*v] == 0).collect();
     assert!(missing.is_empty(), "no op of the variants {missing:?} was audited: add one to `made`");
+    for name in ["add", "combine", "cross_entropy", "dropout", "fused_lora_down", "fused_lora_up", "gemm_nn", "gemm_nt"]
+        .into_iter()
+        .chain([
+            "gemm_tn",
+            "grouped_nn",
+            "grouped_nt",
+            "grouped_tn",
+            "rms_norm_bwd",
+            "route_bwd",
+            "swiglu",
+            "swiglu_bwd",
+        ])
+    {
+        assert!(record.taken.contains_key(name), "no {name} ran in place");
+    }
     println!("{} ops audited; in place: {:?}", record.seen.iter().sum::<usize>(), record.taken);
     report(&record.lies);
 }
 
-/// The update of a Mixtral of which a token's experts alone are touched, with 8-bit state for the one tensor that is large enough.
+/// The update of a Mixtral of which some experts saw no token; some adapters are large enough for 8-bit state.
 fn update(record: &mut Record, state: OptimizerKind) {
     let mut spec = spec(true, DType::F32, true);
-    spec.adapters.insert("lm_head".into(), AdapterSpec { r: 520, scale: 0.9 });
+    let experts = (0..4).map(|e| format!("model.layers.1.block_sparse_moe.experts.{e}.w1"));
+    for module in experts.chain(["lm_head".into()]) {
+        spec.adapters.insert(module, AdapterSpec { r: 520, scale: 0.9 });
+    }
     if let Some(optimizer) = &mut spec.optimizer {
         optimizer.state = state;
     }
     let mut s = session(spec, CpuOptions::default());
     s.begin().expect("begin");
-    let (batch, items) = batch(&[2], 3);
-    s.micro(&batch, items, [5, 6]).expect("micro");
+    // Two tokens, of which the first has a label. The last expert must be idle, so that it matters what the op knows of it.
+    let touched = s.model.params.touched;
+    let found = (0..100).any(|seed| {
+        s.begin().expect("begin");
+        let loss = s.micro(&batch(&[2], seed).0, 1, [5, 6]).expect("micro").loss;
+        loss > 0.0 && s.read_bytes(touched).expect("read").ends_with(&[0; 4])
+    });
+    assert!(found, "the last expert is never idle");
     for _ in 0..2 {
         phase(record, &mut s, Phase::Update, 0, |s| {
             s.update().expect("update");
@@ -165,17 +189,34 @@ fn hand_made(record: &mut Record, late_copies: bool) {
     }
 }
 
-/// Lies that no audit on this device can notice, because the op does not need the operand there.
-const HARMLESS: [(Key, &str); 0] = [];
+/// Lies that no audit on this device can notice, because the op does not need the operand (or its last column) there:
+/// kind of op, number of its operands, operand, what may be said of it, why.
+const HARMLESS: [(&str, usize, usize, &[Lie], &str); 9] = [
+    ("adamw", 9, 4, &[Lie::Short], LAST_FIELD),
+    ("adamw", 11, 4, &[Lie::Short], LAST_FIELD),
+    ("aux_loss", 6, 2, &[Lie::Short], LAST_FIELD),
+    ("control", 3, 2, &[Lie::Short], LAST_FIELD),
+    ("cross_entropy", 6, 3, &[Lie::Short], LAST_FIELD),
+    ("control", 3, 1, &[Lie::Short], "one learning rate is read, that of the step"),
+    ("aux_loss", 4, 2, &[Lie::Omitted, Lie::Short], NO_GRADIENT),
+    ("cross_entropy", 5, 2, &[Lie::Omitted], NO_GRADIENT),
+    ("cross_entropy", 5, 3, &[Lie::Omitted, Lie::Short], NO_GRADIENT),
+];
+const LAST_FIELD: &str = "the last field of the control buffer is not in use";
+const NO_GRADIENT: &str =
+    "the loss scale and the weight of a row are factors of the gradient, which is not wanted here";
 
+/// Every lie is noticed, or is known to be harmless.
 fn report(lies: &Lies) {
+    let known = |key: &Key| HARMLESS.iter().find(|h| (h.0, h.1, h.2) == (key.0, key.1, key.2) && h.3.contains(&key.3));
     let missed: Vec<_> = lies.told.iter().filter(|(_, o)| !o.caught).collect();
     println!("{} of {} lies noticed", lies.told.len() - missed.len(), lies.told.len());
     for (key, outcome) in &missed {
-        println!("not noticed: {key:?}: {}", outcome.operand);
+        let why = known(key).unwrap_or_else(|| panic!("{key:?} was not noticed: {}", outcome.operand)).4;
+        println!("harmless: {key:?}: {why}");
     }
-    let unexplained = missed.iter().filter(|(key, _)| HARMLESS.iter().all(|(k, _)| k != *key)).count();
-    assert_eq!(unexplained, 0, "lies that the audit does not notice");
+    let stale = lies.told.iter().find(|(key, o)| o.caught && known(key).is_some());
+    assert!(stale.is_none(), "noticed after all: {stale:?}");
 }
 
 const VARIANTS: usize = 27;

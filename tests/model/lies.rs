@@ -26,7 +26,7 @@ pub struct Lies {
     pub told: BTreeMap<Key, Outcome>,
 }
 
-#[derive(Default, Clone)]
+#[derive(Default, Clone, Debug)]
 pub struct Outcome {
     pub caught: bool,
     attempts: usize,

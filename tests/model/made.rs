@@ -35,7 +35,14 @@ struct Made {
 }
 
 impl Made {
-    fn buf(&mut self, rows: Rows, cols: usize, dtype: DType, place: Place, fill: impl Fn(&mut Random) -> Vec<u8>) -> View {
+    fn buf(
+        &mut self,
+        rows: Rows,
+        cols: usize,
+        dtype: DType,
+        place: Place,
+        fill: impl Fn(&mut Random) -> Vec<u8>,
+    ) -> View {
         let buf = Buf(self.program.bufs.len() as u32);
         let info = Info { name: format!("b{}", buf.0), rows, cols, dtype, place };
         let view = info.view(buf);
@@ -118,6 +125,8 @@ fn sums(m: &mut Made) {
     m.push(Op::Add { a, b, out });
     let (a, b) = (m.f32(T, 6), m.f32(T, 6));
     m.push(Op::Add { a, b, out: a });
+    let (gate, up, out) = (m.f32(T, 6), m.f32(T, 6), m.f32_out(T, 6));
+    m.push(Op::SwiGlu { gate, up, out });
 }
 
 /// Rows of experts; expert 1 has none.

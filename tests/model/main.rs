@@ -3,9 +3,12 @@
 
 mod alone;
 mod audit;
+mod copies;
+mod dropout;
 mod gradients;
 mod invariants;
 mod lies;
 mod made;
 mod plans;
 mod rig;
+mod update;
