@@ -51,9 +51,8 @@ pub struct Tokenizer {
     user: UserDefined,
     /// Whether a user-defined piece holds a space, which plain text may write in two ways, or lack before it.
     user_with_space: bool,
-    /// The unused pieces, ascending.
-    unused: Vec<u32>,
-    has_unused: bool,
+    /// What each unused piece is made of.
+    unused: HashMap<u32, (u32, u32)>,
     /// The ids of the 256 bytes, if characters without a piece become bytes.
     byte_ids: Option<Box<[u32; 256]>>,
     unk: u32,
@@ -149,8 +148,6 @@ impl Tokenizer {
             }
             byte_ids = Some(ids);
         }
-        let unused: Vec<u32> =
-            mergeable.iter().map(|m| m.id).filter(|id| pieces[*id as usize].kind == PieceKind::Unused).collect();
         let control =
             |name: &str| reserved.get(name).copied().filter(|id| pieces[*id as usize].kind == PieceKind::Control);
         let names = &model.names;
@@ -167,8 +164,7 @@ impl Tokenizer {
             normalizer,
             user,
             user_with_space,
-            has_unused: !unused.is_empty(),
-            unused,
+            unused: HashMap::new(),
             byte_ids,
             unk,
             bos,
@@ -191,6 +187,7 @@ impl Tokenizer {
             tokenizer.surfaces.push(surface);
         }
         tokenizer.pieces = model.pieces.clone();
+        tokenizer.unused = tokenizer.unused_parts();
         Ok(tokenizer)
     }
 
