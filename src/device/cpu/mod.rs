@@ -1,0 +1,139 @@
+//! The CPU device: the definition of every op, the oracle of every kernel test, and the way to run without a GPU.
+//!
+//! Each family is a file of plain functions from matrices to matrices. This file brings them together: it loads the
+//! operands of an op in the accumulator type (f32; f64 for f64 programs), calls the function, and stores the result,
+//! which rounds it to the buffer's type. So "storage in bf16, arithmetic in f32" is said once, in `memory`.
+
+pub mod adamw;
+mod attention;
+pub mod cross_entropy;
+mod embed;
+mod exec;
+mod gemm;
+pub mod grad_norm;
+mod memory;
+pub mod nf4;
+mod permute;
+pub mod pointwise;
+pub mod quant8;
+mod real;
+mod rms_norm;
+mod rope;
+mod route;
+mod swiglu;
+
+pub use memory::Memory;
+pub use real::Real;
+
+use super::{Device, Timing};
+use crate::dtype::DType;
+use crate::error::{Error, Result};
+use crate::op::{Access, Buf, Op, Phase, Place, Program};
+use crate::plan::Plan;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// Options of the CPU device, for tests and for hunting errors.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct CpuOptions {
+    /// Fill arena buffers with NaN before their first write and after their last use.
+    pub poison: bool,
+    /// Carry out asynchronous copies at their `Wait` instead of at their `Start`: both must give the same bits.
+    pub late_copies: bool,
+}
+
+/// The CPU as a device.
+#[derive(Default)]
+pub struct Cpu {
+    options: CpuOptions,
+    loaded: Option<Loaded>,
+}
+
+struct Loaded {
+    program: Arc<Program>,
+    plan: Arc<Plan>,
+    memory: Memory,
+}
+
+impl Cpu {
+    /// A CPU device.
+    pub fn new(options: CpuOptions) -> Self {
+        Self { options, loaded: None }
+    }
+
+    fn loaded(&mut self) -> Result<&mut Loaded> {
+        self.loaded.as_mut().ok_or_else(|| Error::run("the device was used before a program was loaded"))
+    }
+
+    fn run_ops(&mut self, phase: Phase, live: usize, mut after: impl FnMut(usize, Instant)) -> Result<()> {
+        let options = self.options;
+        let Loaded { program, plan, memory } = self.loaded()?;
+        assert!(live <= program.tokens, "{live} tokens in a program planned for {}", program.tokens);
+        let Some(index) = program.phases.iter().position(|(p, _)| *p == phase) else {
+            return Err(Error::run(format!("the program has no phase {phase:?}")));
+        };
+        let wide = program.bufs.iter().any(|b| b.dtype == DType::F64);
+        for (i, op) in program.phases[index].1.iter().enumerate() {
+            if options.poison {
+                poison(memory, program, plan, op, |life| life.first == i);
+            }
+            let started = Instant::now();
+            if wide {
+                exec::exec::<f64>(memory, op, live, options.late_copies);
+            } else {
+                exec::exec::<f32>(memory, op, live, options.late_copies);
+            }
+            after(i, started);
+            if options.poison {
+                poison(memory, program, plan, op, |life| life.last == i);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Fills with NaN the arena operands of `op` whose life satisfies `when` — except where another buffer of the op has just
+/// taken the place, or still holds it.
+fn poison(memory: &mut Memory, program: &Program, plan: &Plan, op: &Op, when: impl Fn(crate::plan::Life) -> bool) {
+    let arena = |b: Buf| program.info(b).place == Place::Arena;
+    let touched: Vec<(Buf, Access)> = op.accesses().iter().map(|(v, a)| (v.buf, *a)).collect();
+    for &(buf, _) in touched.iter().filter(|(b, _)| arena(*b)) {
+        let shared = touched
+            .iter()
+            .any(|(other, _)| *other != buf && plan.address(*other) == plan.address(buf) && arena(*other));
+        if !shared && plan.life[buf.0 as usize].is_some_and(&when) {
+            memory.poison(buf);
+        }
+    }
+}
+
+impl Device for Cpu {
+    fn allocate(&mut self, program: Arc<Program>, plan: Arc<Plan>) -> Result<()> {
+        let mut memory = Memory::new(program.clone(), plan.clone())?;
+        for (buf, bytes) in &program.constants {
+            memory.bytes_mut(*buf).copy_from_slice(bytes);
+        }
+        self.loaded = Some(Loaded { program, plan, memory });
+        Ok(())
+    }
+
+    fn write(&mut self, buf: Buf, at: usize, bytes: &[u8]) -> Result<()> {
+        self.loaded()?.memory.bytes_mut(buf)[at..at + bytes.len()].copy_from_slice(bytes);
+        Ok(())
+    }
+
+    fn read(&mut self, buf: Buf, at: usize, bytes: &mut [u8]) -> Result<()> {
+        bytes.copy_from_slice(&self.loaded()?.memory.bytes(buf)[at..at + bytes.len()]);
+        Ok(())
+    }
+
+    fn run(&mut self, phase: Phase, live: usize) -> Result<()> {
+        self.run_ops(phase, live, |_, _| ())
+    }
+
+    fn profile(&mut self, phase: Phase, live: usize) -> Result<Vec<Timing>> {
+        let mut timings = Vec::new();
+        self.run_ops(phase, live, |op, started| timings.push(Timing { op, time: started.elapsed() }))?;
+        Ok(timings)
+    }
+}

@@ -1,0 +1,465 @@
+//! The instruction set. Plain data, no behaviour: which ops exist, and what each of them reads and writes.
+//!
+//! A program is a flat list of ops over buffers. Everything else in the crate is a pass over such lists (`tape`,
+//! `plan`) or executes them (`device`); all of them learn what an op touches from [`Op::visit`] alone.
+//!
+//! `T` is the number of live tokens, `D` the model width, `V` the vocabulary, `E` the number of experts.
+
+mod program;
+mod view;
+
+pub use crate::dtype::QuantKind;
+pub use program::{Info, Kind, Phase, Place, Program};
+pub use view::{Buf, Rows, View};
+
+/// The three products that a linear layer needs; all matrices are row-major.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Form {
+    /// `out[M,N] = a[M,K] · b[N,K]ᵀ` (forward: b is the weight).
+    Nt,
+    /// `out[M,K] = a[M,N] · b[N,K]` (gradient of the input).
+    Nn,
+    /// `out[N,K] = a[M,N]ᵀ · b[M,K]` (gradient of the weight).
+    Tn,
+}
+
+/// Rows belong to experts: expert e owns the rows `offsets[e] .. offsets[e+1]` of the token-sided operands and the
+/// e-th of `count` equal slabs of the weight-sided one.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Groups {
+    /// I32 `[count + 1, 1]`, ascending.
+    pub offsets: View,
+    /// Number of experts.
+    pub count: usize,
+}
+
+/// Second level of double quantisation: `absmax[i] = map[code[i]] · absmax2[i / 256] + offset`.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Nested {
+    /// F32 `[1, ⌈blocks / 256⌉]`.
+    pub absmax: View,
+    /// F32 `[1, 1]`.
+    pub offset: View,
+}
+
+/// The update rule and how its state is stored.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub enum AdamState {
+    /// torch.optim.AdamW: decay first, then the update. `m`, `v`: `[1, N]` in the master's type.
+    Torch {
+        /// First moment.
+        m: View,
+        /// Second moment.
+        v: View,
+    },
+    /// bitsandbytes' 32-bit AdamW: update first, then decay.
+    Bitsandbytes {
+        /// First moment.
+        m: View,
+        /// Second moment.
+        v: View,
+    },
+    /// bitsandbytes' 8-bit AdamW: U8 codes of the dynamic maps, one absmax for each 256 elements of a tensor.
+    Blockwise8 {
+        /// Codes of the first moment (signed map), U8 `[1, N]`.
+        m: View,
+        /// Codes of the second moment (unsigned map), U8 `[1, N]`.
+        v: View,
+        /// F32 `[1, blocks]`.
+        absmax_m: View,
+        /// F32 `[1, blocks]`.
+        absmax_v: View,
+    },
+}
+
+/// Constants of AdamW.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Betas {
+    /// Decay of the first moment.
+    pub beta1: f64,
+    /// Decay of the second moment.
+    pub beta2: f64,
+    /// Added to the root of the second moment.
+    pub eps: f64,
+}
+
+/// Rules of the [`Op::Control`] op.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct ControlRule {
+    /// Gradients are scaled by `min(1, max_norm / (norm + 1e-6))`; `None`: no clipping.
+    pub max_norm: Option<f64>,
+    /// f16 only: on overflow the update is skipped and the loss scale halved; it doubles after this many good steps.
+    pub growth_interval: Option<u32>,
+}
+
+/// The fields of the control buffer, F32 `[1, CONTROL_FIELDS]` (F64 in f64 programs).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Control {
+    /// Factor on the loss gradient (1 unless f16).
+    LossScale = 0,
+    /// Good steps since the loss scale last changed.
+    GoodSteps = 1,
+    /// Updates done; index into the learning-rate table.
+    Step = 2,
+    /// What gradients are multiplied with in the update: clip factor / loss scale.
+    GradScale = 3,
+    /// Learning rate of this update.
+    LearningRate = 4,
+    /// 1 if this update was skipped (f16 overflow), else 0.
+    Skipped = 5,
+    /// Norm of the unscaled gradient, before clipping.
+    GradNorm = 6,
+}
+/// Number of fields of the control buffer.
+pub const CONTROL_FIELDS: usize = 8;
+
+/// Columns of a segment table, I64 `[segments, SEGMENT_FIELDS]`: one row for each PEFT tensor that an AdamW op updates.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Segment {
+    /// First element in master and gradient.
+    Offset = 0,
+    /// Number of elements.
+    Length = 1,
+    /// First element in `m` and `v`.
+    State = 2,
+    /// First block in `absmax_m` and `absmax_v` (8-bit state).
+    Block = 3,
+    /// Index into `touched`, or -1: the tensor takes part in every step.
+    Touched = 4,
+}
+/// Number of columns of a segment table.
+pub const SEGMENT_FIELDS: usize = 5;
+
+/// An asynchronous copy between device and host memory, or within the device. Both ends live until the `Wait`.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Transfer {
+    /// Source.
+    pub from: View,
+    /// Destination, same shape and type.
+    pub to: View,
+}
+
+/// What a fused kernel does, in terms of the list it replaces.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
+pub enum FusedKind {
+    /// A base product followed by the adapter's product into the same output: `y = x·Wᵀ; y += t·Bᵀ`.
+    LoraUp,
+    /// The same for the input gradient: `dx = dy·W (+ …); dx += dt·A`.
+    LoraDown,
+}
+
+/// One instruction. `plus`, where an op has it, is added to the result (`out = plus + …`); it may be `out` itself.
+#[derive(Clone, PartialEq, Debug)]
+#[expect(missing_docs, reason = "the line above each op gives the shape of every field")]
+pub enum Op {
+    /// `out[i] = table[ids[i]]`. ids I32 `[n,1]`, table `[V,D]`, out `[n,D]`.
+    Embed { ids: View, table: View, out: View },
+    /// `out = round(x · rstd) · weight`, `rstd = 1/√(mean(x²) + eps)`. x, out `[T,D]`, weight `[1,D]`, rstd F32 `[T,1]`.
+    RmsNorm { x: View, weight: View, out: View, rstd: View, eps: f64 },
+    /// `dx = plus + rstd·(g − x·rstd²·mean(g·x))`, `g = dout·weight`.
+    RmsNormBwd { dout: View, x: View, weight: View, rstd: View, plus: Option<View>, dx: View },
+    /// `out = plus + scale · product(a, b)`, see [`Form`].
+    Gemm { form: Form, a: View, b: View, scale: f64, plus: Option<View>, out: View, groups: Option<Groups> },
+    /// `out = level[code] · absmax`. codes U8 `[rows, cols/2]`, high nibble first; out `[rows, cols]` was quantised in flat
+    /// blocks of `block` elements. absmax `[1, blocks]`: F32, or U8 with `nested`.
+    Dequantize { kind: QuantKind, block: usize, codes: View, absmax: View, nested: Option<Nested>, out: View },
+    /// In place, each head's pairs (i, i + d/2) turned by `pos · inv_freq[i]` (backwards if `inverse`).
+    /// x `[T, heads·d]`, pos I32 `[T,1]`, inv_freq F32 `[1, d/2]`. cos and sin are rounded to x's type.
+    Rope { x: View, pos: View, inv_freq: View, inverse: bool },
+    /// `out = softmax(scale · q kᵀ) v`; token t sees the key rows `lo[t] .. hi[t]`.
+    /// q, out `[T, heads·d]`; k, v `[Tk, kv_heads·d]`; lo, hi I32 `[T,1]`; lse F32 `[T, heads]`: log of the sum of exponentials.
+    Attention {
+        q: View,
+        k: View,
+        v: View,
+        lo: View,
+        hi: View,
+        out: View,
+        lse: View,
+        heads: usize,
+        kv_heads: usize,
+        scale: f64,
+    },
+    /// Gradients of q, k, v. qlo, qhi I32 `[Tk,1]`: the query rows that see a key. delta F32 `[T, heads]` receives `Σ dout·out`.
+    AttentionBwd {
+        q: View,
+        k: View,
+        v: View,
+        lo: View,
+        hi: View,
+        qlo: View,
+        qhi: View,
+        out: View,
+        lse: View,
+        dout: View,
+        delta: View,
+        dq: View,
+        dk: View,
+        dv: View,
+        heads: usize,
+        kv_heads: usize,
+        scale: f64,
+    },
+    /// `out = silu(gate) · up`, all `[n, F]`.
+    SwiGlu { gate: View, up: View, out: View },
+    /// `dgate = dout · up · silu'(gate)`, `dup = dout · silu(gate)`.
+    SwiGluBwd { dout: View, gate: View, up: View, dgate: View, dup: View },
+    /// `out = a + b`.
+    Add { a: View, b: View, out: View },
+    /// `out = plus + x · keep(seed, site, row·cols + col) / (1 − p)`; keep is Philox4x32-10, seed I32 `[1,2]`.
+    Dropout { x: View, seed: View, site: u32, p: f64, plus: Option<View>, out: View },
+    /// Each of `parts` equal slabs of x goes to the top left of its slab of out, in out's type; the rest becomes zero.
+    Cast { x: View, out: View, parts: usize },
+    /// `out = 0`.
+    Zero { out: View },
+    /// Top-2 routing: softmax over all experts, the two largest (lower index first on ties), renormalised.
+    /// logits `[T,E]`; weights `[T,2]`; experts I32 `[T,2]`; slots I32 `[T,2]`: the row of (t,k) when rows are sorted by expert,
+    /// stably; source I32 `[2T,1]`: the token of each such row; offsets I32 `[E+1,1]`; touched I32 `[1,E]`: set to 1 if seen.
+    Route {
+        logits: View,
+        weights: View,
+        experts: View,
+        slots: View,
+        source: View,
+        offsets: View,
+        touched: Option<View>,
+    },
+    /// `dlogits = plus + gradient of the renormalised pair` (zero for the experts not chosen).
+    RouteBwd { dweights: View, logits: View, experts: View, plus: Option<View>, dlogits: View },
+    /// `out[t] = plus[t] + Σ_k weights[t,k] · y[slots[t,k]]` (all weights 1 where there are none). y `[2T,D]`, out `[T,D]`.
+    Combine { y: View, weights: Option<View>, slots: View, plus: Option<View>, out: View },
+    /// `dy[slots[t,k]] = weights[t,k] · dout[t]`, `dweights[t,k] = ⟨dout[t], y[slots[t,k]]⟩`.
+    CombineBwd { dout: View, y: View, weights: View, slots: View, dy: View, dweights: View },
+    /// Load-balancing loss of Switch Transformers as HF computes it for Mixtral, over the logits of all layers together:
+    /// `aux = coef · E · Σ_{k,e} f[k,e] · P[e]`, and its gradient. logits, dlogits: `[T,E]` for each layer; aux F32 `[1,1]`.
+    AuxLoss { logits: Vec<View>, coef: f64, control: View, aux: View, dlogits: Vec<View> },
+    /// `logp[t] = log softmax(logits[t])[targets[t]]` (0 if the target is −100) and, where asked,
+    /// `dlogits[t] = loss_scale · weight[t] · (softmax(logits[t]) − onehot)`. logits F32 `[n,V]`, the others `[n,1]`.
+    CrossEntropy { logits: View, targets: View, weight: View, control: View, logp: View, dlogits: Option<View> },
+    /// `norm[0] = ‖grads‖₂` in two stages of fixed order. grads `[1,N]`, partials F32 `[1, ⌈N/65536⌉]`, norm F32 `[1,1]`.
+    GradNorm { grads: View, partials: View, norm: View },
+    /// Decides about the update: clip factor, learning rate `rates[min(step, last)]`, loss scale, step count. See [`Control`].
+    Control { rule: ControlRule, norm: View, rates: View, control: View },
+    /// AdamW over the tensors of `segments`. master, grads `[1,N]`; rates F32 `[n,2]`: learning-rate factor and weight decay of
+    /// each segment; steps I32 `[n,1]`: updates that each segment has had; touched I32 `[1,m]`.
+    AdamW {
+        state: AdamState,
+        betas: Betas,
+        master: View,
+        grads: View,
+        segments: View,
+        rates: View,
+        steps: View,
+        touched: View,
+        control: View,
+    },
+    /// Begins a copy. The data may move at any time up to the `Wait`.
+    Start { copy: Transfer },
+    /// The copy has arrived.
+    Wait { copy: Transfer },
+    /// A list that a device may execute as one kernel, rounding where the list stores.
+    Fused { kind: FusedKind, parts: Vec<Op> },
+}
+
+/// How an op touches an operand.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Access {
+    /// Read only.
+    Read,
+    /// Every live element is written; what was there does not matter.
+    Write,
+    /// Read, then written.
+    ReadWrite,
+}
+
+impl Op {
+    /// Visits every operand with how it is accessed. The one place that lists them; lifetimes, poison, derivatives and
+    /// the audit all rest on it. An operand that is added to itself (`plus` = out) is visited once, as `ReadWrite`.
+    pub fn visit(&mut self, f: &mut dyn FnMut(&mut View, Access)) {
+        use Access::{Read, ReadWrite, Write};
+        use Op::*;
+        match self {
+            Embed { ids, table, out } => all(f, [ids, table], [out]),
+            RmsNorm { x, weight, out, rstd, eps: _ } => all(f, [x, weight], [out, rstd]),
+            RmsNormBwd { dout, x, weight, rstd, plus, dx } => {
+                all(f, [dout, x, weight, rstd], []);
+                sum(f, plus, dx);
+            }
+            Gemm { form: _, a, b, scale: _, plus, out, groups } => {
+                all(f, [a, b], []);
+                if let Some(groups) = groups {
+                    f(&mut groups.offsets, Read);
+                }
+                sum(f, plus, out);
+            }
+            Dequantize { kind: _, block: _, codes, absmax, nested, out } => {
+                if let Some(nested) = nested {
+                    all(f, [&mut nested.absmax, &mut nested.offset], []);
+                }
+                all(f, [codes, absmax], [out]);
+            }
+            Rope { x, pos, inv_freq, inverse: _ } => {
+                all(f, [pos, inv_freq], []);
+                f(x, ReadWrite);
+            }
+            Attention { q, k, v, lo, hi, out, lse, heads: _, kv_heads: _, scale: _ } => {
+                all(f, [q, k, v, lo, hi], [out, lse])
+            }
+            #[rustfmt::skip]
+            AttentionBwd { q, k, v, lo, hi, qlo, qhi, out, lse, dout, delta, dq, dk, dv, heads: _, kv_heads: _, scale: _ } => {
+                all(f, [q, k, v, lo, hi, qlo, qhi, out, lse, dout], [delta, dq, dk, dv])
+            },
+            SwiGlu { gate, up, out } => all(f, [gate, up], [out]),
+            SwiGluBwd { dout, gate, up, dgate, dup } => all(f, [dout, gate, up], [dgate, dup]),
+            Add { a, b, out } => all(f, [a, b], [out]),
+            Dropout { x, seed, site: _, p: _, plus, out } => {
+                all(f, [x, seed], []);
+                sum(f, plus, out);
+            }
+            Cast { x, out, parts: _ } => all(f, [x], [out]),
+            Zero { out } => f(out, Write),
+            Route { logits, weights, experts, slots, source, offsets, touched } => {
+                all(f, [logits], [weights, experts, slots, source, offsets]);
+                if let Some(touched) = touched {
+                    f(touched, ReadWrite);
+                }
+            }
+            RouteBwd { dweights, logits, experts, plus, dlogits } => {
+                all(f, [dweights, logits, experts], []);
+                sum(f, plus, dlogits);
+            }
+            Combine { y, weights, slots, plus, out } => {
+                if let Some(weights) = weights {
+                    f(weights, Read);
+                }
+                all(f, [y, slots], []);
+                sum(f, plus, out);
+            }
+            CombineBwd { dout, y, weights, slots, dy, dweights } => all(f, [dout, y, weights, slots], [dy, dweights]),
+            AuxLoss { logits, coef: _, control, aux, dlogits } => {
+                logits.iter_mut().for_each(|v| f(v, Read));
+                all(f, [control], [aux]);
+                dlogits.iter_mut().for_each(|v| f(v, Write));
+            }
+            CrossEntropy { logits, targets, weight, control, logp, dlogits } => {
+                all(f, [logits, targets, weight, control], [logp]);
+                if let Some(dlogits) = dlogits {
+                    f(dlogits, Write);
+                }
+            }
+            GradNorm { grads, partials, norm } => all(f, [grads], [partials, norm]),
+            Control { rule: _, norm, rates, control } => {
+                all(f, [norm, rates], []);
+                f(control, ReadWrite);
+            }
+            AdamW { state, betas: _, master, grads, segments, rates, steps, touched, control } => {
+                all(f, [grads, segments, rates, touched, control], []);
+                f(master, ReadWrite);
+                f(steps, ReadWrite);
+                match state {
+                    AdamState::Torch { m, v } | AdamState::Bitsandbytes { m, v } => {
+                        f(m, ReadWrite);
+                        f(v, ReadWrite);
+                    }
+                    AdamState::Blockwise8 { m, v, absmax_m, absmax_v } => {
+                        [m, v, absmax_m, absmax_v].into_iter().for_each(|x| f(x, ReadWrite));
+                    }
+                }
+            }
+            Start { copy } => all(f, [&mut copy.from], [&mut copy.to]),
+            Wait { copy } => {
+                f(&mut copy.from, Read);
+                f(&mut copy.to, ReadWrite);
+            }
+            Fused { kind: _, parts } => parts.iter_mut().for_each(|p| p.visit(f)),
+        }
+
+        fn all<const R: usize, const W: usize>(
+            f: &mut dyn FnMut(&mut View, Access),
+            reads: [&mut View; R],
+            writes: [&mut View; W],
+        ) {
+            reads.into_iter().for_each(|v| f(v, Read));
+            writes.into_iter().for_each(|v| f(v, Write));
+        }
+        fn sum(f: &mut dyn FnMut(&mut View, Access), plus: &mut Option<View>, out: &mut View) {
+            match plus {
+                None => f(out, Write),
+                Some(plus) if *plus == *out => {
+                    f(out, ReadWrite);
+                    *plus = *out;
+                }
+                Some(plus) => {
+                    f(plus, Read);
+                    f(out, Write);
+                }
+            }
+        }
+    }
+
+    /// The operands with how they are accessed.
+    pub fn accesses(&self) -> Vec<(View, Access)> {
+        let mut list = Vec::new();
+        self.clone().visit(&mut |view, access| list.push((*view, access)));
+        list
+    }
+
+    /// Pairs (output, input) where the output may be given the input's memory if the input is not needed afterwards:
+    /// the op reads each element of the input before (or when) it writes that element of the output.
+    pub fn may_take(&self) -> Vec<(View, View)> {
+        match self {
+            Op::Add { a, b, out } => vec![(*out, *a), (*out, *b)],
+            Op::SwiGluBwd { gate, up, dgate, dup, .. } => vec![(*dgate, *gate), (*dup, *up)],
+            Op::SwiGlu { gate, out, .. } => vec![(*out, *gate)],
+            Op::RmsNormBwd { plus: Some(plus), dx, .. } => vec![(*dx, *plus)],
+            Op::Gemm { plus: Some(plus), out, .. } => vec![(*out, *plus)],
+            Op::Combine { plus: Some(plus), out, .. } => vec![(*out, *plus)],
+            Op::RouteBwd { plus: Some(plus), dlogits, .. } => vec![(*dlogits, *plus)],
+            Op::Dropout { x, plus, out, .. } => plus.iter().map(|p| (*out, *p)).chain([(*out, *x)]).collect(),
+            Op::CrossEntropy { logits, dlogits: Some(dlogits), .. } => vec![(*dlogits, *logits)],
+            // The later parts add to the output of the first.
+            Op::Fused { parts, .. } => parts.first().map_or_else(Vec::new, Op::may_take),
+            _ => Vec::new(),
+        }
+    }
+
+    /// The name of the op in listings and profiles.
+    pub fn name(&self) -> &'static str {
+        use Op::*;
+        match self {
+            Embed { .. } => "embed",
+            RmsNorm { .. } => "rms_norm",
+            RmsNormBwd { .. } => "rms_norm_bwd",
+            Gemm { form: Form::Nt, groups: None, .. } => "gemm_nt",
+            Gemm { form: Form::Nn, groups: None, .. } => "gemm_nn",
+            Gemm { form: Form::Tn, groups: None, .. } => "gemm_tn",
+            Gemm { form: Form::Nt, .. } => "grouped_nt",
+            Gemm { form: Form::Nn, .. } => "grouped_nn",
+            Gemm { form: Form::Tn, .. } => "grouped_tn",
+            Dequantize { .. } => "dequantize",
+            Rope { inverse: false, .. } => "rope",
+            Rope { inverse: true, .. } => "rope_bwd",
+            Attention { .. } => "attention",
+            AttentionBwd { .. } => "attention_bwd",
+            SwiGlu { .. } => "swiglu",
+            SwiGluBwd { .. } => "swiglu_bwd",
+            Add { .. } => "add",
+            Dropout { .. } => "dropout",
+            Cast { .. } => "cast",
+            Zero { .. } => "zero",
+            Route { .. } => "route",
+            RouteBwd { .. } => "route_bwd",
+            Combine { .. } => "combine",
+            CombineBwd { .. } => "combine_bwd",
+            AuxLoss { .. } => "aux_loss",
+            CrossEntropy { .. } => "cross_entropy",
+            GradNorm { .. } => "grad_norm",
+            Control { .. } => "control",
+            AdamW { .. } => "adamw",
+            Start { .. } => "start",
+            Wait { .. } => "wait",
+            Fused { kind: FusedKind::LoraUp, .. } => "fused_lora_up",
+            Fused { kind: FusedKind::LoraDown, .. } => "fused_lora_down",
+        }
+    }
+}

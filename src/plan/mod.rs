@@ -1,0 +1,151 @@
+//! Addresses for buffers. Lifetimes are known, so memory is a packing problem that is solved once, on the host, before
+//! anything is allocated: one allocation holds the resident buffers and, behind them, the arena that phases share.
+
+mod lifetimes;
+mod offsets;
+mod report;
+
+pub use lifetimes::{Life, Slot};
+
+use crate::op::{Buf, Kind, Place, Program};
+use lifetimes::Lifetimes;
+use std::collections::BTreeMap;
+
+/// Every address is a multiple of this: the widest load of a GPU, and its cache line.
+pub const ALIGN: usize = 256;
+
+/// Where everything is.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Byte address of each buffer in the allocation (of `Host` buffers: in host memory).
+    pub address: Vec<usize>,
+    /// Size of the one allocation.
+    pub bytes: usize,
+    /// Size of host memory for copies.
+    pub host_bytes: usize,
+    /// Bytes of the resident buffers, by what they are for.
+    pub resident: BTreeMap<Kind, usize>,
+    /// Where the arena begins.
+    pub arena_start: usize,
+    /// Size of the arena.
+    pub arena_bytes: usize,
+    /// The most bytes that are alive at one op: no arena can be smaller.
+    pub lower_bound: usize,
+    /// Lifetimes of arena buffers, `None` for others and for those that no op uses.
+    pub life: Vec<Option<Life>>,
+    /// Arena memory: each slot holds one buffer, or several that take each other's place.
+    pub slots: Vec<Slot>,
+}
+
+/// Plans the memory of a program.
+pub fn plan(program: &Program) -> Plan {
+    let Lifetimes { life, slots } = lifetimes::lifetimes(program);
+    let mut address = vec![0; program.bufs.len()];
+    let (mut bytes, mut host_bytes) = (0, 0);
+    let mut resident = BTreeMap::new();
+    for buf in program.all() {
+        let size = program.bytes(buf).next_multiple_of(ALIGN);
+        match program.info(buf).place {
+            Place::Resident(kind) => {
+                address[buf.0 as usize] = bytes;
+                bytes += size;
+                *resident.entry(kind).or_insert(0) += size;
+            }
+            Place::Host => {
+                address[buf.0 as usize] = host_bytes;
+                host_bytes += size;
+            }
+            Place::Within { .. } | Place::Arena => {}
+        }
+    }
+    for buf in program.all() {
+        if let Place::Within { parent, offset } = program.info(buf).place {
+            address[buf.0 as usize] = address[parent.0 as usize] + offset * program.info(buf).dtype.bytes();
+        }
+    }
+    let arena_start = bytes;
+    let packed = offsets::pack(&slots);
+    for (slot, offset) in slots.iter().zip(&packed.offset) {
+        for buf in &slot.bufs {
+            address[buf.0 as usize] = arena_start + offset;
+        }
+    }
+    Plan {
+        address,
+        bytes: arena_start + packed.bytes,
+        host_bytes,
+        resident,
+        arena_start,
+        arena_bytes: packed.bytes,
+        lower_bound: packed.lower_bound,
+        life,
+        slots,
+    }
+}
+
+impl Plan {
+    /// The byte address of `buf`.
+    pub fn address(&self, buf: Buf) -> usize {
+        self.address[buf.0 as usize]
+    }
+
+    /// Checks the plan against the program by brute force, without the code that made it: walks every phase op by op
+    /// and asserts that no two buffers that are alive at once share a byte, that nothing is read before it was written,
+    /// and that the arena is at least the largest sum of live bytes, which it returns.
+    pub fn check(&self, program: &Program) -> Result<usize, String> {
+        let mut most = 0;
+        for (phase, ops) in &program.phases {
+            // Last op that touches each buffer.
+            let mut last = BTreeMap::new();
+            for (i, op) in ops.iter().enumerate() {
+                for (view, _) in op.accesses() {
+                    if program.info(view.buf).place == Place::Arena {
+                        last.insert(view.buf, i);
+                    }
+                }
+            }
+            let mut alive: BTreeMap<Buf, (usize, usize)> = BTreeMap::new();
+            for (i, op) in ops.iter().enumerate() {
+                let taken: Vec<(Buf, Buf)> = op.may_take().iter().map(|(out, from)| (out.buf, from.buf)).collect();
+                let mut handed_over = Vec::new();
+                for (view, access) in op.accesses() {
+                    let buf = view.buf;
+                    if program.info(buf).place != Place::Arena || alive.contains_key(&buf) {
+                        continue;
+                    }
+                    let name = &program.info(buf).name;
+                    if access != crate::op::Access::Write {
+                        return Err(format!("{phase:?} op {i} ({}) reads {name} before anything wrote it", op.name()));
+                    }
+                    let range = (self.address(buf), self.address(buf) + program.bytes(buf));
+                    if range.0 < self.arena_start || range.1 > self.bytes {
+                        return Err(format!("{name} lies outside of the arena"));
+                    }
+                    for (&other, &there) in &alive {
+                        let share = range.0 < there.1 && there.0 < range.1;
+                        let may = taken.contains(&(buf, other)) && last[&other] == i && range == there;
+                        if share && !may {
+                            return Err(format!(
+                                "{phase:?} op {i} ({}): {name} overlaps {}, which is alive",
+                                op.name(),
+                                program.info(other).name
+                            ));
+                        }
+                        if share {
+                            handed_over.push(other);
+                        }
+                    }
+                    alive.insert(buf, range);
+                }
+                alive.retain(|b, _| !handed_over.contains(b));
+                let live: usize = alive.keys().map(|b| program.bytes(*b).next_multiple_of(ALIGN)).sum();
+                most = most.max(live);
+                alive.retain(|b, _| last[b] > i);
+            }
+        }
+        if most > self.arena_bytes {
+            return Err(format!("{most} bytes are alive at once, but the arena has {}", self.arena_bytes));
+        }
+        Ok(most)
+    }
+}
