@@ -1,11 +1,10 @@
 //! The command line: one file for each command.
 
 mod generate;
+mod inspect;
 mod plan;
 mod progress;
 mod train;
-mod inspect;
-mod plan;
 mod tree;
 
 use crate::error::Result;

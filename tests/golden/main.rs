@@ -16,7 +16,17 @@ mod walk;
 
 fn main() {
     let filter: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
-    let areas: &[(&str, walk::Collect)] = &[("nf4", nf4::cases), ("adam8bit", adam8bit::cases), ("schedule", schedule::cases), ("chat", chat::cases), ("models", models::cases), ("facts", facts::cases), ("adapters", adapters::cases), ("forward", forward::cases), ("train", train::cases)];
+    let areas: &[(&str, walk::Collect)] = &[
+        ("nf4", nf4::cases),
+        ("adam8bit", adam8bit::cases),
+        ("schedule", schedule::cases),
+        ("chat", chat::cases),
+        ("models", models::cases),
+        ("facts", facts::cases),
+        ("adapters", adapters::cases),
+        ("forward", forward::cases),
+        ("train", train::cases),
+    ];
     if !walk::run(areas, &filter) {
         std::process::exit(1);
     }
