@@ -39,10 +39,10 @@ def install():
     """Unpacks the pinned wheels, hashes verified; nothing outside the folder changes."""
     TOOLCHAIN.mkdir(exist_ok=True)
     wanted = TOOLCHAIN / "requirements.txt"
-    if wanted.exists() and wanted.read_text() == WHEELS and (TOOLCHAIN / "nvidia").exists():
+    if wanted.exists() and wanted.read_text("utf-8") == WHEELS and (TOOLCHAIN / "nvidia").exists():
         return
     pins = TOOLCHAIN / "wanted.txt"
-    pins.write_text(WHEELS)
+    pins.write_text(WHEELS, "utf-8")
     pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--upgrade", "--only-binary=:all:"]
     # The compiler's wheels are x86-64 Linux only; they hold no Python code, so any Python may unpack them.
     pip += ["--platform=manylinux2014_x86_64", "--platform=manylinux1_x86_64"]
@@ -58,7 +58,7 @@ def stamp(source):
         if file in files:
             continue
         files.append(file)
-        names = re.findall(r'^#include "([^"]+)"', file.read_text(), re.M)
+        names = re.findall(r'^#include "([^"]+)"', file.read_text("utf-8"), re.M)
         queue += [KERNELS / name for name in names]
     hash = 0xCBF29CE484222325
     for file in files + [Path(__file__).resolve()]:
@@ -79,7 +79,7 @@ class Nvrtc:
         self.lib = ctypes.CDLL(str(next(folder.glob("libnvrtc.so*"))))
 
     def compile(self, source, target, element):
-        options = [f"--gpu-architecture={target}", "--std=c++17", f"-DELEM={element}", "--device-as-default-execution-space"]
+        options = [f"--gpu-architecture={target}", "--std=c++17", f"-DELEM={element}"]
         options += [f"--include-path={KERNELS}", f"--include-path={TOOLCHAIN}/nvidia/cuda_runtime/include"]
         options = [o.encode() for o in options]
         program = ctypes.c_void_p()
@@ -135,7 +135,7 @@ def main(arguments):
                 path = ROOT / "ptx" / arch / kind / f"{source.stem}.ptx"
                 expected.add(path)
                 head = f"// halfbyte {stamp(source)}\n"
-                old = path.read_text() if path.exists() else ""
+                old = path.read_text("utf-8") if path.exists() else ""
                 if old.startswith(head) and not everything and not report:
                     continue
                 nvrtc = nvrtc or Nvrtc()
@@ -149,7 +149,7 @@ def main(arguments):
                     complaints.append(f"ptx/{label}.ptx differs from its sources\n  hint: kernels/build.py")
                 elif not check and not wrong:
                     path.parent.mkdir(parents=True, exist_ok=True)
-                    path.write_text(head + ptx)
+                    path.write_text(head + ptx, "utf-8")
     for path in sorted((ROOT / "ptx").rglob("*.ptx")):
         if path not in expected:
             if check:
