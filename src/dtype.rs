@@ -63,3 +63,26 @@ impl DType {
         }
     }
 }
+
+/// The two 4-bit codebooks.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum QuantKind {
+    /// NormalFloat: quantiles of the normal distribution.
+    Nf4,
+    /// A 4-bit float (sign, two exponent bits, one mantissa bit).
+    Fp4,
+}
+
+impl QuantKind {
+    /// `bnb_4bit_quant_type`.
+    pub fn name(self) -> &'static str {
+        match self {
+            QuantKind::Nf4 => "nf4",
+            QuantKind::Fp4 => "fp4",
+        }
+    }
+    /// The inverse of [`Self::name`].
+    pub fn parse(name: &str) -> Option<Self> {
+        [QuantKind::Nf4, QuantKind::Fp4].into_iter().find(|k| k.name() == name)
+    }
+}

@@ -8,6 +8,7 @@
 mod program;
 mod view;
 
+pub use crate::dtype::QuantKind;
 pub use program::{Info, Kind, Phase, Place, Program};
 pub use view::{Buf, Rows, View};
 
@@ -30,15 +31,6 @@ pub struct Groups {
     pub offsets: View,
     /// Number of experts.
     pub count: usize,
-}
-
-/// The two 4-bit code books of bitsandbytes.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Quant4 {
-    /// 4-bit NormalFloat (QLoRA, Dettmers et al. 2023).
-    Nf4,
-    /// 4-bit float: sign, 2 exponent bits, 1 mantissa bit.
-    Fp4,
 }
 
 /// Second level of double quantisation: `absmax[i] = map[code[i]] · absmax2[i / 256] + offset`.
@@ -170,7 +162,7 @@ pub enum Op {
     Gemm { form: Form, a: View, b: View, scale: f64, plus: Option<View>, out: View, groups: Option<Groups> },
     /// `out = level[code] · absmax`. codes U8 `[rows, cols/2]`, high nibble first; out `[rows, cols]` was quantised in flat
     /// blocks of `block` elements. absmax `[1, blocks]`: F32, or U8 with `nested`.
-    Dequantize { kind: Quant4, block: usize, codes: View, absmax: View, nested: Option<Nested>, out: View },
+    Dequantize { kind: QuantKind, block: usize, codes: View, absmax: View, nested: Option<Nested>, out: View },
     /// In place, each head's pairs (i, i + d/2) turned by `pos · inv_freq[i]` (backwards if `inverse`).
     /// x `[T, heads·d]`, pos I32 `[T,1]`, inv_freq F32 `[1, d/2]`. cos and sin are rounded to x's type.
     Rope { x: View, pos: View, inv_freq: View, inverse: bool },

@@ -151,20 +151,17 @@ impl Memory {
         let bytes = self.bytes(view.buf);
         // SAFETY: addresses are multiples of 256 (or of the element size, inside a flat parent) in a vector of u64; E is
         // a number type of the buffer's element size, so every bit pattern is valid; the length is rounded down.
-        let all = unsafe {
-            std::slice::from_raw_parts(bytes.as_ptr().cast::<E>(), bytes.len() / std::mem::size_of::<E>())
-        };
-        debug_assert_eq!(std::mem::size_of::<E>(), self.dtype(view).bytes());
+        let all = unsafe { std::slice::from_raw_parts(bytes.as_ptr().cast::<E>(), bytes.len() / size_of::<E>()) };
+        debug_assert_eq!(size_of::<E>(), self.dtype(view).bytes());
         &all[view.offset..]
     }
 
     fn elements_mut<E: Copy>(&mut self, view: &View) -> &mut [E] {
-        debug_assert_eq!(std::mem::size_of::<E>(), self.dtype(view).bytes());
+        debug_assert_eq!(size_of::<E>(), self.dtype(view).bytes());
         let bytes = self.bytes_mut(view.buf);
         // SAFETY: as in `elements`; the borrow is exclusive.
-        let all = unsafe {
-            std::slice::from_raw_parts_mut(bytes.as_mut_ptr().cast::<E>(), bytes.len() / std::mem::size_of::<E>())
-        };
+        let all =
+            unsafe { std::slice::from_raw_parts_mut(bytes.as_mut_ptr().cast::<E>(), bytes.len() / size_of::<E>()) };
         &mut all[view.offset..]
     }
 }

@@ -4,6 +4,7 @@
 //! operands of an op in the accumulator type (f32; f64 for f64 programs), calls the function, and stores the result,
 //! which rounds it to the buffer's type. So "storage in bf16, arithmetic in f32" is said once, in `memory`.
 
+pub mod adamw;
 mod attention;
 mod cross_entropy;
 mod embed;
@@ -11,8 +12,10 @@ mod exec;
 mod gemm;
 mod grad_norm;
 mod memory;
+pub mod nf4;
 mod permute;
 mod pointwise;
+pub mod quant8;
 mod real;
 mod rms_norm;
 mod rope;
@@ -95,7 +98,9 @@ fn poison(memory: &mut Memory, program: &Program, plan: &Plan, op: &Op, when: im
     let arena = |b: Buf| program.info(b).place == Place::Arena;
     let touched: Vec<(Buf, Access)> = op.accesses().iter().map(|(v, a)| (v.buf, *a)).collect();
     for &(buf, _) in touched.iter().filter(|(b, _)| arena(*b)) {
-        let shared = touched.iter().any(|(other, _)| *other != buf && plan.address(*other) == plan.address(buf) && arena(*other));
+        let shared = touched
+            .iter()
+            .any(|(other, _)| *other != buf && plan.address(*other) == plan.address(buf) && arena(*other));
         if !shared && plan.life[buf.0 as usize].is_some_and(&when) {
             memory.poison(buf);
         }

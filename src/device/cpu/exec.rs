@@ -1,0 +1,288 @@
+//! One op on the CPU: load the operands, call the family, store the results. The exhaustive match of this device.
+
+use super::attention::{Grads, Heads, Saved, attention, attention_bwd};
+use super::cross_entropy::cross_entropy;
+use super::memory::{Mat, Memory};
+use super::real::Real;
+use super::{adamw, embed, gemm, grad_norm, nf4, permute, pointwise, quant8, rms_norm, rope, route, swiglu};
+use crate::op::{AdamState, Betas, Control, Nested, Op, QuantKind, SEGMENT_FIELDS, Segment, Transfer, View};
+
+/// Runs `op` with `live` tokens. `late_copies`: an asynchronous copy happens at its `Wait`, not at its `Start`.
+pub fn exec<A: Real>(mem: &mut Memory, op: &Op, live: usize, late_copies: bool) {
+    match op {
+        Op::Embed { ids, table, out } => {
+            let rows = embed::embed(mem.ints(ids, live), &mem.load::<A>(table, live));
+            mem.store(out, live, &rows);
+        }
+        Op::RmsNorm { x, weight, out, rstd, eps } => {
+            let (x, weight) = (mem.load::<A>(x, live), mem.load(weight, live));
+            let (y, r) = rms_norm::rms_norm(&x, weight.data(), *eps, mem.dtype(out));
+            mem.store(out, live, &y);
+            mem.store(rstd, live, &r);
+        }
+        Op::RmsNormBwd { dout, x, weight, rstd, plus, dx } => {
+            let (dout, x) = (mem.load::<A>(dout, live), mem.load(x, live));
+            let (weight, rstd, plus) = (mem.load(weight, live), mem.load(rstd, live), optional(mem, plus, live));
+            let result = rms_norm::rms_norm_bwd(&dout, &x, weight.data(), rstd.data(), plus.as_ref());
+            mem.store(dx, live, &result);
+        }
+        Op::Gemm { form, a, b, scale, plus, out, groups } => {
+            let (a, b, plus) = (mem.load::<A>(a, live), mem.load(b, live), optional(mem, plus, live));
+            let offsets = groups.as_ref().map(|g| mem.ints(&g.offsets, live));
+            let result = gemm::gemm(*form, &a, &b, *scale, plus.as_ref(), offsets);
+            mem.store(out, live, &result);
+        }
+        Op::Dequantize { kind, block, codes, absmax, nested, out } => {
+            let result: Vec<A> = dequantize(mem, *kind, *block, codes, absmax, nested.as_ref(), out);
+            mem.store(out, live, &result);
+        }
+        Op::Rope { x, pos, inv_freq, inverse } => {
+            let (m, inv_freq) = (mem.load::<A>(x, live), mem.load(inv_freq, live));
+            let turned = rope::rope(&m, mem.ints(pos, live), inv_freq.data(), *inverse, mem.dtype(x));
+            mem.store(x, live, &turned);
+        }
+        Op::Attention { q, k, v, lo, hi, out, lse, heads, kv_heads, scale } => {
+            let shape = Heads { heads: *heads, kv_heads: *kv_heads, scale: *scale };
+            let (q, k, v) = (mem.load::<A>(q, live), mem.load(k, live), mem.load(v, live));
+            let (y, l) = attention(&q, &k, &v, mem.ints(lo, live), mem.ints(hi, live), shape);
+            mem.store(out, live, &y);
+            mem.store(lse, live, &l);
+        }
+        #[rustfmt::skip]
+        Op::AttentionBwd { q, k, v, lo, hi, qlo, qhi, out, lse, dout, delta, dq, dk, dv, heads, kv_heads, scale } => {
+            let shape = Heads { heads: *heads, kv_heads: *kv_heads, scale: *scale };
+            let load = |v| mem.load::<A>(v, live);
+            let saved = Saved { q: &load(q), k: &load(k), v: &load(v), out: &load(out), lse: &load(lse), dout: &load(dout) };
+            let ints = |v| mem.ints(v, live);
+            let grads: Grads<A> = attention_bwd(&saved, (ints(lo), ints(hi)), (ints(qlo), ints(qhi)), shape);
+            mem.store(delta, live, &grads.delta);
+            mem.store(dq, live, &grads.dq);
+            mem.store(dk, live, &grads.dk);
+            mem.store(dv, live, &grads.dv);
+        }
+        Op::SwiGlu { gate, up, out } => {
+            let h = swiglu::swiglu(&mem.load::<A>(gate, live), &mem.load(up, live));
+            mem.store(out, live, &h);
+        }
+        Op::SwiGluBwd { dout, gate, up, dgate, dup } => {
+            let (dg, du) = swiglu::swiglu_bwd(&mem.load::<A>(dout, live), &mem.load(gate, live), &mem.load(up, live));
+            mem.store(dgate, live, &dg);
+            mem.store(dup, live, &du);
+        }
+        Op::Add { a, b, out } => {
+            let sum = pointwise::add(&mem.load::<A>(a, live), &mem.load(b, live));
+            mem.store(out, live, &sum);
+        }
+        Op::Dropout { x, seed, site, p, plus, out } => {
+            let seed = mem.ints::<u32>(seed, live);
+            let (x, plus) = (mem.load::<A>(x, live), optional(mem, plus, live));
+            let kept = pointwise::dropout(&x, [seed[0], seed[1]], *site, *p, plus.as_ref());
+            mem.store(out, live, &kept);
+        }
+        Op::Cast { x, out, parts } => {
+            let cast = pointwise::cast(&mem.load::<A>(x, live), *parts, out.rows.count(live), out.cols);
+            mem.store(out, live, &cast);
+        }
+        Op::Zero { out } => {
+            if mem.dtype(out).is_float() {
+                mem.store(out, live, &vec![A::zero(); out.rows.count(live) * out.cols]);
+            } else {
+                mem.store_ints(out, &vec![0i32; out.rows.count(live) * out.cols]);
+            }
+        }
+        Op::Route { logits, weights, experts, slots, source, offsets, touched } => {
+            let routing = route::route(&mem.load::<A>(logits, live));
+            mem.store(weights, live, &routing.weights);
+            mem.store_ints(experts, &routing.experts);
+            mem.store_ints(slots, &routing.slots);
+            mem.store_ints(source, &routing.source);
+            mem.store_ints(offsets, &routing.offsets);
+            if let Some(touched) = touched {
+                let mut seen = mem.ints::<i32>(touched, live).to_vec();
+                seen.iter_mut().zip(routing.offsets.windows(2)).for_each(|(s, o)| *s |= i32::from(o[1] > o[0]));
+                mem.store_ints(touched, &seen);
+            }
+        }
+        Op::RouteBwd { dweights, logits, experts, plus, dlogits } => {
+            let (dweights, logits, plus) =
+                (mem.load::<A>(dweights, live), mem.load(logits, live), optional(mem, plus, live));
+            let result = route::route_bwd(&dweights, &logits, mem.ints(experts, live), plus.as_ref());
+            mem.store(dlogits, live, &result);
+        }
+        Op::Combine { y, weights, slots, plus, out } => {
+            let (y, weights, plus) = (mem.load::<A>(y, live), optional(mem, weights, live), optional(mem, plus, live));
+            let result = permute::combine(&y, weights.as_ref(), mem.ints(slots, live), plus.as_ref());
+            mem.store(out, live, &result);
+        }
+        Op::CombineBwd { dout, y, weights, slots, dy, dweights } => {
+            let (dout, y, weights) = (mem.load::<A>(dout, live), mem.load(y, live), mem.load(weights, live));
+            let (d, dw) = permute::combine_bwd(&dout, &y, &weights, mem.ints(slots, live));
+            mem.store(dy, live, &d);
+            mem.store(dweights, live, &dw);
+        }
+        Op::AuxLoss { logits, coef, control, aux, dlogits } => {
+            let layers: Vec<Mat<A>> = logits.iter().map(|l| mem.load(l, live)).collect();
+            let loss_scale = mem.load::<A>(control, live).data()[Control::LossScale as usize];
+            let (loss, gradients) = route::aux_loss(&layers, *coef, loss_scale);
+            mem.store(aux, live, &[loss]);
+            for (dlogits, gradient) in dlogits.iter().zip(gradients) {
+                mem.store(dlogits, live, &gradient);
+            }
+        }
+        Op::CrossEntropy { logits, targets, weight, control, logp, dlogits } => {
+            let (m, weight) = (mem.load::<A>(logits, live), mem.load(weight, live));
+            let loss_scale = mem.load::<A>(control, live).data()[Control::LossScale as usize];
+            let (l, d) = cross_entropy(&m, mem.ints(targets, live), weight.data(), loss_scale, dlogits.is_some());
+            mem.store(logp, live, &l);
+            if let (Some(dlogits), Some(d)) = (dlogits, d) {
+                mem.store(dlogits, live, &d);
+            }
+        }
+        Op::GradNorm { grads, partials, norm } => {
+            let (parts, n) = grad_norm::grad_norm(mem.load::<A>(grads, live).data());
+            mem.store(partials, live, &parts);
+            mem.store(norm, live, &[n]);
+        }
+        Op::Control { rule, norm, rates, control } => {
+            let mut state = mem.load::<A>(control, live).data().to_vec();
+            let (norm, rates) = (mem.load::<A>(norm, live).data()[0], mem.load::<A>(rates, live));
+            grad_norm::control(rule, norm, rates.data(), &mut state);
+            mem.store(control, live, &state);
+        }
+        Op::AdamW { state, betas, master, grads, segments, rates, steps, touched, control } => {
+            let table = AdamTable { segments, rates, steps, touched };
+            adamw_segments(mem, state, betas, master, grads, &table, control);
+        }
+        Op::Start { copy } => {
+            if !late_copies {
+                transfer(mem, copy, live);
+            }
+        }
+        Op::Wait { copy } => {
+            if late_copies {
+                transfer(mem, copy, live);
+            }
+        }
+        Op::Fused { kind: _, parts } => parts.iter().for_each(|part| exec::<A>(mem, part, live, late_copies)),
+    }
+}
+
+fn optional<'a, A: Real>(mem: &'a Memory, view: &Option<View>, live: usize) -> Option<Mat<'a, A>> {
+    view.as_ref().map(|v| mem.load(v, live))
+}
+
+fn transfer(mem: &mut Memory, copy: &Transfer, live: usize) {
+    assert!(copy.from.ld == copy.from.cols && copy.to.ld == copy.to.cols, "copies are contiguous");
+    let size = mem.dtype(&copy.from).bytes();
+    let n = copy.from.rows.count(live) * copy.from.cols * size;
+    let bytes = mem.bytes(copy.from.buf)[copy.from.offset * size..][..n].to_vec();
+    mem.bytes_mut(copy.to.buf)[copy.to.offset * size..][..n].copy_from_slice(&bytes);
+}
+
+fn dequantize<A: Real>(
+    mem: &Memory,
+    kind: QuantKind,
+    block: usize,
+    codes: &View,
+    absmax: &View,
+    nested: Option<&Nested>,
+    out: &View,
+) -> Vec<A> {
+    let restored = nested.map(|nested| {
+        nf4::Nested {
+            codes: mem.ints::<u8>(absmax, 0).to_vec(),
+            absmax: mem.ints::<f32>(&nested.absmax, 0).to_vec(),
+            offset: mem.ints::<f32>(&nested.offset, 0)[0],
+        }
+        .restore()
+    });
+    let absmax = restored.as_deref().unwrap_or_else(|| mem.ints::<f32>(absmax, 0));
+    let mut values = vec![A::zero(); out.rows.count(0) * out.cols];
+    nf4::dequantize(kind, block, mem.ints::<u8>(codes, 0), absmax, &mut values, |x| A::of(f64::from(x)));
+    values
+}
+
+/// The tables that tell an AdamW op what its tensors are.
+struct AdamTable<'a> {
+    segments: &'a View,
+    rates: &'a View,
+    steps: &'a View,
+    touched: &'a View,
+}
+
+/// Updates tensor by tensor. Only f32 (f64 programs are for gradients).
+fn adamw_segments(
+    mem: &mut Memory,
+    state: &AdamState,
+    betas: &Betas,
+    master: &View,
+    grads: &View,
+    table: &AdamTable,
+    control: &View,
+) {
+    let fields = mem.ints::<f32>(control, 0).to_vec();
+    if fields[Control::Skipped as usize] != 0.0 {
+        return;
+    }
+    let segments = mem.ints::<i64>(table.segments, 0).to_vec();
+    let rates = mem.ints::<f32>(table.rates, 0).to_vec();
+    let touched = mem.ints::<i32>(table.touched, 0).to_vec();
+    let mut steps = mem.ints::<i32>(table.steps, 0).to_vec();
+    for (i, segment) in segments.chunks_exact(SEGMENT_FIELDS).enumerate() {
+        let field = |f: Segment| segment[f as usize];
+        let group = field(Segment::Touched);
+        if group >= 0 && touched[group as usize] == 0 {
+            continue; // no token came here in the whole accumulation: PyTorch would have no gradient
+        }
+        steps[i] += 1;
+        let hyper = adamw::Hyper {
+            lr: f64::from(fields[Control::LearningRate as usize]) * f64::from(rates[2 * i]),
+            beta1: betas.beta1,
+            beta2: betas.beta2,
+            eps: betas.eps,
+            weight_decay: f64::from(rates[2 * i + 1]),
+        };
+        let length = field(Segment::Length) as usize;
+        let part = |v: &View, offset: i64, n: usize| v.within(offset as usize, 1, n);
+        let (p_at, state_at) = (field(Segment::Offset), field(Segment::State));
+        let mut p = mem.ints::<f32>(&part(master, p_at, length), 0).to_vec();
+        let scale = fields[Control::GradScale as usize];
+        let g: Vec<f32> = mem.ints::<f32>(&part(grads, p_at, length), 0).iter().map(|g| g * scale).collect();
+        let step = steps[i] as u64;
+        match state {
+            AdamState::Torch { m, v } | AdamState::Bitsandbytes { m, v } => {
+                let (m, v) = (part(m, state_at, length), part(v, state_at, length));
+                let (mut m_new, mut v_new) = (mem.ints::<f32>(&m, 0).to_vec(), mem.ints::<f32>(&v, 0).to_vec());
+                if matches!(state, AdamState::Torch { .. }) {
+                    adamw::torch(&hyper, step, &mut p, &g, &mut m_new, &mut v_new, |x| x);
+                } else {
+                    adamw::bitsandbytes32(&hyper, step, &mut p, &g, &mut m_new, &mut v_new, |x| x);
+                }
+                mem.store_ints(&m, &m_new);
+                mem.store_ints(&v, &v_new);
+            }
+            AdamState::Blockwise8 { m, v, absmax_m, absmax_v } => {
+                let blocks = length.div_ceil(quant8::BLOCK);
+                let (m, v) = (part(m, state_at, length), part(v, state_at, length));
+                let block_at = field(Segment::Block);
+                let (absmax_m, absmax_v) = (part(absmax_m, block_at, blocks), part(absmax_v, block_at, blocks));
+                let (mut codes1, mut codes2) = (mem.ints::<u8>(&m, 0).to_vec(), mem.ints::<u8>(&v, 0).to_vec());
+                let mut absmax1 = mem.ints::<f32>(&absmax_m, 0).to_vec();
+                let mut absmax2 = mem.ints::<f32>(&absmax_v, 0).to_vec();
+                let mut state = adamw::State8 {
+                    codes1: &mut codes1,
+                    absmax1: &mut absmax1,
+                    codes2: &mut codes2,
+                    absmax2: &mut absmax2,
+                };
+                adamw::bitsandbytes8(&hyper, step, &mut p, &g, &mut state, |x| x);
+                mem.store_ints(&m, &codes1);
+                mem.store_ints(&v, &codes2);
+                mem.store_ints(&absmax_m, &absmax1);
+                mem.store_ints(&absmax_v, &absmax2);
+            }
+        }
+        mem.store_ints(&part(master, p_at, length), &p);
+    }
+    mem.store_ints(table.steps, &steps);
+}

@@ -1,0 +1,118 @@
+//! The three products of a linear layer, plain and grouped by expert, through the `gemm` crate.
+
+use super::memory::Mat;
+use super::real::Real;
+use crate::op::Form;
+
+/// A dense row-major operand of a product.
+#[derive(Clone, Copy)]
+struct Slab<'a, A> {
+    data: &'a [A],
+    rows: usize,
+    cols: usize,
+}
+
+impl<'a, A: Real> Slab<'a, A> {
+    /// Rows `from .. to`.
+    fn rows(self, from: usize, to: usize) -> Self {
+        Slab { data: &self.data[from * self.cols..to * self.cols], rows: to - from, cols: self.cols }
+    }
+}
+
+/// `out = plus + scale · product`. `offsets` (ascending, one more than there are experts) groups the rows of the
+/// token-sided operands; without it there is one group. Returns the rows that `out` has; rows of no group are zero.
+pub fn gemm<A: Real>(
+    form: Form,
+    a: &Mat<A>,
+    b: &Mat<A>,
+    scale: f64,
+    plus: Option<&Mat<A>>,
+    offsets: Option<&[i32]>,
+) -> Vec<A> {
+    let whole = [0, a.rows as i32];
+    let offsets = offsets.unwrap_or(&whole);
+    let count = offsets.len() - 1;
+    let (a, b) =
+        (Slab { data: a.data(), rows: a.rows, cols: a.cols }, Slab { data: b.data(), rows: b.rows, cols: b.cols });
+    // Rows of the weight-sided matrix (b, or out in Tn) that one expert has.
+    let each = b.rows / count;
+    let (rows, cols) = match form {
+        Form::Nt => (a.rows, each),
+        Form::Nn => (a.rows, b.cols),
+        Form::Tn => (count * a.cols, b.cols),
+    };
+    let mut out = plus.map_or_else(|| vec![A::zero(); rows * cols], |p| p.data().to_vec());
+    for (e, pair) in offsets.windows(2).enumerate() {
+        let (from, to) = (pair[0] as usize, pair[1] as usize);
+        if from == to {
+            continue;
+        }
+        let x = a.rows(from, to);
+        match form {
+            Form::Nt => {
+                let w = b.rows(e * each, (e + 1) * each);
+                product(
+                    &mut out[from * cols..to * cols],
+                    (x.rows, x.cols, cols),
+                    (x.data, x.cols, 1),
+                    (w.data, 1, w.cols),
+                    scale,
+                );
+            }
+            Form::Nn => {
+                let w = b.rows(e * each, (e + 1) * each);
+                product(
+                    &mut out[from * cols..to * cols],
+                    (x.rows, x.cols, cols),
+                    (x.data, x.cols, 1),
+                    (w.data, w.cols, 1),
+                    scale,
+                );
+            }
+            Form::Tn => {
+                let y = b.rows(from, to);
+                let slab = &mut out[e * a.cols * cols..(e + 1) * a.cols * cols];
+                product(slab, (a.cols, y.rows, cols), (x.data, 1, x.cols), (y.data, y.cols, 1), scale);
+            }
+        }
+    }
+    out
+}
+
+/// `out[m,n] += scale · lhs[m,k] · rhs[k,n]`; operands as (data, stride of a row, stride of a column).
+fn product<A: Real>(
+    out: &mut [A],
+    (m, k, n): (usize, usize, usize),
+    lhs: (&[A], usize, usize),
+    rhs: (&[A], usize, usize),
+    scale: f64,
+) {
+    assert!(out.len() == m * n && lhs.0.len() == m * k && rhs.0.len() == k * n);
+    // Threads share out rows and columns of the result, never the sum over k, so the bits do not depend on them.
+    let parallelism = if m * n * k < 64 * 64 * 64 { gemm::Parallelism::None } else { gemm::Parallelism::Rayon(0) };
+    // SAFETY: the three lengths were checked above against the shapes, and the strides are those of dense matrices of
+    // these shapes (row-major, or its transpose), so every access is inside of its slice; out is borrowed exclusively.
+    unsafe {
+        gemm::gemm(
+            m,
+            n,
+            k,
+            out.as_mut_ptr(),
+            1,
+            n as isize,
+            true,
+            lhs.0.as_ptr(),
+            lhs.2 as isize,
+            lhs.1 as isize,
+            rhs.0.as_ptr(),
+            rhs.2 as isize,
+            rhs.1 as isize,
+            A::one(),
+            A::of(scale),
+            false,
+            false,
+            false,
+            parallelism,
+        );
+    }
+}

@@ -1,0 +1,42 @@
+//! The norm of the gradient, and the decisions about an update that follow from it.
+
+use super::real::Real;
+use crate::op::{CONTROL_FIELDS, Control, ControlRule};
+
+/// Elements that one partial sum covers; a property of the result's bits, hence fixed.
+pub const PARTIAL: usize = 65536;
+
+/// Sums of squares of runs of [`PARTIAL`] elements, and the root of their sum.
+pub fn grad_norm<A: Real>(grads: &[A]) -> (Vec<A>, A) {
+    let partials: Vec<A> = grads.chunks(PARTIAL).map(|run| run.iter().map(|&g| g * g).sum()).collect();
+    let norm = partials.iter().copied().sum::<A>().sqrt();
+    (partials, norm)
+}
+
+/// Updates the control buffer for one optimizer step, see [`Control`].
+pub fn control<A: Real>(rule: &ControlRule, norm: A, rates: &[A], control: &mut [A]) {
+    assert_eq!(control.len(), CONTROL_FIELDS);
+    let at = |field: Control| field as usize;
+    let scale = control[at(Control::LossScale)];
+    let norm = norm / scale;
+    let overflow = rule.growth_interval.is_some() && !norm.is_finite();
+    control[at(Control::GradNorm)] = norm;
+    control[at(Control::Skipped)] = if overflow { A::one() } else { A::zero() };
+    if overflow {
+        control[at(Control::LossScale)] = scale * A::of(0.5);
+        control[at(Control::GoodSteps)] = A::zero();
+        return;
+    }
+    let clip = rule.max_norm.map_or(A::one(), |max| (A::of(max) / (norm + A::of(1e-6))).min(A::one()));
+    control[at(Control::GradScale)] = clip / scale;
+    let step = control[at(Control::Step)].f64() as usize;
+    control[at(Control::LearningRate)] = rates[step.min(rates.len() - 1)];
+    control[at(Control::Step)] += A::one();
+    if let Some(interval) = rule.growth_interval {
+        control[at(Control::GoodSteps)] += A::one();
+        if control[at(Control::GoodSteps)].f64() >= f64::from(interval) {
+            control[at(Control::LossScale)] = scale * A::of(2.0);
+            control[at(Control::GoodSteps)] = A::zero();
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! `nf4/`: codes, scales and dequantised values of bitsandbytes' CUDA kernels, bit for bit.
+
+use std::path::Path;
+
+use half::{bf16, f16};
+use halfbyte::config::model::QuantKind;
+use halfbyte::device::cpu::nf4::{self, Nested};
+use halfbyte::device::cpu::quant8;
+use serde_json::Value;
+
+use crate::tensors::{Tensors, equal_bits, equal_bytes, stems};
+use crate::walk::{Case, Outcome};
+
+pub fn cases(root: &Path) -> Vec<Case> {
+    let folder = root.join("nf4");
+    let mut cases = Vec::new();
+    if folder.join("tables.safetensors").is_file() {
+        let folder = folder.clone();
+        cases.push(Case::new("tables", move || tables(&folder)));
+    }
+    let report: Value = std::fs::read_to_string(folder.join("report.json"))
+        .ok()
+        .and_then(|text| serde_json::from_str(&text).ok())
+        .unwrap_or_default();
+    for stem in stems(&folder, ".expected.safetensors") {
+        let mut variants: Vec<String> = match Tensors::open(folder.join(format!("{stem}.safetensors"))) {
+            Ok(file) => file.names().iter().filter_map(|n| n.strip_suffix(".weight")).map(String::from).collect(),
+            Err(_) => vec!["unreadable".into()],
+        };
+        variants.sort();
+        for variant in variants {
+            let (folder, stem, facts) = (folder.clone(), stem.clone(), report["cases"][&stem].clone());
+            cases.push(Case::new(format!("{stem} {variant}"), move || {
+                let informational = facts["informational"].as_bool().unwrap_or(false);
+                match compare(&folder, &stem, &variant, &facts["variants"][&variant]) {
+                    Err(wrong) if informational => Ok(format!("informational only: {wrong}")),
+                    outcome => outcome,
+                }
+            }));
+        }
+    }
+    cases
+}
+
+fn tables(folder: &Path) -> Outcome {
+    let file = Tensors::open(folder.join("tables.safetensors"))?;
+    let tables: [(&str, &[f32]); 6] = [
+        ("nf4_quant_map", &nf4::NF4_LEVELS),
+        ("fp4_quant_map", &nf4::FP4_LEVELS),
+        ("nf4_thresholds", &nf4::NF4_THRESHOLDS),
+        ("fp4_thresholds_abs", &nf4::FP4_THRESHOLDS),
+        ("dynamic_map_signed", &*quant8::SIGNED),
+        ("dynamic_map_unsigned", &*quant8::UNSIGNED),
+    ];
+    for (name, ours) in tables {
+        equal_bits(name, ours, &file.f32(name)?)?;
+    }
+    equal_bytes("fp4_code_of_rank", &nf4::FP4_CODE_OF_RANK, &file.u8("fp4_code_of_rank")?)?;
+    Ok("7 tables equal".into())
+}
+
+/// One variant `M = {nf4|fp4}.bs{blocksize}.{plain|dq}` of one case.
+fn compare(folder: &Path, stem: &str, variant: &str, facts: &Value) -> Outcome {
+    let file = Tensors::open(folder.join(format!("{stem}.safetensors")))?;
+    let expected = Tensors::open(folder.join(format!("{stem}.expected.safetensors")))?;
+    let parts: Vec<&str> = variant.split('.').collect();
+    let [kind, blocksize, scales] = parts[..] else { return Err(format!("odd variant name {variant}")) };
+    let kind = QuantKind::parse(kind).ok_or("unknown kind")?;
+    let blocksize: usize = blocksize.strip_prefix("bs").and_then(|n| n.parse().ok()).ok_or("unknown block size")?;
+    let weight = |suffix: &str| format!("{variant}.weight{suffix}");
+
+    let input = expected.f32("input")?;
+    let mut codes = vec![0; input.len().div_ceil(2)];
+    let mut absmax = vec![0.0; input.len().div_ceil(blocksize)];
+    nf4::quantize(kind, blocksize, &input, &mut codes, &mut absmax);
+    equal_bytes("codes", &codes, &file.u8(&weight(""))?)?;
+    equal_bits("absmax", &absmax, &expected.f32(&format!("{variant}.absmax_f32"))?)?;
+    equal_bits("quant_map", nf4::levels(kind), &file.f32(&weight(".quant_map"))?)?;
+
+    let state = file.u8(&weight(&format!(".quant_state.bitsandbytes__{}", kind.name())))?;
+    let state: Value = serde_json::from_slice(&state).map_err(|e| format!("quant_state: {e}"))?;
+    let restored = if scales == "dq" {
+        let golden = Nested {
+            codes: file.u8(&weight(".absmax"))?,
+            absmax: file.f32(&weight(".nested_absmax"))?,
+            offset: state["nested_offset"].as_f64().ok_or("no nested_offset")? as f32,
+        };
+        equal_bits("nested_quant_map", &*quant8::SIGNED, &file.f32(&weight(".nested_quant_map"))?)?;
+        let given = nf4::nest(&absmax, golden.offset);
+        equal_bytes("nested codes", &given.codes, &golden.codes)?;
+        equal_bits("nested_absmax", &given.absmax, &golden.absmax)?;
+        let own = nf4::mean(&absmax);
+        if (own - golden.offset).abs() > 1e-6 * golden.offset.abs() {
+            return Err(format!("offset {own:e}, recorded {:e}", golden.offset));
+        }
+        if facts["nested_codes_stable_under_3ulp_offset"].as_bool() == Some(true) {
+            equal_bytes("nested codes with our own offset", &nf4::nest(&absmax, own).codes, &golden.codes)?;
+        }
+        golden.restore()
+    } else {
+        equal_bits("stored absmax", &absmax, &file.f32(&weight(".absmax"))?)?;
+        absmax
+    };
+    equal_bits("absmax_restored", &restored, &expected.f32(&format!("{variant}.absmax_restored_f32"))?)?;
+    let compared = dequantised(&expected, variant, kind, blocksize, &codes, &restored)?;
+    Ok(format!("{} codes, {} scales, {compared} equal", input.len(), restored.len()))
+}
+
+/// Compares with every type that was recorded; says which.
+fn dequantised(
+    expected: &Tensors,
+    variant: &str,
+    kind: QuantKind,
+    blocksize: usize,
+    codes: &[u8],
+    absmax: &[f32],
+) -> Result<String, String> {
+    let mut compared = Vec::new();
+    let stores: [(&str, fn(f32) -> f32); 3] =
+        [("f32", |x| x), ("bf16", |x| bf16::from_f32(x).to_f32()), ("f16", |x| f16::from_f32(x).to_f32())];
+    for (name, store) in stores {
+        let key = format!("{variant}.dequant_{name}");
+        if expected.has(&key) {
+            let golden = expected.f32(&key)?;
+            let mut ours = vec![0.0; golden.len()];
+            nf4::dequantize(kind, blocksize, codes, absmax, &mut ours, store);
+            equal_bits(&key, &ours, &golden)?;
+            compared.push(name);
+        }
+    }
+    if compared.is_empty() { Err("no dequantised values recorded".into()) } else { Ok(compared.join("+")) }
+}
