@@ -53,64 +53,25 @@ using Shallow = Shape<64, 128, 32, 2, 32, 64, 3>;
 using Flat = Shape<16, 128, 64, 3, 16, 32, 4>;
 using Tall = Shape<128, 16, 64, 3, 32, 16, 4>;
 
-// ---- Load ---------------------------------------------------------------------------------------------------------------
-
-// Which chunks of each ROWS x COLS slice of an operand this thread copies: one column of chunks, every STEP-th row.
-template <int ROWS, int COLS, int THREADS> struct Feed {
-    static constexpr int CHUNKS = COLS / PACK, STEP = THREADS / CHUNKS, TIMES = (ROWS + STEP - 1) / STEP;
-    static_assert(THREADS % CHUNKS == 0);
-    const elem* from;  // the first of them in the next slice
-    i64 ld;
-    int row, chunk;
-
-    __device__ Feed(Mat<const elem> m, i64 first_row, int first_col) {
-        row = threadIdx.x / CHUNKS;
-        chunk = threadIdx.x % CHUNKS;
-        ld = m.ld;
-        from = m.row(first_row + row) + first_col + chunk * PACK;
-    }
-    // Copies a slice of which `rows` rows and `cols` columns exist; the rest of it becomes zero.
-    __device__ void copy(u32 slice, int rows, int cols) const {
-#pragma unroll
-        for (int i = 0; i < TIMES; i++) {
-            int r = row + i * STEP;
-            if (ROWS % STEP == 0 || r < ROWS)
-                cp_async_16(slice + swizzled<CHUNKS>(r, chunk), from + i * STEP * ld, r < rows && chunk * PACK < cols);
-        }
-    }
-};
-
-// ---- Compute ------------------------------------------------------------------------------------------------------------
+// ---- Operands -----------------------------------------------------------------------------------------------------------
 
 // The fragments of one k16 step of a warp: WM x 16 of a, 16 x WN of b.
-template <int WM, int WN> struct Fragments {
-    u32 a[WM / 16][4];
-    u32 b[WN / 16][4];
+template <class S> struct Fragments {
+    u32 a[S::WM / 16][4];
+    u32 b[S::WN / 16][4];
 };
 
-// Operand a as mma wants it, from a slice [BM][BK] or, where the sum runs along its rows, [BK][BM].
-template <Form FORM, class S> __device__ inline void load_a(u32 (&a)[S::WM / 16][4], u32 slice, int warp_m, int step) {
-    int lane = threadIdx.x % WARP;
+// Slices are [BM][BK] and [BN][BK] where the sum runs along the rows of the operand, else [BK][BM] and [BK][BN].
+template <Form FORM, class S> __device__ inline void load_step(Fragments<S>& part, u32 a, u32 b, int warp_m, int warp_n, int k) {
 #pragma unroll
     for (int i = 0; i < S::WM / 16; i++) {
-        int m = warp_m + i * 16;
-        if constexpr (FORM == TN)
-            ldmatrix_x4_trans(a[i], slice + swizzled<S::BM / PACK>(step * 16 + lane / 16 * 8 + lane % 8, m / PACK + lane / 8 % 2));
-        else
-            ldmatrix_x4(a[i], slice + swizzled<S::BK / PACK>(m + lane % 16, step * 2 + lane / 16));
+        if constexpr (FORM == TN) load_a_transposed<S::BM / PACK>(part.a[i], a, warp_m + i * 16, k);
+        else load_a<S::BK / PACK>(part.a[i], a, warp_m + i * 16, k);
     }
-}
-
-// Operand b from a slice [BN][BK] (nt) or [BK][BN]. Registers 0 and 1 serve the columns 0 .. 8 of 16, 2 and 3 the others.
-template <Form FORM, class S> __device__ inline void load_b(u32 (&b)[S::WN / 16][4], u32 slice, int warp_n, int step) {
-    int lane = threadIdx.x % WARP;
 #pragma unroll
     for (int j = 0; j < S::WN / 16; j++) {
-        int n = warp_n + j * 16;
-        if constexpr (FORM == NT)
-            ldmatrix_x4(b[j], slice + swizzled<S::BK / PACK>(n + lane / 16 * 8 + lane % 8, step * 2 + lane / 8 % 2));
-        else
-            ldmatrix_x4_trans(b[j], slice + swizzled<S::BN / PACK>(step * 16 + lane % 16, n / PACK + lane / 16));
+        if constexpr (FORM == NT) load_b_transposed<S::BK / PACK>(part.b[j], b, k, warp_n + j * 16);
+        else load_b<S::BN / PACK>(part.b[j], b, k, warp_n + j * 16);
     }
 }
 
@@ -184,8 +145,8 @@ __device__ inline void multiply(float (&sum)[S::WM / 16][S::WN / 8][4], u32 ring
     static_assert(STEPS % 2 == 0, "the fragments' two buffers take turns");
     // The sum runs along the columns of an operand, or along its rows.
     constexpr bool A_ALONG = FORM != TN, B_ALONG = FORM == NT;
-    Feed<A_ALONG ? S::BM : S::BK, A_ALONG ? S::BK : S::BM, S::THREADS> feed_a(a, 0, 0);
-    Feed<B_ALONG ? S::BN : S::BK, B_ALONG ? S::BK : S::BN, S::THREADS> feed_b(b, 0, 0);
+    Feed<A_ALONG ? S::BM : S::BK, A_ALONG ? S::BK : S::BM, S::THREADS> feed_a(a);
+    Feed<B_ALONG ? S::BN : S::BK, B_ALONG ? S::BK : S::BN, S::THREADS> feed_b(b);
     int warp = threadIdx.x / WARP, warp_m = warp / (S::BN / S::WN) * S::WM, warp_n = warp % (S::BN / S::WN) * S::WN;
     int slices = (live.k + S::BK - 1) / S::BK;
 
@@ -207,9 +168,8 @@ __device__ inline void multiply(float (&sum)[S::WM / 16][S::WN / 8][4], u32 ring
     __syncthreads();
 
     // Compute
-    Fragments<S::WM, S::WN> part[2];
-    load_a<FORM, S>(part[0].a, ring, warp_m, 0);
-    load_b<FORM, S>(part[0].b, ring + SLICE_A, warp_n, 0);
+    Fragments<S> part[2];
+    load_step<FORM, S>(part[0], ring, ring + SLICE_A, warp_m, warp_n, 0);
     for (int slice = 0; slice < slices; slice++) {
         u32 now = ring + slice % S::STAGES * SLICE, next = ring + (slice + 1) % S::STAGES * SLICE;
 #pragma unroll
@@ -220,8 +180,7 @@ __device__ inline void multiply(float (&sum)[S::WM / 16][S::WN / 8][4], u32 ring
                 __syncthreads();
             }
             u32 from = step == STEPS - 1 ? next : now;
-            load_a<FORM, S>(part[(step + 1) % 2].a, from, warp_m, (step + 1) % STEPS);
-            load_b<FORM, S>(part[(step + 1) % 2].b, from + SLICE_A, warp_n, (step + 1) % STEPS);
+            load_step<FORM, S>(part[(step + 1) % 2], from, from + SLICE_A, warp_m, warp_n, (step + 1) % STEPS * 16);
             // Into the place of the slice before this one.
             if (step == 0) copy(slice + S::STAGES - 1);
             auto& [fa, fb] = part[step % 2];

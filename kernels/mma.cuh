@@ -81,14 +81,57 @@ __device__ inline float exp2_approx(float x) {
     return y;
 }
 
-// ---- Where things lie in a tile -----------------------------------------------------------------------------------------
+// ---- Tiles in shared memory ----------------------------------------------------------------------------------------------
 
-// A tile in shared memory has rows of CHUNKS pieces of 16 bytes. ldmatrix reads the same piece of eight rows at once, cp.async
-// writes eight pieces of one row: with this permutation within each row both touch all 32 banks once.
+// A tile has rows of CHUNKS pieces of 16 bytes. ldmatrix reads the same piece of eight rows at once, cp.async writes eight
+// pieces of one row: with this permutation within each row both touch all 32 banks once.
 // Returns the offset in bytes of (row, chunk).
 template <int CHUNKS> __device__ inline u32 swizzled(u32 row, u32 chunk) {
     static_assert(CHUNKS == 2 || CHUNKS == 4 || CHUNKS % 8 == 0, "rows of 32, 64 or a multiple of 128 bytes");
     // Eight rows of 32 bytes lie in two lines of 128 bytes, of 64 bytes in four.
     u32 line = CHUNKS == 2 ? row / 4 % 2 : CHUNKS == 4 ? row / 2 % 4 : row % 8;
     return (row * CHUNKS + (chunk ^ line)) * 16;
+}
+
+// Which chunks of each ROWS x COLS tile of a matrix this thread copies: one column of chunks, every STEP-th row.
+template <int ROWS, int COLS, int THREADS> struct Feed {
+    static constexpr int CHUNKS = COLS / PACK, STEP = THREADS / CHUNKS, TIMES = (ROWS + STEP - 1) / STEP;
+    static_assert(THREADS % CHUNKS == 0);
+    const elem* from;  // the first of them in the next tile
+    i64 ld;
+    int row, chunk;
+
+    // m begins at the first tile.
+    __device__ explicit Feed(Mat<const elem> m) : ld(m.ld), row(threadIdx.x / CHUNKS), chunk(threadIdx.x % CHUNKS) {
+        from = m.row(row) + chunk * PACK;
+    }
+    // Copies a tile of which `rows` rows and `cols` columns exist; the rest of it becomes zero.
+    __device__ void copy(u32 tile, int rows, int cols) const {
+#pragma unroll
+        for (int i = 0; i < TIMES; i++) {
+            int r = row + i * STEP;
+            if (ROWS % STEP == 0 || r < ROWS)
+                cp_async_16(tile + swizzled<CHUNKS>(r, chunk), from + i * STEP * ld, r < rows && chunk * PACK < cols);
+        }
+    }
+};
+
+// The 16 x 16 fragment at (row, col) of operand a, which lies in the tile as it is, or transposed: a[m][k] = tile[k][m].
+template <int CHUNKS> __device__ inline void load_a(u32 (&a)[4], u32 tile, int row, int col) {
+    int lane = threadIdx.x % WARP;
+    ldmatrix_x4(a, tile + swizzled<CHUNKS>(row + lane % 16, col / PACK + lane / 16));
+}
+template <int CHUNKS> __device__ inline void load_a_transposed(u32 (&a)[4], u32 tile, int row, int col) {
+    int lane = threadIdx.x % WARP;
+    ldmatrix_x4_trans(a, tile + swizzled<CHUNKS>(col + lane / 16 * 8 + lane % 8, row / PACK + lane / 8 % 2));
+}
+
+// The 16 x 16 fragment at (row, col) of operand b: registers 0 and 1 serve the first 8 columns, 2 and 3 the others.
+template <int CHUNKS> __device__ inline void load_b(u32 (&b)[4], u32 tile, int row, int col) {
+    int lane = threadIdx.x % WARP;
+    ldmatrix_x4_trans(b, tile + swizzled<CHUNKS>(row + lane % 16, col / PACK + lane / 16));
+}
+template <int CHUNKS> __device__ inline void load_b_transposed(u32 (&b)[4], u32 tile, int row, int col) {
+    int lane = threadIdx.x % WARP;
+    ldmatrix_x4(b, tile + swizzled<CHUNKS>(col + lane / 16 * 8 + lane % 8, row / PACK + lane / 8 % 2));
 }
