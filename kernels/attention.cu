@@ -52,14 +52,12 @@ template <int D> constexpr int CHUNKS = PITCH<D> / PACK;
 struct Seen {
     int first, end;
     int all_first, all_end;
-    // Whether all rows see all of the tile.
-    __device__ bool whole(int tile) const { return all_first <= tile && tile + TILE <= all_end; }
 };
 
-// Of ROWS <= THREADS rows from `row` on, of which `live` exist; fills ranges[i] with the range of row i.
-template <int ROWS>
-__device__ inline Seen seen_by(const int* lo, const int* hi, int row, int live, int2* ranges) {
-    __shared__ Seen of_warp[WARPS];
+// Of ROWS <= THREADS rows from `row` on, of which `live` exist; fills ranges[i] with the range of row i. The result lies in
+// shared memory: registers are too dear to keep it.
+template <int ROWS> __device__ inline const Seen& seen_by(const int* lo, const int* hi, int row, int live, int2* ranges) {
+    __shared__ Seen of_warp[WARPS + 1];
     // Rows that do not exist see nothing, and ask for no mask: nobody stores them.
     int2 own = make_int2(0, 0);
     Seen seen = {FAR, -FAR, -FAR, FAR};
@@ -70,21 +68,27 @@ __device__ inline Seen seen_by(const int* lo, const int* hi, int row, int live, 
         seen.all_first = own.x, seen.all_end = own.y;
     }
     if (i < ROWS) ranges[i] = own;
-    seen.first = __reduce_min_sync(0xffffffff, seen.first);
-    seen.end = __reduce_max_sync(0xffffffff, seen.end);
-    seen.all_first = __reduce_max_sync(0xffffffff, seen.all_first);
-    seen.all_end = __reduce_min_sync(0xffffffff, seen.all_end);
+    auto unite = [&](const Seen& x) {
+        seen.first = min(seen.first, x.first);
+        seen.end = max(seen.end, x.end);
+        seen.all_first = max(seen.all_first, x.all_first);
+        seen.all_end = min(seen.all_end, x.all_end);
+    };
+    for (int step = WARP / 2; step > 0; step /= 2)
+        unite({__shfl_xor_sync(0xffffffff, seen.first, step), __shfl_xor_sync(0xffffffff, seen.end, step),
+               __shfl_xor_sync(0xffffffff, seen.all_first, step), __shfl_xor_sync(0xffffffff, seen.all_end, step)});
     if (i % WARP == 0) of_warp[i / WARP] = seen;
     __syncthreads();
-#pragma unroll
-    for (int w = 0; w < WARPS; w++) {
-        seen.first = min(seen.first, of_warp[w].first);
-        seen.end = max(seen.end, of_warp[w].end);
-        seen.all_first = max(seen.all_first, of_warp[w].all_first);
-        seen.all_end = min(seen.all_end, of_warp[w].all_end);
+    if (i == 0) {
+        for (int warp = 1; warp < WARPS; warp++) unite(of_warp[warp]);
+        of_warp[WARPS] = seen;
     }
-    return seen;
+    __syncthreads();
+    return of_warp[WARPS];
 }
+
+// Whether all rows see all of the tile.
+__device__ inline bool whole(const Seen& seen, int tile) { return seen.all_first <= tile && tile + TILE <= seen.all_end; }
 
 __device__ inline bool within(int2 range, int i) { return range.x <= i && i < range.y; }
 
@@ -133,7 +137,7 @@ template <int D>
 __device__ inline void forward(Mat<elem> out, Mat<float> lse, Mat<const elem> q, Mat<const elem> k, Mat<const elem> v, const int* lo,
                                const int* hi, Rows rows, int heads, int kv_heads, float scale) {
     constexpr int QUERIES = 128, PARTS = QUERIES / WARPS / 16, BYTES = TILE * PITCH<D> * 2;
-    extern __shared__ __align__(128) unsigned char shared[];
+    extern __shared__ __align__(1024) unsigned char shared[];
     int2* ranges = reinterpret_cast<int2*>(shared + 6 * BYTES);
     u32 tile_q = shared_address(shared), ring = tile_q + 2 * BYTES;
 
@@ -141,15 +145,16 @@ __device__ inline void forward(Mat<elem> out, Mat<float> lse, Mat<const elem> q,
     int head = blockIdx.x, row = (gridDim.y - 1 - blockIdx.y) * QUERIES, live = rows.count() - row;
     if (live <= 0) return;
     int kv_head = head / (heads / kv_heads);
-    Seen seen = seen_by<QUERIES>(lo, hi, row, rows.count(), ranges);
+    const Seen& seen = seen_by<QUERIES>(lo, hi, row, rows.count(), ranges);
+    int end = seen.end;
 
     // Load
     Feed<QUERIES, PITCH<D>, THREADS>({q.row(row) + head * D, q.ld}).copy(tile_q, live, D);
     auto copy = [&](int tile, u32 to) {
-        if (tile < seen.end) {
+        if (tile < end) {
             int col = recomputed(u32(kv_head)) * D;
-            Feed<TILE, PITCH<D>, THREADS>({k.row(tile) + col, recomputed(k.ld)}).copy(to, seen.end - tile, D);
-            Feed<TILE, PITCH<D>, THREADS>({v.row(tile) + col, recomputed(v.ld)}).copy(to + BYTES, seen.end - tile, D);
+            Feed<TILE, PITCH<D>, THREADS>({k.row(tile) + col, recomputed(k.ld)}).copy(to, end - tile, D);
+            Feed<TILE, PITCH<D>, THREADS>({v.row(tile) + col, recomputed(v.ld)}).copy(to + BYTES, end - tile, D);
         }
         cp_async_commit();
     };
@@ -163,7 +168,7 @@ __device__ inline void forward(Mat<elem> out, Mat<float> lse, Mat<const elem> q,
 #pragma unroll
     for (int i = 0; i < PARTS; i++) m[i][0] = m[i][1] = minus_infinity(), l[i][0] = l[i][1] = 0.0f;
 
-    for (int tile = seen.first, turn = 0; tile < seen.end; tile += TILE, turn ^= 1) {
+    for (int tile = seen.first, turn = 0; tile < end; tile += TILE, turn ^= 1) {
         u32 lane_q = recomputed(own_q);
         u32 lane_k = lane_of_b_transposed<CHUNKS<D>>(ring + turn * 2 * BYTES, 0, 0);
         u32 lane_v = lane_of_b<CHUNKS<D>>(ring + turn * 2 * BYTES + BYTES, 0, 0);
@@ -189,7 +194,7 @@ __device__ inline void forward(Mat<elem> out, Mat<float> lse, Mat<const elem> q,
                 }
             }
         }
-        if (!seen.whole(tile)) {
+        if (!whole(seen, tile)) {
 #pragma unroll
             for (int i = 0; i < PARTS; i++)
 #pragma unroll
@@ -300,7 +305,7 @@ __device__ inline void backward_keys(Mat<elem> dk, Mat<elem> dv, Mat<const elem>
                                      Mat<const elem> dout, Mat<const float> lse, Mat<const float> delta, const int* qlo, const int* qhi,
                                      Rows keys, int heads, int kv_heads, float scale) {
     constexpr int BYTES = TILE * PITCH<D> * 2;
-    extern __shared__ __align__(128) unsigned char shared[];
+    extern __shared__ __align__(1024) unsigned char shared[];
     // [2][lse, delta][64]
     float* statistics = reinterpret_cast<float*>(shared + 6 * BYTES);
     u32 tile_k = shared_address(shared), tile_v = tile_k + BYTES, ring = tile_k + 2 * BYTES;
@@ -308,7 +313,7 @@ __device__ inline void backward_keys(Mat<elem> dk, Mat<elem> dv, Mat<const elem>
 
     int kv_head = blockIdx.x, row = blockIdx.y * TILE, live = keys.count() - row, shared_by = heads / kv_heads;
     if (live <= 0) return;
-    Seen seen = seen_by<TILE>(qlo, qhi, row, keys.count(), ranges);
+    const Seen& seen = seen_by<TILE>(qlo, qhi, row, keys.count(), ranges);
     int tiles = seen.first < seen.end ? (seen.end - seen.first + TILE - 1) / TILE : 0;
 
     // Load
@@ -368,7 +373,7 @@ __device__ inline void backward_keys(Mat<elem> dk, Mat<elem> dv, Mat<const elem>
         }
 
         // Compute: p and ds
-        bool whole = seen.whole(tile);
+        bool all = whole(seen, tile);
 #pragma unroll
         for (int j = 0; j < TILE / 8; j++) {
             float2 of_lse = *reinterpret_cast<const float2*>(tile_lse + j * 8 + t * 2);
@@ -376,7 +381,7 @@ __device__ inline void backward_keys(Mat<elem> dk, Mat<elem> dv, Mat<const elem>
 #pragma unroll
             for (int c = 0; c < 4; c++) {
                 float p = exp2_approx(s[j][c] * scale2 - (c % 2 ? of_lse.y : of_lse.x) * LOG2E);
-                if (!whole && !within(range[c / 2], tile + j * 8 + t * 2 + c % 2)) p = 0.0f;
+                if (!all && !within(range[c / 2], tile + j * 8 + t * 2 + c % 2)) p = 0.0f;
                 s[j][c] = p;
                 dp[j][c] = p * (dp[j][c] - (c % 2 ? of_delta.y : of_delta.x));
             }
@@ -424,24 +429,25 @@ __device__ inline void backward_queries(Mat<elem> dq, Mat<const elem> q, Mat<con
                                         Mat<const float> lse, Mat<const float> delta, const int* lo, const int* hi, Rows rows, int heads,
                                         int kv_heads, float scale) {
     constexpr int BYTES = TILE * PITCH<D> * 2;
-    extern __shared__ __align__(128) unsigned char shared[];
+    extern __shared__ __align__(1024) unsigned char shared[];
     __shared__ int2 ranges[TILE];
     u32 ring = shared_address(shared);
 
     int head = blockIdx.x, row = (gridDim.y - 1 - blockIdx.y) * TILE, live = rows.count() - row;
     if (live <= 0) return;
     int kv_head = head / (heads / kv_heads);
-    Seen seen = seen_by<TILE>(lo, hi, row, rows.count(), ranges);
+    const Seen& seen = seen_by<TILE>(lo, hi, row, rows.count(), ranges);
+    int end = seen.end;
 
     // Load
     Feed<TILE, PITCH<D>, THREADS>({q.row(row) + head * D, q.ld}).copy(ring + 2 * BYTES, live, D);
     Feed<TILE, PITCH<D>, THREADS>({dout.row(row) + head * D, dout.ld}).copy(ring + 3 * BYTES, live, D);
     cp_async_commit();
     auto copy = [&](int tile, u32 to) {
-        if (tile < seen.end) {
+        if (tile < end) {
             int col = recomputed(u32(kv_head)) * D;
-            Feed<TILE, PITCH<D>, THREADS>({k.row(tile) + col, recomputed(k.ld)}).copy(to, seen.end - tile, D);
-            Feed<TILE, PITCH<D>, THREADS>({v.row(tile) + col, recomputed(v.ld)}).copy(to + BYTES, seen.end - tile, D);
+            Feed<TILE, PITCH<D>, THREADS>({k.row(tile) + col, recomputed(k.ld)}).copy(to, end - tile, D);
+            Feed<TILE, PITCH<D>, THREADS>({v.row(tile) + col, recomputed(v.ld)}).copy(to + BYTES, end - tile, D);
         }
         cp_async_commit();
     };
@@ -468,7 +474,7 @@ __device__ inline void backward_queries(Mat<elem> dq, Mat<const elem> q, Mat<con
     }
 
     float sum[1][D / 8][4] = {};
-    for (int tile = seen.first, turn = 0; tile < seen.end; tile += TILE, turn ^= 1) {
+    for (int tile = seen.first, turn = 0; tile < end; tile += TILE, turn ^= 1) {
         u32 tile_k = ring + turn * 2 * BYTES;
         u32 columns_k = lane_of_b_transposed<CHUNKS<D>>(tile_k, 0, 0), columns_v = columns_k + BYTES;
         u32 rows_k = lane_of_b<CHUNKS<D>>(tile_k, 0, 0);
@@ -492,13 +498,13 @@ __device__ inline void backward_queries(Mat<elem> dq, Mat<const elem> q, Mat<con
             }
 
         // Compute: ds
-        bool whole = seen.whole(tile);
+        bool all = whole(seen, tile);
 #pragma unroll
         for (int j = 0; j < TILE / 8; j++)
 #pragma unroll
             for (int c = 0; c < 4; c++) {
                 float p = exp2_approx(s[j][c] * scale2 - row_lse[c / 2]);
-                if (!whole && !within(range[c / 2], tile + j * 8 + t * 2 + c % 2)) p = 0.0f;
+                if (!all && !within(range[c / 2], tile + j * 8 + t * 2 + c % 2)) p = 0.0f;
                 dp[j][c] = p * (dp[j][c] - row_delta[c / 2]);
             }
 

@@ -47,6 +47,8 @@ template <int M, int N, int K, int RING, int WARP_M, int WARP_N, int RESIDENT> s
     static constexpr int BLOCKS = RESIDENT;  // on one multiprocessor, as far as registers decide
 };
 using Large = Shape<128, 256, 32, 4, 64, 64, 1>;
+using Deep = Shape<128, 256, 64, 3, 64, 64, 1>;
+using Medium = Shape<128, 128, 64, 3, 64, 64, 2>;
 using Small = Shape<64, 64, 64, 4, 32, 32, 3>;
 using Narrow = Shape<64, 16, 64, 6, 16, 16, 3>;
 using Shallow = Shape<64, 128, 32, 2, 32, 64, 3>;
@@ -97,19 +99,33 @@ template <class Out> __device__ inline Out from_float(float x) { return Out(x); 
 // Whether eight columns at a time can be read or written.
 template <class Out> __device__ inline bool wide(Mat<Out> m) { return (u64(m.at) % 16 | u64(m.ld) % PACK) == 0; }
 
+// Has a tile of plus brought into L2 while the products are computed.
+template <class S, class Out> __device__ inline void prefetch_tile(Mat<const Out> plus, i64 row, int col, int rows, int n) {
+    constexpr int LINE = 128 / sizeof(Out), LINES = (S::BN + LINE - 1) / LINE;
+    if (plus.at == nullptr) return;
+    for (int i = threadIdx.x; i < S::BM * LINES; i += S::THREADS)
+        if (i / LINES < rows && col + i % LINES * LINE < n) prefetch_l2(plus.row(row + i / LINES) + col + i % LINES * LINE);
+}
+
 // A warp's WM x WN sums, scaled, added to plus. They pass through shared memory (16 rows at a time), so that a warp writes
 // whole sectors: in the fragments four lanes hold 8 neighbouring columns. `rows` and `n` are what exists below and right of
 // (row, col).
 template <class S, class Out>
 __device__ inline void store_tile(float* staged, const float (&sum)[S::WM / 16][S::WN / 8][4], Mat<Out> out, Mat<const Out> plus,
-                                  float scale, i64 row, int col, i64 rows, int n) {
+                                  float scale, i64 row, int col, int rows, int n) {
     // 8 floats of padding keep the fragments' rows in different banks.
-    constexpr int PITCH = S::WN + 8, LANES = S::WN / PACK, STEP = WARP / LANES;
+    constexpr int PITCH = S::WN + 8, LANES = S::WN / PACK, STEP = WARP / LANES, TIMES = 16 / STEP;
     int lane = threadIdx.x % WARP, g = lane / 4, t = lane % 4;
-    int c = lane % LANES * PACK;
+    int r = lane / LANES, c = lane % LANES * PACK;
     bool pieces = wide(out) && (plus.at == nullptr || wide(plus)) && c + PACK <= n - col;
 #pragma unroll
     for (int i = 0; i < S::WM / 16; i++) {
+        // All of plus before any of out: they may be the same, and then loads do not overtake stores.
+        Pack add[TIMES] = {};
+#pragma unroll
+        for (int pass = 0; pass < TIMES; pass++)
+            if (pieces && plus.at != nullptr && i * 16 + pass * STEP + r < rows)
+                add[pass] = load(plus.row(row + i * 16 + pass * STEP + r) + col + c);
 #pragma unroll
         for (int j = 0; j < S::WN / 8; j++) {
             *reinterpret_cast<float2*>(staged + g * PITCH + j * 8 + t * 2) = make_float2(sum[i][j][0], sum[i][j][1]);
@@ -117,19 +133,17 @@ __device__ inline void store_tile(float* staged, const float (&sum)[S::WM / 16][
         }
         __syncwarp();
 #pragma unroll
-        for (int r = lane / LANES; r < 16; r += STEP) {
-            if (i * 16 + r >= rows) continue;
-            Out* to = out.row(row + i * 16 + r) + col + c;
-            const Out* add = plus.at == nullptr ? nullptr : plus.row(row + i * 16 + r) + col + c;
-            Pack x = load(staged + r * PITCH + c);
+        for (int pass = 0; pass < TIMES; pass++) {
+            if (i * 16 + pass * STEP + r >= rows) continue;
+            i64 at = row + i * 16 + pass * STEP + r;
+            Pack x = load(staged + (pass * STEP + r) * PITCH + c);
             if (pieces) {
-                Pack p = add == nullptr ? Pack{} : load(add);
 #pragma unroll
-                for (int q = 0; q < PACK; q++) x.v[q] = p.v[q] + scale * x.v[q];
-                store(to, x);
+                for (int q = 0; q < PACK; q++) x.v[q] = add[pass].v[q] + scale * x.v[q];
+                store(out.row(at) + col + c, x);
             } else {
                 for (int q = 0; q < PACK && c + q < n - col; q++)
-                    to[q] = from_float<Out>((add == nullptr ? 0.0f : to_float(add[q])) + scale * x.v[q]);
+                    out.row(at)[col + c + q] = from_float<Out>((plus.at == nullptr ? 0.0f : to_float(plus.row(at)[col + c + q])) + scale * x.v[q]);
             }
         }
         __syncwarp();
@@ -214,7 +228,7 @@ __device__ inline int2 tile_of(int block, int rows, int cols) {
 template <Form FORM, class S, class Out>
 __device__ inline void by_rows(Mat<Out> out, Mat<const Out> plus, Mat<const elem> a, Mat<const elem> b, Rows rows, int n, int k, float scale,
                                const int* offsets, int groups) {
-    extern __shared__ __align__(128) unsigned char shared[];
+    extern __shared__ __align__(1024) unsigned char shared[];
     int row_tiles = (rows.most + S::BM - 1) / S::BM + (offsets == nullptr ? 0 : groups);
     int2 tile = tile_of(blockIdx.x, row_tiles, (n + S::BN - 1) / S::BN);
 
@@ -236,6 +250,7 @@ __device__ inline void by_rows(Mat<Out> out, Mat<const Out> plus, Mat<const elem
     int col = tile.y * S::BN, slab = FORM == NT ? n : k;
     a.at = a.row(first);
     b.at = b.row(i64(group) * slab) + (FORM == NT ? col * b.ld : col);
+    prefetch_tile<S>(plus, first, col, end - first, n);
     float sum[S::WM / 16][S::WN / 8][4] = {};
     multiply<FORM, S>(sum, shared_address(shared), a, b, {end - first, n - col, k});
 
@@ -251,7 +266,7 @@ __device__ inline void by_rows(Mat<Out> out, Mat<const Out> plus, Mat<const elem
 template <class S, class Out>
 __device__ inline void over_rows(Mat<Out> out, Mat<const Out> plus, Mat<const elem> a, Mat<const elem> b, Rows rows, int m, int n,
                                  float scale, const int* offsets, int groups, int chunk) {
-    extern __shared__ __align__(128) unsigned char shared[];
+    extern __shared__ __align__(1024) unsigned char shared[];
     int2 tile = tile_of(blockIdx.x, (m + S::BM - 1) / S::BM, (n + S::BN - 1) / S::BN);
     int row = tile.x * S::BM, col = tile.y * S::BN;
 
@@ -318,10 +333,14 @@ __device__ inline void sum_slots(Mat<Out> out, Mat<const Out> plus, const float*
     }
 #define FOR_OUT(out_name, Out)                                                                                                        \
     BY_ROWS(nt, NT, large, Large, out_name, Out)                                                                                      \
+    BY_ROWS(nt, NT, deep, Deep,   out_name, Out)                                                                                      \
+    BY_ROWS(nt, NT, medium, Medium, out_name, Out)                                                                                    \
     BY_ROWS(nt, NT, small, Small, out_name, Out)                                                                                      \
     BY_ROWS(nt, NT, narrow, Narrow, out_name, Out)                                                                                    \
     BY_ROWS(nt, NT, shallow, Shallow, out_name, Out)                                                                                  \
     BY_ROWS(nn, NN, large, Large, out_name, Out)                                                                                      \
+    BY_ROWS(nn, NN, deep, Deep,   out_name, Out)                                                                                      \
+    BY_ROWS(nn, NN, medium, Medium, out_name, Out)                                                                                    \
     BY_ROWS(nn, NN, small, Small, out_name, Out)                                                                                      \
     BY_ROWS(nn, NN, narrow, Narrow, out_name, Out)                                                                                    \
     BY_ROWS(nn, NN, shallow, Shallow, out_name, Out)                                                                                  \

@@ -31,6 +31,9 @@ __device__ inline void cp_async_commit() { asm volatile("cp.async.commit_group;"
 // Waits until at most PENDING of this thread's groups are under way. Others see the data after a barrier.
 template <int PENDING> __device__ inline void cp_async_wait() { asm volatile("cp.async.wait_group %0;" ::"n"(PENDING) : "memory"); }
 
+// Asks for the 128 bytes around p to be brought into L2.
+__device__ inline void prefetch_l2(const void* p) { asm volatile("prefetch.global.L2 [%0];" ::"l"(p)); }
+
 // ---- Fragments ----------------------------------------------------------------------------------------------------------
 
 // Four 8 x 8 matrices of 16-bit elements. Lanes 8i .. 8i + 7 give the addresses of the eight rows (16 bytes each) of matrix
