@@ -1,0 +1,175 @@
+//! The one allocation on the GPU, host memory for copies, and the passage between them and ordinary memory.
+
+use super::gpu::failed;
+use crate::error::{Error, Result};
+use cudarc::driver::result;
+use cudarc::driver::sys::{self, CUdeviceptr};
+
+/// Bytes that the device keeps for itself behind what the plan asks for: the number of live tokens, and partial results
+/// between the two launches of one op.
+pub const SCRATCH: usize = 1 << 20;
+
+/// Where in the scratch partial results begin; the live count lies before them.
+const PARTIALS: usize = 256;
+
+/// Size of each of the two staging buffers.
+const STAGING: usize = 16 << 20;
+
+/// Memory of a loaded program.
+pub struct DeviceMemory {
+    base: CUdeviceptr,
+    planned: usize,
+    host: Pinned,
+    staging: [Pinned; 2],
+    /// Recorded when the copy out of (or into) the staging buffer has ended.
+    copied: [sys::CUevent; 2],
+}
+
+impl DeviceMemory {
+    /// Cleared memory: `planned` bytes on the GPU (and our own scratch), `host` bytes that it can reach.
+    pub fn new(planned: usize, host: usize, stream: sys::CUstream) -> Result<Self> {
+        let bytes = planned + SCRATCH;
+        let (free, _) = result::mem_get_info().map_err(|e| failed("ask for free memory", e))?;
+        if free < bytes {
+            return Err(Error::system(format!(
+                "the run needs {} MiB of GPU memory, but {} MiB are free",
+                bytes.div_ceil(1 << 20),
+                free >> 20
+            ))
+            .hint("`gradient_checkpointing = true`, a shorter `max_seq_length` or a smaller batch needs less"));
+        }
+        // SAFETY: a context is current; the memory is cleared below, before anyone reads it.
+        let base = unsafe { result::malloc_sync(bytes) }.map_err(|e| failed("allocate memory", e))?;
+        // From here on `drop` frees it.
+        let mut memory = Self {
+            base,
+            planned,
+            host: Pinned::null(),
+            staging: [Pinned::null(), Pinned::null()],
+            copied: [std::ptr::null_mut(); 2],
+        };
+        // SAFETY: the allocation has `bytes` bytes; the stream belongs to the current context.
+        unsafe { result::memset_d8_async(base, 0, bytes, stream) }.map_err(|e| failed("clear memory", e))?;
+        if host > 0 {
+            memory.host = Pinned::new(host)?;
+            memory.host.slice(0, host).fill(0);
+        }
+        for i in 0..2 {
+            memory.staging[i] = Pinned::new(STAGING)?;
+            memory.copied[i] = result::event::create(sys::CUevent_flags::CU_EVENT_DISABLE_TIMING)
+                .map_err(|e| failed("create an event", e))?;
+        }
+        Ok(memory)
+    }
+
+    /// Address of byte `at` of the planned memory.
+    pub fn device(&self, at: usize) -> u64 {
+        self.base + at as u64
+    }
+    /// Address of byte `at` of host memory, as the GPU sees it.
+    pub fn host(&self, at: usize) -> u64 {
+        self.host.start as u64 + at as u64
+    }
+    /// Address of the number of live tokens (I32).
+    pub fn live(&self) -> u64 {
+        self.base + self.planned as u64
+    }
+    /// Address of `bytes` bytes for partial results, if there are as many.
+    pub fn partials(&self, bytes: usize) -> Result<u64> {
+        if PARTIALS + bytes > SCRATCH {
+            return Err(Error::run(format!("an op needs {bytes} bytes of scratch memory, and there are {SCRATCH}")));
+        }
+        Ok(self.live() + PARTIALS as u64)
+    }
+
+    /// Host memory as a slice; the caller has waited for all copies.
+    pub fn host_bytes(&mut self, at: usize, len: usize) -> &mut [u8] {
+        self.host.slice(at, len)
+    }
+
+    /// Copies to the GPU, in the stream's order. The bytes are free for other use on return.
+    pub fn upload(&mut self, at: usize, bytes: &[u8], stream: sys::CUstream) -> Result<()> {
+        for (i, chunk) in bytes.chunks(STAGING).enumerate() {
+            let (slot, to) = (i % 2, self.device(at + i * STAGING));
+            // SAFETY: the event was created in `new`; one that was never recorded counts as done.
+            unsafe { result::event::synchronize(self.copied[slot]) }.map_err(|e| failed("copy to the GPU", e))?;
+            self.staging[slot].slice(0, chunk.len()).copy_from_slice(chunk);
+            let from = self.staging[slot].slice(0, chunk.len());
+            // SAFETY: the destination lies in the allocation (the caller checked the buffer's size); the staging buffer is
+            // not written again before the event below.
+            unsafe {
+                result::memcpy_htod_async(to, from, stream)
+                    .and_then(|()| result::event::record(self.copied[slot], stream))
+                    .map_err(|e| failed("copy to the GPU", e))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Copies from the GPU, after everything in the stream.
+    pub fn download(&mut self, at: usize, bytes: &mut [u8], stream: sys::CUstream) -> Result<()> {
+        for (i, chunk) in bytes.chunks_mut(STAGING).enumerate() {
+            let from = self.device(at + i * STAGING);
+            let to = self.staging[0].slice(0, chunk.len());
+            // SAFETY: the source lies in the allocation (the caller checked the buffer's size); the stream has come to
+            // rest before the staging buffer is read. An upload's copy out of it precedes in the stream.
+            unsafe {
+                result::memcpy_dtoh_async(to, from, stream)
+                    .and_then(|()| result::stream::synchronize(stream))
+                    .map_err(|e| failed("finish its work", e))?;
+            }
+            chunk.copy_from_slice(self.staging[0].slice(0, chunk.len()));
+        }
+        Ok(())
+    }
+}
+
+impl Drop for DeviceMemory {
+    fn drop(&mut self) {
+        // SAFETY: allocated in `new`, freed once; the driver waits for work that uses it. Errors mean that the context is gone.
+        unsafe {
+            let _ = result::free_sync(self.base);
+            for event in self.copied.into_iter().filter(|e| !e.is_null()) {
+                let _ = result::event::destroy(event);
+            }
+        }
+    }
+}
+
+/// Page-locked host memory, which the GPU copies from and to on its own.
+struct Pinned {
+    start: *mut u8,
+    len: usize,
+}
+
+impl Pinned {
+    fn null() -> Self {
+        Self { start: std::ptr::null_mut(), len: 0 }
+    }
+    fn new(len: usize) -> Result<Self> {
+        // Flags 0: cached, unlike the write-combined default of cudarc, which is slow to read.
+        // SAFETY: a context is current.
+        match unsafe { result::malloc_host(len, 0) } {
+            Ok(start) => Ok(Self { start: start.cast(), len }),
+            Err(e) => Err(failed(&format!("pin {} MiB of host memory", len >> 20), e)
+                .hint("offload less, or raise the limit of locked memory")),
+        }
+    }
+    fn slice(&mut self, at: usize, len: usize) -> &mut [u8] {
+        assert!(at + len <= self.len, "{len} bytes at {at} of {} pinned ones", self.len);
+        if len == 0 {
+            return &mut [];
+        }
+        // SAFETY: inside the allocation, which lives as long as `self`; bytes have no invalid values.
+        unsafe { std::slice::from_raw_parts_mut(self.start.add(at), len) }
+    }
+}
+
+impl Drop for Pinned {
+    fn drop(&mut self) {
+        if !self.start.is_null() {
+            // SAFETY: allocated by `malloc_host`, freed once; the driver waits for copies. An error means that the context is gone.
+            let _ = unsafe { result::free_host(self.start.cast()) };
+        }
+    }
+}
