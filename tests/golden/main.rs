@@ -3,12 +3,14 @@
 
 mod adam8bit;
 mod nf4;
+mod schedule;
 mod tensors;
 mod walk;
 
 fn main() {
     let filter: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
-    let areas: &[(&str, walk::Collect)] = &[("nf4", nf4::cases), ("adam8bit", adam8bit::cases)];
+    let areas: &[(&str, walk::Collect)] =
+        &[("nf4", nf4::cases), ("adam8bit", adam8bit::cases), ("schedule", schedule::cases)];
     if !walk::run(areas, &filter) {
         std::process::exit(1);
     }

@@ -6,11 +6,11 @@
 
 pub mod adamw;
 mod attention;
-mod cross_entropy;
+pub mod cross_entropy;
 mod embed;
 mod exec;
 mod gemm;
-mod grad_norm;
+pub mod grad_norm;
 mod memory;
 pub mod nf4;
 mod permute;
