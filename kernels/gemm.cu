@@ -61,17 +61,22 @@ template <class S> struct Fragments {
     u32 b[S::WN / 16][4];
 };
 
-// Slices are [BM][BK] and [BN][BK] where the sum runs along the rows of the operand, else [BK][BM] and [BK][BN].
-template <Form FORM, class S> __device__ inline void load_step(Fragments<S>& part, u32 a, u32 b, int warp_m, int warp_n, int k) {
+// Slices are [BM][BK] and [BN][BK] where the sum runs along the rows of the operand, else [BK][BM] and [BK][BN]. The lane's
+// addresses in a slice of the first fragments of its warp:
+template <Form FORM, class S> __device__ inline uint2 lane_of(int warp_m, int warp_n) {
+    return make_uint2(FORM == TN ? lane_of_a_transposed<S::BM / PACK>(0, warp_m, 0) : lane_of_a<S::BK / PACK>(0, warp_m, 0),
+                      FORM == NT ? lane_of_b_transposed<S::BK / PACK>(0, 0, warp_n) : lane_of_b<S::BN / PACK>(0, 0, warp_n));
+}
+template <Form FORM, class S> __device__ inline void load_step(Fragments<S>& part, uint2 lane, int k) {
 #pragma unroll
     for (int i = 0; i < S::WM / 16; i++) {
-        if constexpr (FORM == TN) load_a_transposed<S::BM / PACK>(part.a[i], a, warp_m + i * 16, k);
-        else load_a<S::BK / PACK>(part.a[i], a, warp_m + i * 16, k);
+        if constexpr (FORM == TN) load_a_transposed<S::BM / PACK>(part.a[i], lane.x, i * 16, k);
+        else load_a<S::BK / PACK>(part.a[i], lane.x, i * 16, k);
     }
 #pragma unroll
     for (int j = 0; j < S::WN / 16; j++) {
-        if constexpr (FORM == NT) load_b_transposed<S::BK / PACK>(part.b[j], b, k, warp_n + j * 16);
-        else load_b<S::BN / PACK>(part.b[j], b, k, warp_n + j * 16);
+        if constexpr (FORM == NT) load_b_transposed<S::BK / PACK>(part.b[j], lane.y, k, j * 16);
+        else load_b<S::BN / PACK>(part.b[j], lane.y, k, j * 16);
     }
 }
 
@@ -169,7 +174,11 @@ __device__ inline void multiply(float (&sum)[S::WM / 16][S::WN / 8][4], u32 ring
 
     // Compute
     Fragments<S> part[2];
-    load_step<FORM, S>(part[0], ring, ring + SLICE_A, warp_m, warp_n, 0);
+    uint2 lane = lane_of<FORM, S>(warp_m, warp_n);
+    auto load = [&](Fragments<S>& to, u32 slice, int step) {
+        load_step<FORM, S>(to, make_uint2(slice + lane.x, slice + SLICE_A + lane.y), step * 16);
+    };
+    load(part[0], ring, 0);
     for (int slice = 0; slice < slices; slice++) {
         u32 now = ring + slice % S::STAGES * SLICE, next = ring + (slice + 1) % S::STAGES * SLICE;
 #pragma unroll
@@ -179,8 +188,7 @@ __device__ inline void multiply(float (&sum)[S::WM / 16][S::WN / 8][4], u32 ring
                 cp_async_wait<S::STAGES - 2>();
                 __syncthreads();
             }
-            u32 from = step == STEPS - 1 ? next : now;
-            load_step<FORM, S>(part[(step + 1) % 2], from, from + SLICE_A, warp_m, warp_n, (step + 1) % STEPS * 16);
+            load(part[(step + 1) % 2], step == STEPS - 1 ? next : now, (step + 1) % STEPS);
             // Into the place of the slice before this one.
             if (step == 0) copy(slice + S::STAGES - 1);
             auto& [fa, fb] = part[step % 2];

@@ -81,6 +81,17 @@ __device__ inline float exp2_approx(float x) {
     return y;
 }
 
+// x itself. The compiler does not see where it comes from, so what is derived from it is computed here, each time, instead
+// of once before a loop, where it would occupy registers.
+__device__ inline u32 recomputed(u32 x) {
+    asm volatile("" : "+r"(x));
+    return x;
+}
+__device__ inline i64 recomputed(i64 x) {
+    asm volatile("" : "+l"(x));
+    return x;
+}
+
 // ---- Tiles in shared memory ----------------------------------------------------------------------------------------------
 
 // A tile has rows of CHUNKS pieces of 16 bytes. ldmatrix reads the same piece of eight rows at once, cp.async writes eight
@@ -107,31 +118,45 @@ template <int ROWS, int COLS, int THREADS> struct Feed {
     }
     // Copies a tile of which `rows` rows and `cols` columns exist; the rest of it becomes zero.
     __device__ void copy(u32 tile, int rows, int cols) const {
+        const elem* p = from;
 #pragma unroll
-        for (int i = 0; i < TIMES; i++) {
+        for (int i = 0; i < TIMES; i++, p += STEP * ld) {
             int r = row + i * STEP;
             if (ROWS % STEP == 0 || r < ROWS)
-                cp_async_16(tile + swizzled<CHUNKS>(r, chunk), from + i * STEP * ld, r < rows && chunk * PACK < cols);
+                cp_async_16(tile + swizzled<CHUNKS>(r, chunk), p, r < rows && chunk * PACK < cols);
         }
     }
 };
 
-// The 16 x 16 fragment at (row, col) of operand a, which lies in the tile as it is, or transposed: a[m][k] = tile[k][m].
-template <int CHUNKS> __device__ inline void load_a(u32 (&a)[4], u32 tile, int row, int col) {
+// Fragments of 16 x 16 are read from a lane's own address in the tile: that of its row of the fragment at (row, col), which
+// may differ between warps. Fragments beside and below it are reached by constants: the permutation is an exclusive or, so a
+// step along the row is one too.
+//
+// A tile may hold an operand as it is, or transposed: a[m][k] = tile[k][m], b[k][n] = tile[n][k].
+template <int CHUNKS> __device__ inline u32 lane_of_a(u32 tile, int row, int col) {
     int lane = threadIdx.x % WARP;
-    ldmatrix_x4(a, tile + swizzled<CHUNKS>(row + lane % 16, col / PACK + lane / 16));
+    return tile + swizzled<CHUNKS>(row + lane % 16, col / PACK + lane / 16);
 }
-template <int CHUNKS> __device__ inline void load_a_transposed(u32 (&a)[4], u32 tile, int row, int col) {
+template <int CHUNKS> __device__ inline u32 lane_of_a_transposed(u32 tile, int row, int col) {
     int lane = threadIdx.x % WARP;
-    ldmatrix_x4_trans(a, tile + swizzled<CHUNKS>(col + lane / 16 * 8 + lane % 8, row / PACK + lane / 8 % 2));
+    return tile + swizzled<CHUNKS>(col + lane / 16 * 8 + lane % 8, row / PACK + lane / 8 % 2);
+}
+template <int CHUNKS> __device__ inline u32 lane_of_b(u32 tile, int row, int col) { return lane_of_a<CHUNKS>(tile, row, col); }
+template <int CHUNKS> __device__ inline u32 lane_of_b_transposed(u32 tile, int row, int col) {
+    return lane_of_a_transposed<CHUNKS>(tile, row, col);
 }
 
-// The 16 x 16 fragment at (row, col) of operand b: registers 0 and 1 serve the first 8 columns, 2 and 3 the others.
-template <int CHUNKS> __device__ inline void load_b(u32 (&b)[4], u32 tile, int row, int col) {
-    int lane = threadIdx.x % WARP;
-    ldmatrix_x4_trans(b, tile + swizzled<CHUNKS>(row + lane % 16, col / PACK + lane / 16));
+// The fragment `row` and `col` (multiples of 16) away from the lane's own. Tiles begin at multiples of the length of a row.
+template <int CHUNKS> __device__ inline void load_a(u32 (&a)[4], u32 lane, int row, int col) {
+    ldmatrix_x4(a, (lane ^ col * 2) + row * CHUNKS * 16);
 }
-template <int CHUNKS> __device__ inline void load_b_transposed(u32 (&b)[4], u32 tile, int row, int col) {
-    int lane = threadIdx.x % WARP;
-    ldmatrix_x4(b, tile + swizzled<CHUNKS>(col + lane / 16 * 8 + lane % 8, row / PACK + lane / 8 % 2));
+template <int CHUNKS> __device__ inline void load_a_transposed(u32 (&a)[4], u32 lane, int row, int col) {
+    ldmatrix_x4_trans(a, (lane ^ row * 2) + col * CHUNKS * 16);
+}
+// Registers 0 and 1 serve the first 8 columns of b, 2 and 3 the others.
+template <int CHUNKS> __device__ inline void load_b(u32 (&b)[4], u32 lane, int row, int col) {
+    ldmatrix_x4_trans(b, (lane ^ col * 2) + row * CHUNKS * 16);
+}
+template <int CHUNKS> __device__ inline void load_b_transposed(u32 (&b)[4], u32 lane, int row, int col) {
+    ldmatrix_x4(b, (lane ^ row * 2) + col * CHUNKS * 16);
 }
