@@ -22,6 +22,11 @@ const STEP_BYTES: usize = 24;
 /// Elements that a block takes at least before another one shares its segment.
 const ELEMENTS_OF_PART: usize = 2048;
 
+/// Bytes of scratch memory: what the elements of each segment share.
+pub fn scratch(segments: &View) -> usize {
+    segments.rows.count(0) * STEP_BYTES
+}
+
 /// What AdamW reads beside parameters, gradients and moments.
 pub struct Tables<'a> {
     /// `segments` of the op.
@@ -58,7 +63,7 @@ pub fn adamw(
     let grid = Grid { blocks: [count, parts, 1], threads: 256, shared: 0 };
     let (segments, rates) = (l.flat(tables.segments, DType::I64)?, l.flat(tables.rates, DType::F32)?);
     let (counts, touched) = (l.flat(tables.steps, DType::I32)?, l.flat(tables.touched, DType::I32)?);
-    let (control, steps) = (l.flat(tables.control, DType::F32)?, l.memory.partials(count * STEP_BYTES)?);
+    let (control, steps) = (l.flat(tables.control, DType::F32)?, l.memory.partials(scratch(tables.segments))?);
     let (master, grads) = (l.flat(master, DType::F32)?, l.flat(grads, DType::F32)?);
     let (rows, torch) = (count as i32, i32::from(torch));
     let (b1, b2, eps) = (betas.beta1, betas.beta2, betas.eps);

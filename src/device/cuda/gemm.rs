@@ -84,8 +84,8 @@ impl Shape {
 /// Rows of one partial sum of tn, 0: no partial sums. Part of the result's bits, hence a function of the shape alone.
 fn chunk(m: usize, n: usize) -> usize {
     match m * n {
-        ..=0x2_0000 => 512,
-        ..=0x20_0000 => 1024,
+        size if size <= 1 << 17 => 512,
+        size if size <= 1 << 21 => 1024,
         _ => 0,
     }
 }
@@ -129,7 +129,12 @@ pub fn gemm(
     }
     let to = l.of(out, l.dtype(out))?;
     let plus = plus.as_ref().map_or(Ok(Mat::NONE), |p| l.of(p, l.dtype(out)))?;
-    let (a, b) = (l.packs(a)?, l.packs(b)?);
+    // Sums run along packs in nt and nn, over rows in tn.
+    let (a, b) = match form {
+        Form::Nt => (l.packs(a)?, l.packs(b)?),
+        Form::Nn => (l.packs(a)?, l.aligned(b)?),
+        Form::Tn => (l.aligned(a)?, l.aligned(b)?),
+    };
     let (n_arg, count_arg) = (n as i32, count as i32);
     if form != Form::Tn {
         let shape = Shape::by_rows(m, n, k);

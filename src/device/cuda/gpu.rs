@@ -111,10 +111,8 @@ pub fn driver_version() -> Result<(i32, i32)> {
     }
     match result::init() {
         Ok(()) => Ok(pair),
-        Err(e) => {
-            Err(failed("start the driver", e)
-                .hint("look whether `nvidia-smi` shows a GPU, or use the CPU with `--device cpu`"))
-        }
+        Err(e) => Err(failed("start the driver", e)
+            .hint("look whether `nvidia-smi` shows a GPU, or use the CPU with `--device cpu`")),
     }
 }
 
@@ -177,7 +175,8 @@ mod tests {
 
     #[test]
     fn devices_have_the_names_that_torch_gives_them() {
-        for (name, device) in [("cpu", DeviceName::Cpu), ("cuda", DeviceName::Cuda(0)), ("cuda:3", DeviceName::Cuda(3))] {
+        for (name, device) in [("cpu", DeviceName::Cpu), ("cuda", DeviceName::Cuda(0)), ("cuda:3", DeviceName::Cuda(3))]
+        {
             assert_eq!(name.parse::<DeviceName>().expect(name), device);
         }
         for name in ["", "gpu", "cuda:", "cuda:-1", "cuda1"] {

@@ -127,7 +127,7 @@ impl Launcher<'_> {
 
     /// The row count as kernels take it: they ask the device how many tokens are live.
     pub fn rows(&self, view: &View) -> RowCount {
-        let most = view.rows.count(self.program.tokens) as i32;
+        let most = self.grid_rows(view) as i32;
         let live = self.memory.live();
         match view.rows {
             Rows::Fixed(_) => RowCount { live: 0, times: 0, start: 0, most },
@@ -168,13 +168,22 @@ impl Launcher<'_> {
 
     /// An operand that kernels read and write in packs of 8 elements of 16 bits.
     pub fn packs(&self, view: &View) -> Result<Mat> {
+        if !view.cols.is_multiple_of(PACK) {
+            return Err(self.narrow(view));
+        }
+        self.aligned(view)
+    }
+    /// An operand whose rows begin at packs; columns up to the next whole pack may be read.
+    pub fn aligned(&self, view: &View) -> Result<Mat> {
         let mat = self.of(view, self.modules.elem())?;
-        if view.cols % PACK != 0 || view.ld % PACK != 0 || mat.at % 16 != 0 {
-            return Err(self
-                .refused(view, &format!("is {} wide; the GPU takes multiples of {PACK}", view.cols))
-                .hint("models of this shape run on the CPU: `--device cpu`"));
+        if !view.ld.is_multiple_of(PACK) || !mat.at.is_multiple_of(16) {
+            return Err(self.narrow(view));
         }
         Ok(mat)
+    }
+    fn narrow(&self, view: &View) -> Error {
+        self.refused(view, &format!("is {} wide in rows of {}; the GPU takes multiples of {PACK}", view.cols, view.ld))
+            .hint("models of this shape run on the CPU: `--device cpu`")
     }
     /// The same for an operand that may be absent.
     pub fn packs_or_none(&self, view: &Option<View>) -> Result<Mat> {
@@ -209,13 +218,7 @@ impl Launcher<'_> {
         if x > i32::MAX as usize || y > 65535 || z > 65535 || grid.shared > self.shared_memory {
             return Err(Error::run(format!("{}: a grid of {x}·{y}·{z} blocks is too large for the GPU", self.op)));
         }
-        let function = self.modules.kernel(family, kernel)?;
-        if grid.shared > 48 << 10 {
-            let attribute = sys::CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
-            // SAFETY: the function belongs to a loaded module.
-            unsafe { result::function::set_function_attribute(function, attribute, grid.shared as i32) }
-                .map_err(|e| failed(&format!("give {kernel} its shared memory"), e))?;
-        }
+        let function = self.modules.kernel(family, kernel, grid.shared)?;
         let mut addresses: Vec<*mut c_void> = args.iter().map(|a| a.address()).collect();
         // SAFETY: the arguments have the types of the kernel's parameters, in its order (each family file stands beside its
         // kernels' names, and the kernel tests run every one); addresses and sizes come from the plan, which checks that

@@ -5,12 +5,14 @@ use crate::error::{Error, Result};
 use cudarc::driver::result;
 use cudarc::driver::sys::{self, CUdeviceptr};
 
-/// Bytes that the device keeps for itself behind what the plan asks for: the number of live tokens, and partial results
-/// between the two launches of one op.
-pub const SCRATCH: usize = 1 << 20;
-
-/// Where in the scratch partial results begin; the live count lies before them.
+/// Bytes before the scratch memory; the live count lies there.
 const PARTIALS: usize = 256;
+
+/// Bytes that the device keeps for itself behind what the plan asks for: the number of live tokens, and `scratch` bytes of
+/// partial results between the launches of one op.
+pub fn own(scratch: usize) -> usize {
+    PARTIALS + scratch.next_multiple_of(256)
+}
 
 /// Size of each of the two staging buffers.
 const STAGING: usize = 16 << 20;
@@ -19,16 +21,14 @@ const STAGING: usize = 16 << 20;
 pub struct DeviceMemory {
     base: CUdeviceptr,
     planned: usize,
+    scratch: usize,
     host: Pinned,
-    staging: [Pinned; 2],
-    /// Recorded when the copy out of (or into) the staging buffer has ended.
-    copied: [sys::CUevent; 2],
 }
 
 impl DeviceMemory {
-    /// Cleared memory: `planned` bytes on the GPU (and our own scratch), `host` bytes that it can reach.
-    pub fn new(planned: usize, host: usize, stream: sys::CUstream) -> Result<Self> {
-        let bytes = planned + SCRATCH;
+    /// Cleared memory: `planned` bytes on the GPU and what [`own`] says, `host` bytes that it can reach.
+    pub fn new(planned: usize, scratch: usize, host: usize, stream: sys::CUstream) -> Result<Self> {
+        let bytes = planned + own(scratch);
         let (free, _) = result::mem_get_info().map_err(|e| failed("ask for free memory", e))?;
         if free < bytes {
             return Err(Error::system(format!(
@@ -41,23 +41,12 @@ impl DeviceMemory {
         // SAFETY: a context is current; the memory is cleared below, before anyone reads it.
         let base = unsafe { result::malloc_sync(bytes) }.map_err(|e| failed("allocate memory", e))?;
         // From here on `drop` frees it.
-        let mut memory = Self {
-            base,
-            planned,
-            host: Pinned::null(),
-            staging: [Pinned::null(), Pinned::null()],
-            copied: [std::ptr::null_mut(); 2],
-        };
+        let mut memory = Self { base, planned, scratch, host: Pinned::null() };
         // SAFETY: the allocation has `bytes` bytes; the stream belongs to the current context.
         unsafe { result::memset_d8_async(base, 0, bytes, stream) }.map_err(|e| failed("clear memory", e))?;
         if host > 0 {
             memory.host = Pinned::new(host)?;
             memory.host.slice(0, host).fill(0);
-        }
-        for i in 0..2 {
-            memory.staging[i] = Pinned::new(STAGING)?;
-            memory.copied[i] = result::event::create(sys::CUevent_flags::CU_EVENT_DISABLE_TIMING)
-                .map_err(|e| failed("create an event", e))?;
         }
         Ok(memory)
     }
@@ -76,8 +65,8 @@ impl DeviceMemory {
     }
     /// Address of `bytes` bytes for partial results, if there are as many.
     pub fn partials(&self, bytes: usize) -> Result<u64> {
-        if PARTIALS + bytes > SCRATCH {
-            return Err(Error::run(format!("an op needs {bytes} bytes of scratch memory, and there are {SCRATCH}")));
+        if bytes > self.scratch {
+            return Err(Error::run(format!("an op needs {bytes} bytes of scratch, and there are {}", self.scratch)));
         }
         Ok(self.live() + PARTIALS as u64)
     }
@@ -86,15 +75,43 @@ impl DeviceMemory {
     pub fn host_bytes(&mut self, at: usize, len: usize) -> &mut [u8] {
         self.host.slice(at, len)
     }
+}
 
-    /// Copies to the GPU, in the stream's order. The bytes are free for other use on return.
-    pub fn upload(&mut self, at: usize, bytes: &[u8], stream: sys::CUstream) -> Result<()> {
+impl Drop for DeviceMemory {
+    fn drop(&mut self) {
+        // SAFETY: allocated in `new`, freed once; the driver waits for work that uses it. An error means that the context is
+        // gone.
+        let _ = unsafe { result::free_sync(self.base) };
+    }
+}
+
+/// Two pinned buffers through which ordinary memory is copied: one is filled while the other is under way.
+pub struct Staging {
+    buffers: [Pinned; 2],
+    /// Recorded when the copy out of the buffer has ended.
+    copied: [sys::CUevent; 2],
+}
+
+impl Staging {
+    /// Pins the buffers.
+    pub fn new() -> Result<Self> {
+        let mut staging = Self { buffers: [Pinned::null(), Pinned::null()], copied: [std::ptr::null_mut(); 2] };
+        for i in 0..2 {
+            staging.buffers[i] = Pinned::new(STAGING)?;
+            staging.copied[i] = result::event::create(sys::CUevent_flags::CU_EVENT_DISABLE_TIMING)
+                .map_err(|e| failed("create an event", e))?;
+        }
+        Ok(staging)
+    }
+
+    /// Copies to the address `to` on the GPU, in the stream's order. The bytes are free for other use on return.
+    pub fn upload(&mut self, to: u64, bytes: &[u8], stream: sys::CUstream) -> Result<()> {
         for (i, chunk) in bytes.chunks(STAGING).enumerate() {
-            let (slot, to) = (i % 2, self.device(at + i * STAGING));
+            let (slot, to) = (i % 2, to + (i * STAGING) as u64);
             // SAFETY: the event was created in `new`; one that was never recorded counts as done.
             unsafe { result::event::synchronize(self.copied[slot]) }.map_err(|e| failed("copy to the GPU", e))?;
-            self.staging[slot].slice(0, chunk.len()).copy_from_slice(chunk);
-            let from = self.staging[slot].slice(0, chunk.len());
+            let from = self.buffers[slot].slice(0, chunk.len());
+            from.copy_from_slice(chunk);
             // SAFETY: the destination lies in the allocation (the caller checked the buffer's size); the staging buffer is
             // not written again before the event below.
             unsafe {
@@ -106,32 +123,28 @@ impl DeviceMemory {
         Ok(())
     }
 
-    /// Copies from the GPU, after everything in the stream.
-    pub fn download(&mut self, at: usize, bytes: &mut [u8], stream: sys::CUstream) -> Result<()> {
+    /// Copies from the address `from` on the GPU, after everything in the stream.
+    pub fn download(&mut self, from: u64, bytes: &mut [u8], stream: sys::CUstream) -> Result<()> {
         for (i, chunk) in bytes.chunks_mut(STAGING).enumerate() {
-            let from = self.device(at + i * STAGING);
-            let to = self.staging[0].slice(0, chunk.len());
+            let to = self.buffers[0].slice(0, chunk.len());
             // SAFETY: the source lies in the allocation (the caller checked the buffer's size); the stream has come to
             // rest before the staging buffer is read. An upload's copy out of it precedes in the stream.
             unsafe {
-                result::memcpy_dtoh_async(to, from, stream)
+                result::memcpy_dtoh_async(&mut *to, from + (i * STAGING) as u64, stream)
                     .and_then(|()| result::stream::synchronize(stream))
                     .map_err(|e| failed("finish its work", e))?;
             }
-            chunk.copy_from_slice(self.staging[0].slice(0, chunk.len()));
+            chunk.copy_from_slice(to);
         }
         Ok(())
     }
 }
 
-impl Drop for DeviceMemory {
+impl Drop for Staging {
     fn drop(&mut self) {
-        // SAFETY: allocated in `new`, freed once; the driver waits for work that uses it. Errors mean that the context is gone.
-        unsafe {
-            let _ = result::free_sync(self.base);
-            for event in self.copied.into_iter().filter(|e| !e.is_null()) {
-                let _ = result::event::destroy(event);
-            }
+        for event in self.copied.into_iter().filter(|e| !e.is_null()) {
+            // SAFETY: created once, destroyed once. An error means that the context is gone.
+            let _ = unsafe { result::event::destroy(event) };
         }
     }
 }

@@ -14,10 +14,14 @@ use std::time::{Duration, Instant};
 pub enum Family {
     /// `adamw.cu`
     Adamw,
+    /// `attention.cu`
+    Attention,
     /// `cross_entropy.cu`
     CrossEntropy,
     /// `embed.cu`
     Embed,
+    /// `gemm.cu`
+    Gemm,
     /// `grad_norm.cu`
     GradNorm,
     /// `nf4.cu`
@@ -49,8 +53,10 @@ macro_rules! ptx {
 fn source(arch: Arch, family: Family, elem: DType) -> &'static str {
     let (bf16, f16) = match (arch, family) {
         (Arch::Sm80, Family::Adamw) => ptx!("adamw"),
+        (Arch::Sm80, Family::Attention) => ptx!("attention"),
         (Arch::Sm80, Family::CrossEntropy) => ptx!("cross_entropy"),
         (Arch::Sm80, Family::Embed) => ptx!("embed"),
+        (Arch::Sm80, Family::Gemm) => ptx!("gemm"),
         (Arch::Sm80, Family::GradNorm) => ptx!("grad_norm"),
         (Arch::Sm80, Family::Nf4) => ptx!("nf4"),
         (Arch::Sm80, Family::Permute) => ptx!("permute"),
@@ -68,6 +74,8 @@ fn source(arch: Arch, family: Family, elem: DType) -> &'static str {
 pub struct LoadTime {
     /// The family.
     pub family: Family,
+    /// The element type.
+    pub elem: DType,
     /// Time until its kernels could be launched.
     pub time: Duration,
 }
@@ -76,16 +84,21 @@ pub struct LoadTime {
 pub struct Modules {
     arch: Arch,
     elem: DType,
-    modules: HashMap<Family, sys::CUmodule>,
-    kernels: HashMap<(Family, &'static str), sys::CUfunction>,
+    modules: HashMap<(DType, Family), sys::CUmodule>,
+    kernels: HashMap<(DType, Family, &'static str), sys::CUfunction>,
     /// In the order of loading.
     pub times: Vec<LoadTime>,
 }
 
 impl Modules {
-    /// Nothing loaded; `elem` is the 16-bit type of the program.
-    pub fn new(arch: Arch, elem: DType) -> Self {
-        Self { arch, elem, modules: HashMap::new(), kernels: HashMap::new(), times: Vec::new() }
+    /// Nothing loaded.
+    pub fn new(arch: Arch) -> Self {
+        Self { arch, elem: DType::Bf16, modules: HashMap::new(), kernels: HashMap::new(), times: Vec::new() }
+    }
+
+    /// Kernels for another 16-bit type from now on.
+    pub fn set_elem(&mut self, elem: DType) {
+        self.elem = elem;
     }
 
     /// The 16-bit type that kernels are compiled for.
@@ -93,18 +106,18 @@ impl Modules {
         self.elem
     }
 
-    /// The kernel `name` of `family`.
-    pub fn kernel(&mut self, family: Family, name: &'static str) -> Result<sys::CUfunction> {
-        if let Some(kernel) = self.kernels.get(&(family, name)) {
+    /// The kernel `name` of `family`, which may ask for `shared` bytes of dynamic shared memory.
+    pub fn kernel(&mut self, family: Family, name: &'static str, shared: usize) -> Result<sys::CUfunction> {
+        if let Some(kernel) = self.kernels.get(&(self.elem, family, name)) {
             return Ok(*kernel);
         }
-        let module = match self.modules.get(&family) {
+        let module = match self.modules.get(&(self.elem, family)) {
             Some(module) => *module,
             None => {
                 let started = Instant::now();
                 let module = load(source(self.arch, family, self.elem), family)?;
-                self.times.push(LoadTime { family, time: started.elapsed() });
-                self.modules.insert(family, module);
+                self.times.push(LoadTime { family, elem: self.elem, time: started.elapsed() });
+                self.modules.insert((self.elem, family), module);
                 module
             }
         };
@@ -112,7 +125,14 @@ impl Modules {
         // SAFETY: the module is loaded and never unloaded while the context lives.
         let kernel = unsafe { result::module::get_function(module, symbol) }
             .map_err(|e| failed(&format!("find kernel {name} of {family:?}"), e))?;
-        self.kernels.insert((family, name), kernel);
+        // More than the 48 KB that every kernel may have; all launches of a kernel that does this ask for the same.
+        if shared > 48 << 10 {
+            let attribute = sys::CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+            // SAFETY: the function was found above.
+            unsafe { result::function::set_function_attribute(kernel, attribute, shared as i32) }
+                .map_err(|e| failed(&format!("give {name} {shared} bytes of shared memory"), e))?;
+        }
+        self.kernels.insert((self.elem, family, name), kernel);
         Ok(kernel)
     }
 }

@@ -30,9 +30,7 @@ pub fn dequantize(
     let codes = l.flat(codes, DType::U8)?;
     let (absmax, absmax8, nested, offset) = match nested {
         None => (l.flat(absmax, DType::F32)?, none, none, none),
-        Some(n) => {
-            (none, l.flat(absmax, DType::U8)?, l.flat(&n.absmax, DType::F32)?, l.flat(&n.offset, DType::F32)?)
-        }
+        Some(n) => (none, l.flat(absmax, DType::U8)?, l.flat(&n.absmax, DType::F32)?, l.flat(&n.offset, DType::F32)?),
     };
     let out = l.packs(out)?;
     l.launch(

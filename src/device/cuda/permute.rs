@@ -36,10 +36,5 @@ pub fn combine_bwd(
     let (rows, cols) = (l.rows(dout), dout.cols as i32);
     let (dout, y, weights) = (l.packs(dout)?, l.packs(y)?, l.either(weights)?);
     let (slots, dy, dweights) = (l.flat(slots, DType::I32)?, l.packs(dy)?, l.either(dweights)?);
-    l.launch(
-        Family::Permute,
-        "combine_bwd",
-        grid,
-        &[&rows, &cols, &dout, &y, &weights, &slots, &dy, &dweights],
-    )
+    l.launch(Family::Permute, "combine_bwd", grid, &[&rows, &cols, &dout, &y, &weights, &slots, &dy, &dweights])
 }

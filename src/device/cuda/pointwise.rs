@@ -29,12 +29,7 @@ pub fn dropout(
     // As on the CPU: p as a threshold on 32 random bits, and the scale rounded once.
     let (threshold, scale) = ((p * 4_294_967_296.0) as u64, (1.0 - p).recip() as f32);
     let (x, plus, out) = (l.packs(x)?, l.packs_or_none(plus)?, l.packs(out)?);
-    l.launch(
-        Family::Pointwise,
-        "dropout",
-        grid,
-        &[&rows, &cols, &seed, &site, &threshold, &scale, &x, &plus, &out],
-    )
+    l.launch(Family::Pointwise, "dropout", grid, &[&rows, &cols, &seed, &site, &threshold, &scale, &x, &plus, &out])
 }
 
 /// Each slab of x to the top left of its slab of out: one thread for each element of out.
@@ -51,10 +46,11 @@ pub fn cast(l: &mut Launcher, x: &View, out: &View, parts: usize) -> Result<()> 
 /// Zeros: one thread for each 16 bytes, or for each byte where they are not aligned.
 pub fn zero(l: &mut Launcher, out: &View) -> Result<()> {
     let size = l.dtype(out).bytes();
-    let (rows, width, pitch) = (l.rows(out), (out.cols * size) as i64, out.ld * size);
-    let aligned = width % 16 == 0 && pitch % 16 == 0 && l.address(out) % 16 == 0;
+    let (rows, bytes, pitch) = (l.rows(out), out.cols * size, out.ld * size);
+    let aligned = [bytes, pitch, l.address(out) as usize].iter().all(|n| n.is_multiple_of(16));
     let (wide, unit) = if aligned { (1i32, 16) } else { (0, 1) };
-    let grid = Grid::items(l.grid_rows(out) * out.cols * size / unit);
+    let grid = Grid::items(l.grid_rows(out) * bytes / unit);
+    let width = bytes as i64;
     let mut bytes = l.of(out, l.dtype(out))?;
     bytes.ld = pitch as i64;
     l.launch(Family::Pointwise, "zero", grid, &[&rows, &width, &wide, &bytes])

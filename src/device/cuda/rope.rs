@@ -12,7 +12,7 @@ const MAX_HALF: usize = 128;
 /// One block for each token turns all of its heads.
 pub fn rope(l: &mut Launcher, x: &View, pos: &View, inv_freq: &View, inverse: bool) -> Result<()> {
     let half = inv_freq.cols;
-    if half % PACK != 0 || half > MAX_HALF {
+    if !half.is_multiple_of(PACK) || half > MAX_HALF {
         let why = format!("has {half} angles; the GPU takes multiples of {PACK} up to {MAX_HALF}");
         return Err(l.refused(inv_freq, &why).hint("models of this shape run on the CPU: `--device cpu`"));
     }

@@ -79,15 +79,31 @@ pub fn aux_loss(
     let (rows, experts, tokens) = (l.rows(first), first.cols, l.grid_rows(first));
     let (n, layers, factor) = (experts as i32, logits.len() as i32, (coef * experts as f64) as f32);
     let chunks = tokens.div_ceil(CHUNK);
-    let sums = (logits.len() * chunks * 2 * experts * 4).next_multiple_of(256);
-    let partials = l.memory.partials(sums + experts * 4)?;
+    let sums = partial_sums(logits, tokens);
+    let partials = l.memory.partials(scratch(logits, tokens))?;
     let share = partials + sums as u64;
     let (loss_scale, aux) = (l.flat(control, DType::F32)?, l.flat(aux, DType::F32)?);
     let (from, to) = (layers_of(l, logits)?, layers_of(l, dlogits)?);
     let grid = Grid { blocks: [chunks, logits.len(), 1], threads: CHUNK, shared: 0 };
     l.launch(Family::Route, "aux_partials", grid, &[&rows, &n, &from, &partials])?;
-    l.launch(Family::Route, "aux_total", Grid::blocks(1, 160), &[&rows, &n, &layers, &factor, &partials, &share, &aux])?;
+    l.launch(
+        Family::Route,
+        "aux_total",
+        Grid::blocks(1, 160),
+        &[&rows, &n, &layers, &factor, &partials, &share, &aux],
+    )?;
     l.launch(Family::Route, "aux_grad", grid, &[&rows, &n, &layers, &factor, &loss_scale, &share, &from, &to])
+}
+
+/// Bytes of the partial sums of all layers.
+fn partial_sums(logits: &[View], tokens: usize) -> usize {
+    let experts = logits.first().map_or(0, |l| l.cols);
+    (logits.len() * tokens.div_ceil(CHUNK) * 2 * experts * 4).next_multiple_of(256)
+}
+
+/// Bytes of scratch memory of `aux_loss`: partial sums, and the share of each expert.
+pub fn scratch(logits: &[View], tokens: usize) -> usize {
+    partial_sums(logits, tokens) + EXPERTS * 4
 }
 
 fn check_experts(l: &Launcher, logits: &View) -> Result<()> {
