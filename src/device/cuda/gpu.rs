@@ -2,6 +2,7 @@
 //! without a driver.
 
 use crate::error::{Error, Result};
+use cudarc::driver::CudaContext;
 use cudarc::driver::result::{self, DriverError};
 use cudarc::driver::sys::{self, CUdevice_attribute_enum as Attribute, CUresult};
 use std::fmt;
@@ -142,6 +143,12 @@ pub fn select(ordinal: usize) -> Result<(Gpu, Arch)> {
         ))
         .hint("use the CPU with `--device cpu`")),
     }
+}
+
+/// Bytes that are free on a GPU. Starts it.
+pub fn free_memory(ordinal: usize) -> Result<usize> {
+    let context = CudaContext::new(ordinal).map_err(|e| failed("start", e))?;
+    context.mem_get_info().map(|(free, _)| free).map_err(|e| failed("ask for free memory", e))
 }
 
 fn describe(ordinal: usize) -> Result<Gpu, DriverError> {

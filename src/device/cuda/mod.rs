@@ -26,7 +26,7 @@ mod rope;
 mod route;
 mod swiglu;
 
-pub use gpu::{Arch, DeviceName, Gpu, driver_version, list, select};
+pub use gpu::{Arch, DeviceName, Gpu, driver_version, free_memory, list, select};
 pub use modules::{Family, LoadTime};
 
 use super::{Device, Timing};
