@@ -20,7 +20,7 @@ pub struct Timing {
 }
 
 /// Something that can run a program.
-pub trait Device {
+pub trait Device: Send {
     /// Allocates what the plan says, clears it, and fills the constants. Anything loaded before is gone.
     fn allocate(&mut self, program: Arc<Program>, plan: Arc<Plan>) -> Result<()>;
 

@@ -18,5 +18,5 @@ mod steps;
 pub use linear::{Base, Projection};
 pub use optimizer::{AdamGroup, OptimizerState};
 pub use params::{AdapterTensor, Exchange, Fill, Half, Params, WeightTensor};
-pub use spec::{AdapterSpec, BaseFormat, LossSpec, OptimizerKind, OptimizerSpec, Spec};
+pub use spec::{AdapterSpec, LossSpec, OptimizerKind, OptimizerSpec, Spec};
 pub use steps::{Model, record};

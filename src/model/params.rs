@@ -6,7 +6,7 @@ use super::llama::Block;
 use super::optimizer::{OptimizerState, declare_optimizer};
 use super::spec::{AdapterSpec, Spec};
 use crate::device::cpu::quant8;
-use crate::dtype::DType;
+use crate::dtype::{DType, Scheme};
 use crate::error::{Error, Result};
 use crate::op::{CONTROL_FIELDS, Kind, Nested, Place, Rows, View};
 use crate::tape::{Quantized, Tape};
@@ -250,7 +250,7 @@ impl Declare<'_> {
     }
 
     fn projection(&mut self, t: &mut Tape, shape: Shape) -> Result<Projection> {
-        let dense_leaf = |leaf: &str| shape.modules(leaf).iter().all(|m| self.spec.base.of(m).is_none());
+        let dense_leaf = |leaf: &str| shape.modules(leaf).iter().all(|m| !self.spec.base.contains_key(m));
         let all_dense = shape.parts.iter().all(|(leaf, _)| dense_leaf(leaf));
         let width: usize = shape.parts.iter().map(|(_, out)| out).sum();
         let rows = shape.count() * width;
@@ -276,10 +276,10 @@ impl Declare<'_> {
     /// The base of one module: a slab of a merged weight, or buffers of its own.
     fn base(&mut self, t: &mut Tape, module: &str, slab: Option<View>, out: usize, input: usize) -> Base {
         let name = format!("{module}.weight");
-        let base = match (slab, self.spec.base.of(module)) {
+        let base = match (slab, self.spec.base.get(module)) {
             (Some(slab), _) => Base::Dense(slab),
             (None, None) => Base::Dense(t.resident(&name, out, input, t.compute, Kind::Weight)),
-            (None, Some((kind, block, double))) => {
+            (None, Some(&Scheme { kind, blocksize: block, double })) => {
                 let blocks = (out * input).div_ceil(block);
                 let codes = t.resident(&name, out, input / 2, DType::U8, Kind::Weight);
                 let scale = if double { DType::U8 } else { DType::F32 };

@@ -1,34 +1,9 @@
 //! What is to be recorded.
 
 use crate::config::model::ModelConfig;
-use crate::dtype::{DType, QuantKind};
+use crate::dtype::{DType, Scheme};
 use crate::op::{Betas, ControlRule};
 use std::collections::HashMap;
-
-/// How the base model is stored.
-#[derive(Clone, Debug)]
-pub struct BaseFormat {
-    /// 4 bits for all linears but the head and `skip`; `None`: everything in the compute type.
-    pub quant: Option<(QuantKind, usize, bool)>,
-    /// `llm_int8_skip_modules`: linears whose name is, or ends with, or contains as a path component one of these stay in
-    /// 16 bit.
-    pub skip: Vec<String>,
-}
-
-impl BaseFormat {
-    /// Everything in the compute type.
-    pub fn dense() -> Self {
-        Self { quant: None, skip: Vec::new() }
-    }
-
-    /// Kind, block size and double quantisation of a linear; `None` if it stays in 16 bit.
-    pub fn of(&self, module: &str) -> Option<(QuantKind, usize, bool)> {
-        // HF never quantises the output embedding.
-        let skipped =
-            |s: &String| module == s || module.split('.').any(|part| part == s) || module.starts_with(&format!("{s}."));
-        self.quant.filter(|_| module != "lm_head" && !self.skip.iter().any(skipped))
-    }
-}
 
 /// The adapter of one linear module.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -85,8 +60,8 @@ pub struct Spec {
     pub compute: DType,
     /// Capacity: the most tokens of one run.
     pub tokens: usize,
-    /// Storage of the base.
-    pub base: BaseFormat,
+    /// The linears that are stored in 4 bits, by module name; all others are in the compute type.
+    pub base: HashMap<String, Scheme>,
     /// Adapters by module name (`model.layers.0.self_attn.q_proj`).
     pub adapters: HashMap<String, AdapterSpec>,
     /// LoRA dropout.

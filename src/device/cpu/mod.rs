@@ -14,7 +14,7 @@ pub mod grad_norm;
 mod memory;
 pub mod nf4;
 mod permute;
-mod pointwise;
+pub mod pointwise;
 pub mod quant8;
 mod real;
 mod rms_norm;
