@@ -86,3 +86,14 @@ impl QuantKind {
         [QuantKind::Nf4, QuantKind::Fp4].into_iter().find(|k| k.name() == name)
     }
 }
+
+/// How to quantise a weight.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Scheme {
+    /// The codebook.
+    pub kind: QuantKind,
+    /// Elements that share a scale: a power of two from 32 to 4096.
+    pub blocksize: usize,
+    /// Whether the scales are stored in 8 bits.
+    pub double: bool,
+}

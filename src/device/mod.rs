@@ -2,6 +2,7 @@
 //! exhaustive `match` over [`Op`](crate::op::Op).
 
 pub mod cpu;
+pub mod cuda;
 
 use crate::error::Result;
 use crate::op::{Buf, Phase, Program};
@@ -19,7 +20,7 @@ pub struct Timing {
 }
 
 /// Something that can run a program.
-pub trait Device {
+pub trait Device: Send {
     /// Allocates what the plan says, clears it, and fills the constants. Anything loaded before is gone.
     fn allocate(&mut self, program: Arc<Program>, plan: Arc<Plan>) -> Result<()>;
 

@@ -52,6 +52,16 @@ impl View {
         assert!(from + cols <= self.cols, "columns {from}..{} of {}", from + cols, self.cols);
         View { offset: self.offset + from, cols, ..self }
     }
+    /// Rows `from .. from + rows` of a matrix of fixed size.
+    pub fn slab(self, from: usize, rows: usize) -> View {
+        assert!(
+            matches!(self.rows, Rows::Fixed(n) if from + rows <= n),
+            "rows {from}..{} of {:?}",
+            from + rows,
+            self.rows
+        );
+        View { offset: self.offset + from * self.ld, rows: Rows::Fixed(rows), ..self }
+    }
     /// The tokens `start .. start + len` of a matrix with one row for each token.
     pub fn chunk(self, start: usize, len: usize) -> View {
         assert_eq!(self.rows, Rows::Tokens(1), "only a stream of tokens is cut into chunks");

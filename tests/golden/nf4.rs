@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
-use half::{bf16, f16};
 use halfbyte::config::model::QuantKind;
 use halfbyte::device::cpu::nf4::{self, Nested};
 use halfbyte::device::cpu::quant8;
+use halfbyte::dtype::DType;
 use serde_json::Value;
 
 use crate::tensors::{Tensors, equal_bits, equal_bytes, stems};
@@ -116,14 +116,12 @@ fn dequantised(
     absmax: &[f32],
 ) -> Result<String, String> {
     let mut compared = Vec::new();
-    let stores: [(&str, fn(f32) -> f32); 3] =
-        [("f32", |x| x), ("bf16", |x| bf16::from_f32(x).to_f32()), ("f16", |x| f16::from_f32(x).to_f32())];
-    for (name, store) in stores {
+    for (name, dtype) in [("f32", DType::F32), ("bf16", DType::Bf16), ("f16", DType::F16)] {
         let key = format!("{variant}.dequant_{name}");
         if expected.has(&key) {
             let golden = expected.f32(&key)?;
             let mut ours = vec![0.0; golden.len()];
-            nf4::dequantize(kind, blocksize, codes, absmax, &mut ours, store);
+            nf4::dequantize(kind, blocksize, codes, absmax, &mut ours, |x| dtype.round(x));
             equal_bits(&key, &ours, &golden)?;
             compared.push(name);
         }

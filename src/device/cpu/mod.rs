@@ -6,15 +6,15 @@
 
 pub mod adamw;
 mod attention;
-mod cross_entropy;
+pub mod cross_entropy;
 mod embed;
 mod exec;
 mod gemm;
-mod grad_norm;
+pub mod grad_norm;
 mod memory;
 pub mod nf4;
 mod permute;
-mod pointwise;
+pub mod pointwise;
 pub mod quant8;
 mod real;
 mod rms_norm;

@@ -1,0 +1,131 @@
+//! Linear layers that share their input, as one product: q, k, v; gate and up; a single one; or the stacked experts of
+//! these. `y = x·Wᵀ + scale · B(A(drop(x)))` with frozen W and trained A, B (Hu et al. 2021).
+
+use crate::dtype::DType;
+use crate::op::{Groups, View};
+use crate::tape::{Quantized, Tape};
+
+/// The frozen weight of one module.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub enum Base {
+    /// In the compute type, `[out, in]`: a slab of [`Projection::dense`] or a buffer of its own.
+    Dense(View),
+    /// In 4 bits.
+    Quantized(Quantized),
+}
+
+/// The compute-type copies of one part's adapters.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Adapter {
+    /// `[experts · padded rank, in]`.
+    pub a: View,
+    /// `[experts · out, padded rank]`.
+    pub b: View,
+    /// Factor on the result.
+    pub scale: f64,
+    /// Tells the dropout masks of a step apart.
+    pub site: u32,
+}
+
+/// One of the modules that share an input.
+#[derive(Clone, Debug)]
+pub struct Part {
+    /// The last component of its name: `q_proj`.
+    pub leaf: String,
+    /// Output features.
+    pub out: usize,
+    /// One weight for each expert (one where there are none).
+    pub base: Vec<Base>,
+    /// Its adapters, if it is a target.
+    pub adapter: Option<Adapter>,
+}
+
+/// Modules that share an input.
+#[derive(Clone, Debug)]
+pub struct Projection {
+    /// Names its results: `qkv`.
+    pub name: &'static str,
+    /// Input features.
+    pub input: usize,
+    /// The modules; their outputs lie side by side.
+    pub parts: Vec<Part>,
+    /// The merged weight, `[experts · Σ out, in]`, if every part is dense.
+    pub dense: Option<View>,
+}
+
+/// How adapters take part in a phase.
+#[derive(Clone, Copy, Debug)]
+pub struct AdapterUse {
+    /// Without: the base model alone.
+    pub enabled: bool,
+    /// Dropout probability and the seed input; `None` outside of training.
+    pub dropout: Option<(f64, View)>,
+}
+
+impl Projection {
+    /// Σ out.
+    pub fn width(&self) -> usize {
+        self.parts.iter().map(|p| p.out).sum()
+    }
+
+    /// x `[n, in]`; returns `[n, Σ out]` of type `dtype`.
+    pub fn forward(&self, t: &mut Tape, x: View, groups: Option<Groups>, with: AdapterUse, dtype: DType) -> View {
+        assert_eq!(x.cols, self.input, "{}", self.name);
+        // The small products come first, so that the base product and those that add to it stand together.
+        let adapters = self.parts.iter().map(|p| p.adapter.filter(|_| with.enabled));
+        let small: Vec<Option<(View, View)>> = adapters
+            .zip(&self.parts)
+            .map(|(adapter, part)| {
+                adapter.map(|adapter| (small_product(t, part, x, groups, with, &adapter), adapter.b))
+            })
+            .collect();
+        let weight = self.weight(t, groups.map_or(1, |g| g.count));
+        let y = t.product(self.name, x, weight, 1.0, groups, dtype);
+        let mut column = 0;
+        for (part, small) in self.parts.iter().zip(small) {
+            if let Some((small, b)) = small {
+                let out = y.columns(column, part.out);
+                t.product_into(small, b, 1.0, groups, Some(out), out);
+            }
+            column += part.out;
+        }
+        y
+    }
+
+    /// The merged weight in the compute type.
+    fn weight(&self, t: &mut Tape, experts: usize) -> View {
+        if let Some(dense) = self.dense {
+            return dense;
+        }
+        let width = self.width();
+        let scratch = t.scratch(&format!("{}.weight", self.name), experts * width, self.input);
+        for e in 0..experts {
+            let mut row = e * width;
+            for part in &self.parts {
+                let slab = scratch.slab(row, part.out);
+                match &part.base[e] {
+                    Base::Quantized(q) => t.dequantize_into(q, slab),
+                    Base::Dense(w) => t.cast_into(*w, slab, 1),
+                }
+                row += part.out;
+            }
+        }
+        scratch
+    }
+}
+
+/// `scale · drop(x)·Aᵀ`, `[n, padded rank]`.
+fn small_product(
+    t: &mut Tape,
+    part: &Part,
+    x: View,
+    groups: Option<Groups>,
+    with: AdapterUse,
+    adapter: &Adapter,
+) -> View {
+    let x = match with.dropout {
+        Some((p, seed)) if p > 0.0 => t.dropout(&format!("{}.dropped", part.leaf), x, seed, adapter.site, p),
+        _ => x,
+    };
+    t.product(&format!("{}.low", part.leaf), x, adapter.a, adapter.scale, groups, t.compute)
+}

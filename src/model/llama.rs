@@ -1,0 +1,101 @@
+//! Llama and Mistral (and Mixtral's attention): pre-norm blocks of attention and MLP on a residual stream. The shapes that
+//! differ (grouped heads, window, experts) are data.
+
+use super::linear::{AdapterUse, Projection};
+use super::moe;
+use super::params::{Exchange, Params};
+use crate::config::model::ModelConfig;
+use crate::op::View;
+use crate::tape::{HeadShape, Ranges, Tape};
+
+/// The frozen and trained parts of a block.
+#[derive(Clone, Debug)]
+pub struct Block {
+    /// `input_layernorm`, `[1,D]`.
+    pub input_norm: View,
+    /// q, k, v.
+    pub qkv: Projection,
+    /// `o_proj`.
+    pub o: Projection,
+    /// `post_attention_layernorm`, `[1,D]`.
+    pub post_norm: View,
+    /// Mixtral's router; `None` for a dense MLP.
+    pub router: Option<Projection>,
+    /// gate and up (w1 and w3 of all experts).
+    pub gate_up: Projection,
+    /// down (w2).
+    pub down: Projection,
+    /// I32 `[1,E]`: experts that saw a token since `Begin`.
+    pub touched: Option<View>,
+}
+
+/// What varies between the phases that run the stack.
+#[derive(Clone, Copy, Debug)]
+pub struct Run {
+    /// Adapters and dropout.
+    pub with: AdapterUse,
+    /// Whether this is the pass that trains: blocks may be recomputed, experts are marked as touched.
+    pub training: bool,
+    /// Recompute blocks in the backward pass.
+    pub checkpointing: bool,
+}
+
+/// Embeddings and all blocks. Returns the residual stream, `[T,D]`, and the router logits of each layer.
+pub fn stack(t: &mut Tape, config: &ModelConfig, params: &Params, run: Run) -> (View, Vec<View>) {
+    let mut x = t.embed("embedded", params.exchange.ids, params.embedding);
+    let mut router_logits = Vec::new();
+    for (i, layer) in params.blocks.iter().enumerate() {
+        t.scoped(&format!("layers.{i}"), |t| {
+            let record = |t: &mut Tape| block(t, config, layer, &params.exchange, x, run);
+            let (out, logits) = if run.training && run.checkpointing { t.checkpoint(record) } else { record(t) };
+            x = out;
+            router_logits.extend(logits);
+        });
+    }
+    (x, router_logits)
+}
+
+/// One block. x `[T,D]`; returns the stream after it and the router's logits.
+fn block(
+    t: &mut Tape,
+    config: &ModelConfig,
+    layer: &Block,
+    inputs: &Exchange,
+    x: View,
+    run: Run,
+) -> (View, Option<View>) {
+    let h = t.rms_norm("input_norm", x, layer.input_norm, config.rms_norm_eps);
+    let a = attention(t, config, layer, inputs, h, run);
+    let x = t.add("attended", x, a);
+
+    let h = t.rms_norm("post_norm", x, layer.post_norm, config.rms_norm_eps);
+    let (y, logits) = match &layer.router {
+        None => (mlp(t, layer, h, None, run), None),
+        Some(router) => {
+            let (y, logits) = moe::experts(t, layer, router, h, run);
+            (y, Some(logits))
+        }
+    };
+    (t.add("out", x, y), logits)
+}
+
+/// Self-attention with rotary positions. h `[T,D]`; returns `[T,D]`.
+fn attention(t: &mut Tape, config: &ModelConfig, layer: &Block, inputs: &Exchange, h: View, run: Run) -> View {
+    let shape = HeadShape { heads: config.heads, kv_heads: config.kv_heads, head_dim: config.head_dim };
+    let (wide, narrow) = (shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim);
+    let qkv = layer.qkv.forward(t, h, None, run.with, t.compute);
+    let (q, k, v) = (qkv.columns(0, wide), qkv.columns(wide, narrow), qkv.columns(wide + narrow, narrow));
+    t.rope(q, inputs.pos, inputs.inv_freq);
+    t.rope(k, inputs.pos, inputs.inv_freq);
+    let ranges = Ranges { lo: inputs.lo, hi: inputs.hi, qlo: inputs.qlo, qhi: inputs.qhi };
+    let a = t.attention(q, k, v, ranges, shape);
+    layer.o.forward(t, a, None, run.with, t.compute)
+}
+
+/// `down(silu(gate(h)) · up(h))`; with groups, the rows belong to experts. h `[n,D]`; returns `[n,D]`.
+pub fn mlp(t: &mut Tape, layer: &Block, h: View, groups: Option<crate::op::Groups>, run: Run) -> View {
+    let gate_up = layer.gate_up.forward(t, h, groups, run.with, t.compute);
+    let width = gate_up.cols / 2;
+    let a = t.swiglu(gate_up.columns(0, width), gate_up.columns(width, width));
+    layer.down.forward(t, a, groups, run.with, t.compute)
+}

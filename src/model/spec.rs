@@ -1,0 +1,77 @@
+//! What is to be recorded.
+
+use crate::config::model::ModelConfig;
+use crate::dtype::{DType, Scheme};
+use crate::op::{Betas, ControlRule};
+use std::collections::HashMap;
+
+/// The adapter of one linear module.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct AdapterSpec {
+    /// Rank.
+    pub r: usize,
+    /// `alpha / r`, or `alpha / √r` (rsLoRA).
+    pub scale: f64,
+}
+
+/// What the micro step computes besides the gradients.
+#[derive(Clone, Debug)]
+pub struct LossSpec {
+    /// Rows of logits that exist at once.
+    pub chunk: usize,
+    /// Coefficient of the router's auxiliary loss, if it is part of the loss.
+    pub aux: Option<f64>,
+}
+
+/// The optimizer.
+#[derive(Clone, Debug)]
+pub struct OptimizerSpec {
+    /// torch's or bitsandbytes' formula, and how moments are stored.
+    pub state: OptimizerKind,
+    /// β₁, β₂, ε.
+    pub betas: Betas,
+    /// Decay of all adapter tensors.
+    pub weight_decay: f64,
+    /// Clipping and loss scaling.
+    pub rule: ControlRule,
+    /// Number of updates: the length of the table of learning rates.
+    pub updates: usize,
+    /// Factor on the learning rate of the B matrices (LoRA+); 1: none.
+    pub lora_b_factor: f64,
+}
+
+/// The three AdamW variants.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum OptimizerKind {
+    /// torch.optim.AdamW, 32-bit state.
+    Torch,
+    /// bitsandbytes, 32-bit state.
+    Bitsandbytes32,
+    /// bitsandbytes, 8-bit state for tensors of at least 4096 elements.
+    Bitsandbytes8,
+}
+
+/// Everything that decides what is recorded.
+#[derive(Clone, Debug)]
+pub struct Spec {
+    /// The model.
+    pub config: ModelConfig,
+    /// Storage type of activations and 16-bit weights.
+    pub compute: DType,
+    /// Capacity: the most tokens of one run.
+    pub tokens: usize,
+    /// The linears that are stored in 4 bits, by module name; all others are in the compute type.
+    pub base: HashMap<String, Scheme>,
+    /// Adapters by module name (`model.layers.0.self_attn.q_proj`).
+    pub adapters: HashMap<String, AdapterSpec>,
+    /// LoRA dropout.
+    pub dropout: f64,
+    /// Recompute each block in the backward pass instead of keeping its activations.
+    pub checkpointing: bool,
+    /// The loss.
+    pub loss: LossSpec,
+    /// Present if the program trains.
+    pub optimizer: Option<OptimizerSpec>,
+    /// Rows of the `Logits` phases; 0: no such phases.
+    pub logits_rows: usize,
+}

@@ -1,0 +1,111 @@
+//! The phases of a program.
+
+use super::head;
+use super::linear::AdapterUse;
+use super::llama::{Run, stack};
+use super::params::{self, Params};
+use super::spec::Spec;
+use crate::device::cpu::grad_norm::PARTIAL;
+use crate::error::Result;
+use crate::op::{Op, Phase, Program, Rows};
+use crate::tape::{Fusion, Tape};
+
+/// A recorded model: the program, and where its inputs, outputs and weights are.
+#[derive(Clone, Debug)]
+pub struct Model {
+    /// What was asked for.
+    pub spec: Spec,
+    /// The op lists.
+    pub program: Program,
+    /// The resident buffers.
+    pub params: Params,
+    /// What fused.
+    pub fusion: Fusion,
+}
+
+/// Records all phases that the spec asks for.
+pub fn record(spec: Spec) -> Result<Model> {
+    let mut t = Tape::new(spec.tokens, spec.compute);
+    let params = params::declare(&mut t, &spec)?;
+    if params.master.is_some() {
+        begin(&mut t, &params);
+        if spec.optimizer.is_some() {
+            micro(&mut t, &spec, &params);
+            update(&mut t, &spec, &params);
+        }
+    }
+    for adapter in [true, false] {
+        let with = AdapterUse { enabled: adapter, dropout: None };
+        eval(&mut t, &spec, &params, with);
+        if spec.logits_rows > 0 {
+            let (x, _) = stack(&mut t, &spec.config, &params, Run { with, training: false, checkpointing: false });
+            head::selected_logits(&mut t, &spec, &params, x, with);
+            t.finish(Phase::Logits { adapter });
+        }
+    }
+    let fusion = t.fusion().clone();
+    Ok(Model { program: t.program(), params, fusion, spec })
+}
+
+/// Casts the masters, clears gradients and marks.
+fn begin(t: &mut Tape, params: &Params) {
+    for c in &params.copies {
+        t.cast_into(c.master, c.copy, c.experts);
+    }
+    if let Some((_, gradient)) = params.master {
+        t.push(Op::Zero { out: gradient });
+    }
+    t.push(Op::Zero { out: params.touched });
+    t.finish(Phase::Begin);
+}
+
+/// Forward, loss, backward.
+fn micro(t: &mut Tape, spec: &Spec, params: &Params) {
+    let with = AdapterUse { enabled: true, dropout: Some((spec.dropout, params.exchange.seed)) };
+    let run = Run { with, training: true, checkpointing: spec.checkpointing };
+    let (x, router_logits) = stack(t, &spec.config, params, run);
+    let h = head::final_norm(t, spec, params, x);
+    let end = t.position();
+    if let (Some(coef), Some(aux)) = (spec.loss.aux, params.exchange.aux) {
+        t.aux_loss(&router_logits, coef, params.exchange.control, aux, true);
+    }
+    head::loss(t, &spec.loss, params, h, with, true);
+    t.backward(0..end);
+    t.finish(Phase::Micro);
+}
+
+/// Norm, decisions, AdamW.
+fn update(t: &mut Tape, spec: &Spec, params: &Params) {
+    let (Some(o), Some(state)) = (&spec.optimizer, &params.optimizer) else { return };
+    let Some((master, grads)) = params.master else { return };
+    let control = params.exchange.control;
+    let partials = t.arena("gradient_norm.partials", Rows::Fixed(1), grads.cols.div_ceil(PARTIAL), t.wide());
+    t.push(Op::GradNorm { grads, partials, norm: state.norm });
+    t.push(Op::Control { rule: o.rule, norm: state.norm, rates: state.schedule, control });
+    for g in &state.groups {
+        t.push(Op::AdamW {
+            state: g.state,
+            betas: o.betas,
+            master,
+            grads,
+            segments: g.segments,
+            rates: g.rates,
+            steps: g.steps,
+            touched: params.touched,
+            control,
+        });
+    }
+    t.finish(Phase::Update);
+}
+
+/// Forward and loss.
+fn eval(t: &mut Tape, spec: &Spec, params: &Params, with: AdapterUse) {
+    let run = Run { with, training: false, checkpointing: false };
+    let (x, router_logits) = stack(t, &spec.config, params, run);
+    let h = head::final_norm(t, spec, params, x);
+    if let (Some(coef), Some(aux)) = (spec.loss.aux, params.exchange.aux) {
+        t.aux_loss(&router_logits, coef, params.exchange.control, aux, false);
+    }
+    head::loss(t, &spec.loss, params, h, with, false);
+    t.finish(Phase::Eval { adapter: with.enabled });
+}

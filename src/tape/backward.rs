@@ -1,0 +1,168 @@
+//! All the calculus. Walking the list backwards, each op contributes to the gradients of its inputs by the rule below;
+//! the ops it records are the backward pass. The loss itself has no rule here: `cross_entropy` and `aux_loss` compute
+//! their gradients in the forward.
+
+use super::Tape;
+use crate::op::{Form, Op, Rows, View};
+use std::ops::Range;
+
+impl Tape {
+    /// Appends the backward pass of the ops recorded at the positions `range`. A checkpointed block in it is first
+    /// recorded again.
+    pub fn backward(&mut self, range: Range<usize>) {
+        let mut at = range.end;
+        while at > range.start {
+            match self.blocks.iter().find(|block| block.end == at && !block.is_empty()).cloned() {
+                Some(block) => {
+                    at = block.start;
+                    let again = self.record_again(block);
+                    again.rev().for_each(|i| self.rule(self.ops[i].clone()));
+                }
+                None => {
+                    at -= 1;
+                    self.rule(self.ops[at].clone());
+                }
+            }
+        }
+    }
+
+    fn need(&self, value: View) -> bool {
+        self.needs.contains(&value.buf)
+    }
+
+    /// The derivative of one op. `d…` is the gradient of the loss by `…`.
+    fn rule(&mut self, op: Op) {
+        match op {
+            // y = norm(x) · w, w frozen
+            Op::RmsNorm { x, weight, out, rstd, eps: _ } if self.need(x) => {
+                let Some(dout) = self.gradient(out) else { return };
+                let (dx, plus) = self.contribute(x);
+                self.push(Op::RmsNormBwd { dout, x, weight, rstd, plus, dx });
+            }
+
+            // y = plus + s·x·wᵀ:  dx = s·dy·w,  dw = s·dyᵀ·x
+            Op::Gemm { form: Form::Nt, a: x, b: w, scale, plus, out, groups } => {
+                let Some(dout) = self.gradient(out) else { return };
+                if let Some(plus) = plus.filter(|p| *p != out) {
+                    self.share(plus, dout);
+                }
+                if self.need(x) {
+                    let w = self.made_again(w);
+                    let (dx, plus) = self.contribute(x);
+                    self.push(Op::Gemm { form: Form::Nn, a: dout, b: w, scale, plus, out: dx, groups });
+                }
+                if self.need(w) {
+                    // The parameter may be padded; its gradient has the true size.
+                    let (dw, plus) = self.contribute(w);
+                    let n = dw.rows.count(self.tokens) / groups.map_or(1, |g| g.count);
+                    let (a, b) = (dout.columns(0, n), x.columns(0, dw.cols));
+                    self.push(Op::Gemm { form: Form::Tn, a, b, scale, plus, out: dw, groups });
+                }
+            }
+
+            // a rotation: turn back
+            Op::Rope { x, pos, inv_freq, inverse } if self.need(x) => {
+                let Some(dx) = self.gradient(x) else { return };
+                self.push(Op::Rope { x: dx, pos, inv_freq, inverse: !inverse });
+            }
+
+            Op::Attention { q, k, v, lo, hi, out, lse, heads, kv_heads, scale } if self.need(out) => {
+                let Some(dout) = self.gradient(out) else { return };
+                let [dq, dk, dv] = [q, k, v].map(|x| self.contribute(x));
+                assert!([dq.1, dk.1, dv.1].iter().all(Option::is_none), "q, k, v are used once");
+                let delta = self.arena("attention.delta", q.rows, heads, self.wide());
+                let ranges = self.ranges[&lo.buf];
+                let (qlo, qhi, dq, dk, dv) = (ranges.qlo, ranges.qhi, dq.0, dk.0, dv.0);
+                #[rustfmt::skip]
+                self.push(Op::AttentionBwd { q, k, v, lo, hi, qlo, qhi, out, lse, dout, delta, dq, dk, dv, heads, kv_heads, scale });
+            }
+
+            Op::SwiGlu { gate, up, out } if self.need(out) => {
+                let Some(dout) = self.gradient(out) else { return };
+                let [dgate, dup] = [gate, up].map(|x| self.contribute(x));
+                assert!(dgate.1.is_none() && dup.1.is_none(), "gate and up are used once");
+                self.push(Op::SwiGluBwd { dout, gate, up, dgate: dgate.0, dup: dup.0 });
+            }
+
+            Op::Add { a, b, out } => {
+                let Some(dout) = self.gradient(out) else { return };
+                for x in [a, b].into_iter().filter(|x| self.need(*x)).collect::<Vec<_>>() {
+                    self.share(x, dout);
+                }
+            }
+
+            // the same mask, drawn again
+            Op::Dropout { x, seed, site, p, plus: None, out } if self.need(x) => {
+                let Some(dout) = self.gradient(out) else { return };
+                let (dx, plus) = self.contribute(x);
+                self.push(Op::Dropout { x: dout, seed, site, p, plus, out: dx });
+            }
+
+            // rows sent to experts: each token collects its two
+            Op::Embed { ids, table, out } if self.need(table) => {
+                let Some(dout) = self.gradient(out) else { return };
+                let slots = self.slots[&ids.buf];
+                let (dx, plus) = self.contribute(table);
+                self.push(Op::Combine { y: dout, weights: None, slots, plus, out: dx });
+            }
+
+            Op::Combine { y, weights: Some(weights), slots, plus: None, out } if self.need(y) || self.need(weights) => {
+                let Some(dout) = self.gradient(out) else { return };
+                let (dy, dy_plus) = self.contribute(y);
+                let (dweights, dw_plus) = self.contribute(weights);
+                assert!(dy_plus.is_none() && dw_plus.is_none(), "y and weights are used once");
+                self.push(Op::CombineBwd { dout, y, weights, slots, dy, dweights });
+            }
+
+            Op::Route { logits, weights, experts, .. } if self.need(logits) => {
+                let Some(dweights) = self.gradient(weights) else { return };
+                let (dlogits, plus) = self.contribute(logits);
+                self.push(Op::RouteBwd { dweights, logits, experts, plus, dlogits });
+            }
+
+            // No trainable parameter above: nothing to do.
+            Op::RmsNorm { .. }
+            | Op::Rope { .. }
+            | Op::Attention { .. }
+            | Op::SwiGlu { .. }
+            | Op::Dropout { plus: None, .. }
+            | Op::Embed { .. }
+            | Op::Combine { weights: Some(_), plus: None, .. }
+            | Op::Route { .. } => {}
+            // Functions of frozen weights, or losses that brought their gradient along.
+            Op::Dequantize { .. } | Op::Cast { .. } | Op::CrossEntropy { .. } | Op::AuxLoss { .. } => {}
+            // Ops that no model records in a forward pass.
+            Op::Gemm { .. }
+            | Op::RmsNormBwd { .. }
+            | Op::AttentionBwd { .. }
+            | Op::SwiGluBwd { .. }
+            | Op::RouteBwd { .. }
+            | Op::CombineBwd { .. }
+            | Op::Combine { .. }
+            | Op::Dropout { .. }
+            | Op::Zero { .. }
+            | Op::GradNorm { .. }
+            | Op::Control { .. }
+            | Op::AdamW { .. }
+            | Op::Start { .. }
+            | Op::Wait { .. }
+            | Op::Fused { .. } => unreachable!("{} has no derivative", op.name()),
+        }
+    }
+
+    /// A weight that was dequantised for the forward is dequantised once more: nothing 16-bit is kept.
+    fn made_again(&mut self, w: View) -> View {
+        let Some(recipe) = self.recipes.get(&w.buf).cloned() else { return w };
+        assert!(matches!(w.rows, Rows::Fixed(_)), "only weights are made again");
+        let fresh = self.like(w.buf, "");
+        for mut op in recipe {
+            op.visit(&mut |view, _| {
+                if view.buf == w.buf {
+                    view.buf = fresh.buf;
+                }
+            });
+            self.push(op);
+        }
+        View { buf: fresh.buf, ..w }
+    }
+}

@@ -1,0 +1,215 @@
+//! The forward ops: one method each. A method checks shapes, declares the results, and records.
+
+use super::Tape;
+use crate::dtype::{DType, QuantKind};
+use crate::op::{Form, Groups, Nested, Op, Rows, View};
+
+/// The heads of an attention op.
+#[derive(Clone, Copy, Debug)]
+pub struct HeadShape {
+    /// Query heads.
+    pub heads: usize,
+    /// Key/value heads.
+    pub kv_heads: usize,
+    /// Elements of one head.
+    pub head_dim: usize,
+}
+
+/// Which keys a token sees, and which queries a key is seen by: inputs of the program, I32 `[T,1]` each.
+#[derive(Clone, Copy, Debug)]
+pub struct Ranges {
+    /// First key of a token.
+    pub lo: View,
+    /// One past its last key.
+    pub hi: View,
+    /// First query that sees a key.
+    pub qlo: View,
+    /// One past the last.
+    pub qhi: View,
+}
+
+/// The operands of a loss besides the logits; see [`Op::CrossEntropy`].
+#[derive(Clone, Copy, Debug)]
+pub struct LossInputs {
+    /// I32 `[n,1]`.
+    pub targets: View,
+    /// `[n,1]`: factor on the gradient of each row.
+    pub weight: View,
+    /// The control buffer.
+    pub control: View,
+    /// `[n,1]`, written.
+    pub logp: View,
+}
+
+/// Results of routing; see [`Op::Route`].
+#[derive(Clone, Copy, Debug)]
+pub struct Routed {
+    /// `[T,2]`.
+    pub weights: View,
+    /// I32 `[T,2]`.
+    pub slots: View,
+    /// I32 `[2T,1]`.
+    pub source: View,
+    /// I32 `[E+1,1]`.
+    pub groups: Groups,
+}
+
+/// A base weight in 4 bits; see [`Op::Dequantize`].
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Quantized {
+    /// The code book.
+    pub kind: QuantKind,
+    /// Elements that share a scale.
+    pub block: usize,
+    /// U8 `[out, in/2]`.
+    pub codes: View,
+    /// `[1, blocks]`.
+    pub absmax: View,
+    /// Second level, if double quantised.
+    pub nested: Option<Nested>,
+}
+
+impl Tape {
+    /// Rows of `table`. ids I32 `[n,1]`, table `[V,D]`; returns `[n,D]`.
+    pub fn embed(&mut self, name: &str, ids: View, table: View) -> View {
+        let out = self.arena(name, ids.rows, table.cols, self.compute);
+        self.push(Op::Embed { ids, table, out });
+        out
+    }
+
+    /// x `[T,D]`, weight `[1,D]`; returns `[T,D]`.
+    pub fn rms_norm(&mut self, name: &str, x: View, weight: View, eps: f64) -> View {
+        assert_eq!(x.cols, weight.cols);
+        let out = self.arena(name, x.rows, x.cols, self.compute);
+        let rstd = self.arena(&format!("{name}.rstd"), x.rows, 1, self.wide());
+        self.push(Op::RmsNorm { x, weight, out, rstd, eps });
+        out
+    }
+
+    /// `scale · x·wᵀ` in a fresh buffer of type `dtype`. x `[n,K]`, w `[N,K]` (or `[E·N,K]` with groups); returns `[n,N]`.
+    pub fn product(&mut self, name: &str, x: View, w: View, scale: f64, groups: Option<Groups>, dtype: DType) -> View {
+        let n = w.rows.count(self.tokens) / groups.map_or(1, |g| g.count);
+        let out = self.arena(name, x.rows, n, dtype);
+        self.product_into(x, w, scale, groups, None, out);
+        out
+    }
+
+    /// `out = plus + scale · x·wᵀ`; `plus` is `None` or `out` itself.
+    pub fn product_into(
+        &mut self,
+        x: View,
+        w: View,
+        scale: f64,
+        groups: Option<Groups>,
+        plus: Option<View>,
+        out: View,
+    ) {
+        assert_eq!(x.cols, w.cols, "the inner sizes of a product");
+        assert_eq!(out.cols * groups.map_or(1, |g| g.count), w.rows.count(self.tokens), "the width of a product");
+        self.push(Op::Gemm { form: Form::Nt, a: x, b: w, scale, plus, out, groups });
+    }
+
+    /// Copies x to the top left of `out`, slab by slab, in out's type; the rest of `out` becomes zero.
+    pub fn cast_into(&mut self, x: View, out: View, parts: usize) {
+        self.push(Op::Cast { x, out, parts });
+    }
+
+    /// A buffer for dequantised weights, `[rows, cols]`, to be filled by [`Tape::dequantize_into`].
+    pub fn scratch(&mut self, name: &str, rows: usize, cols: usize) -> View {
+        self.arena(name, Rows::Fixed(rows), cols, self.compute)
+    }
+
+    /// Writes the values of `w` into `out`, `[out, in]`.
+    pub fn dequantize_into(&mut self, w: &Quantized, out: View) {
+        let Quantized { kind, block, codes, absmax, nested } = *w;
+        assert_eq!((codes.rows, 2 * codes.cols), (out.rows, out.cols), "the size of a 4-bit weight");
+        self.push(Op::Dequantize { kind, block, codes, absmax, nested, out });
+    }
+
+    /// Turns the heads of x in place. x `[T, heads·d]`, pos I32 `[T,1]`, inv_freq `[1, d/2]`.
+    pub fn rope(&mut self, x: View, pos: View, inv_freq: View) {
+        assert_eq!(x.cols % (2 * inv_freq.cols), 0);
+        self.push(Op::Rope { x, pos, inv_freq, inverse: false });
+    }
+
+    /// q `[T, heads·d]`, k and v `[T, kv_heads·d]`; returns `[T, heads·d]`.
+    pub fn attention(&mut self, q: View, k: View, v: View, ranges: Ranges, shape: HeadShape) -> View {
+        let HeadShape { heads, kv_heads, head_dim } = shape;
+        assert_eq!((q.cols, k.cols, v.cols), (heads * head_dim, kv_heads * head_dim, kv_heads * head_dim));
+        let out = self.arena("attention", q.rows, q.cols, self.compute);
+        let lse = self.arena("attention.lse", q.rows, heads, self.wide());
+        let scale = (head_dim as f64).powf(-0.5);
+        self.ranges.insert(ranges.lo.buf, ranges);
+        self.push(Op::Attention { q, k, v, lo: ranges.lo, hi: ranges.hi, out, lse, heads, kv_heads, scale });
+        out
+    }
+
+    /// gate, up `[n,F]`; returns `[n,F]`.
+    pub fn swiglu(&mut self, gate: View, up: View) -> View {
+        let out = self.arena("swiglu", gate.rows, gate.cols, self.compute);
+        self.push(Op::SwiGlu { gate, up, out });
+        out
+    }
+
+    /// `a + b`.
+    pub fn add(&mut self, name: &str, a: View, b: View) -> View {
+        assert_eq!((a.rows, a.cols), (b.rows, b.cols));
+        let out = self.arena(name, a.rows, a.cols, self.compute);
+        self.push(Op::Add { a, b, out });
+        out
+    }
+
+    /// Drops elements of x with probability p. `site` tells the masks of one step apart.
+    pub fn dropout(&mut self, name: &str, x: View, seed: View, site: u32, p: f64) -> View {
+        let out = self.arena(name, x.rows, x.cols, self.compute);
+        self.push(Op::Dropout { x, seed, site, p, plus: None, out });
+        out
+    }
+
+    /// Routes each token to two of the experts. logits `[T,E]`.
+    pub fn route(&mut self, logits: View, touched: Option<View>) -> Routed {
+        let (tokens, experts) = (logits.rows, logits.cols);
+        let weights = self.arena("route.weights", tokens, 2, self.compute);
+        let chosen = self.arena("route.experts", tokens, 2, DType::I32);
+        let slots = self.arena("route.slots", tokens, 2, DType::I32);
+        let source = self.arena("route.source", Rows::Tokens(2), 1, DType::I32);
+        let offsets = self.arena("route.offsets", Rows::Fixed(experts + 1), 1, DType::I32);
+        self.push(Op::Route { logits, weights, experts: chosen, slots, source, offsets, touched });
+        Routed { weights, slots, source, groups: Groups { offsets, count: experts } }
+    }
+
+    /// Rows of x in the order of their experts; `[2T,D]`.
+    pub fn gather(&mut self, x: View, routed: &Routed) -> View {
+        let out = self.arena("gathered", routed.source.rows, x.cols, self.compute);
+        self.push(Op::Embed { ids: routed.source, table: x, out });
+        out
+    }
+
+    /// Log-probabilities of the targets into `logp`; with `gradient`, the gradient of the logits is computed in the same
+    /// pass, and [`Tape::backward`] may start from it at once. logits `[n,V]`, targets, weight, logp `[n,1]`.
+    pub fn cross_entropy(&mut self, logits: View, loss: LossInputs, gradient: bool) {
+        let LossInputs { targets, weight, control, logp } = loss;
+        let dlogits = gradient.then(|| self.arena("dlogits", logits.rows, logits.cols, self.compute));
+        self.push(Op::CrossEntropy { logits, targets, weight, control, logp, dlogits });
+        if let Some(dlogits) = dlogits {
+            self.set_gradient(logits, dlogits);
+        }
+    }
+
+    /// The router's auxiliary loss into `aux`; the gradients of the logits join those that the backward pass finds.
+    pub fn aux_loss(&mut self, logits: &[View], coef: f64, control: View, aux: View, gradient: bool) {
+        let wanted = if gradient { logits } else { &[] };
+        let dlogits: Vec<View> = wanted.iter().map(|l| self.like(l.buf, "d.")).collect();
+        self.push(Op::AuxLoss { logits: logits.to_vec(), coef, control, aux, dlogits: dlogits.clone() });
+        for (logits, dlogits) in logits.iter().zip(dlogits) {
+            self.set_gradient(*logits, dlogits);
+        }
+    }
+
+    /// The weighted sum of each token's two rows of y; `[T,D]`.
+    pub fn combine(&mut self, y: View, routed: &Routed) -> View {
+        let out = self.arena("combined", routed.slots.rows, y.cols, self.compute);
+        self.push(Op::Combine { y, weights: Some(routed.weights), slots: routed.slots, plus: None, out });
+        out
+    }
+}

@@ -1,0 +1,195 @@
+//! Recording. A model calls the methods of [`Tape`]; each appends one op to a flat list. Then come the passes:
+//!
+//! * [`forward`]: one method for each op.
+//! * [`backward`]: all derivative rules; checkpointed blocks are recorded a second time (`recompute`).
+//! * [`prune`]: drops ops whose results nobody reads.
+//! * [`fuse`]: groups ops that a device may run as one kernel.
+//! * [`listing`]: prints a list.
+
+mod backward;
+mod forward;
+mod fuse;
+mod grads;
+mod listing;
+mod prune;
+mod recompute;
+
+pub use forward::{HeadShape, LossInputs, Quantized, Ranges, Routed};
+pub use fuse::Fusion;
+pub use listing::listing;
+
+use crate::dtype::DType;
+use crate::op::{Access, Buf, Info, Kind, Op, Phase, Place, Program, Rows, View};
+use grads::Grads;
+use std::collections::{HashMap, HashSet};
+use std::ops::Range;
+
+/// Records the phases of one program, one after the other.
+pub struct Tape {
+    /// Capacity: the most tokens of a run.
+    pub tokens: usize,
+    /// Storage type of activations.
+    pub compute: DType,
+    bufs: Vec<Info>,
+    phases: Vec<(Phase, Vec<Op>)>,
+    constants: Vec<(Buf, Vec<u8>)>,
+    /// Put in front of the names of buffers.
+    scope: String,
+    /// The phase being recorded.
+    ops: Vec<Op>,
+    /// Blocks of it that the backward pass records again instead of keeping their results.
+    blocks: Vec<Range<usize>>,
+    /// Buffers on which a trainable parameter has an influence.
+    needs: HashSet<Buf>,
+    grads: Grads,
+    /// Trainable operands and where their gradient is summed up.
+    params: HashMap<Buf, View>,
+    /// Buffers that depend on weights alone, with the ops that make them: made again at each use, never kept.
+    recipes: HashMap<Buf, Vec<Op>>,
+    /// For each `lo`, the key-side inverse that the backward of attention needs.
+    ranges: HashMap<Buf, Ranges>,
+    /// For each `source` of a routing, its inverse `slots`.
+    slots: HashMap<Buf, View>,
+    fusion: Fusion,
+}
+
+impl Tape {
+    /// An empty tape for at most `tokens` tokens with activations stored as `compute`.
+    pub fn new(tokens: usize, compute: DType) -> Self {
+        Self {
+            tokens,
+            compute,
+            bufs: Vec::new(),
+            phases: Vec::new(),
+            constants: Vec::new(),
+            scope: String::new(),
+            ops: Vec::new(),
+            blocks: Vec::new(),
+            needs: HashSet::new(),
+            grads: Grads::default(),
+            params: HashMap::new(),
+            recipes: HashMap::new(),
+            ranges: HashMap::new(),
+            slots: HashMap::new(),
+            fusion: Fusion::default(),
+        }
+    }
+
+    /// The type of statistics, logits, gradients of parameters: max(f32, compute).
+    pub fn wide(&self) -> DType {
+        self.compute.accumulator()
+    }
+
+    /// Declares a buffer and returns the whole of it.
+    pub fn buf(&mut self, name: &str, rows: Rows, cols: usize, dtype: DType, place: Place) -> View {
+        let info = Info { name: format!("{}{name}", self.scope), rows, cols, dtype, place };
+        let buf = Buf(self.bufs.len() as u32);
+        let view = info.view(buf);
+        self.bufs.push(info);
+        view
+    }
+
+    /// Declares a resident buffer of fixed size.
+    pub fn resident(&mut self, name: &str, rows: usize, cols: usize, dtype: DType, kind: Kind) -> View {
+        self.buf(name, Rows::Fixed(rows), cols, dtype, Place::Resident(kind))
+    }
+
+    /// Declares a table that the program itself brings; `bytes` are its elements, little endian.
+    pub fn constant(&mut self, name: &str, rows: usize, cols: usize, dtype: DType, bytes: Vec<u8>) -> View {
+        let view = self.resident(name, rows, cols, dtype, Kind::Constant);
+        assert_eq!(bytes.len(), rows * cols * dtype.bytes(), "{name}");
+        self.constants.push((view.buf, bytes));
+        view
+    }
+
+    /// Declares `param` trainable: its gradient is added to `grad`, which has the parameter's true size (the parameter
+    /// itself may be padded with zeros in rows and columns).
+    pub fn trainable(&mut self, param: View, grad: View) {
+        self.needs.insert(param.buf);
+        self.params.insert(param.buf, grad);
+    }
+
+    /// Runs `record` with `scope.` in front of the names of its buffers.
+    pub fn scoped<R>(&mut self, scope: &str, record: impl FnOnce(&mut Tape) -> R) -> R {
+        let outer = self.scope.len();
+        self.scope.push_str(scope);
+        self.scope.push('.');
+        let result = record(self);
+        self.scope.truncate(outer);
+        result
+    }
+
+    /// Everything that `record` records is recomputed, not kept, for the backward pass.
+    pub fn checkpoint<R>(&mut self, record: impl FnOnce(&mut Tape) -> R) -> R {
+        let start = self.ops.len();
+        let result = record(self);
+        self.blocks.push(start..self.ops.len());
+        result
+    }
+
+    /// The number of ops recorded so far in this phase: a position for [`Tape::backward`].
+    pub fn position(&self) -> usize {
+        self.ops.len()
+    }
+
+    /// Ends the phase: prunes, fuses, and files the list under `phase`.
+    pub fn finish(&mut self, phase: Phase) {
+        let ops = std::mem::take(&mut self.ops);
+        let ops = prune::prune(&self.bufs, ops);
+        let ops = self.fusion.fuse(ops, self.tokens);
+        self.phases.push((phase, ops));
+        self.blocks.clear();
+        self.grads = Grads::default();
+        self.recipes.clear();
+    }
+
+    /// What fused, over all phases.
+    pub fn fusion(&self) -> &Fusion {
+        &self.fusion
+    }
+
+    /// The program.
+    pub fn program(self) -> Program {
+        Program { tokens: self.tokens, bufs: self.bufs, phases: self.phases, constants: self.constants }
+    }
+
+    /// The description of a buffer.
+    pub fn info(&self, buf: Buf) -> &Info {
+        &self.bufs[buf.0 as usize]
+    }
+
+    /// A fresh arena buffer.
+    pub fn arena(&mut self, name: &str, rows: Rows, cols: usize, dtype: DType) -> View {
+        self.buf(name, rows, cols, dtype, Place::Arena)
+    }
+
+    /// A fresh arena buffer like that of `view`.
+    fn like(&mut self, buf: Buf, prefix: &str) -> View {
+        let info = self.info(buf);
+        // The name already carries the scope in which the original was recorded.
+        let info = Info { name: format!("{prefix}{}", info.name), place: Place::Arena, ..info.clone() };
+        let buf = Buf(self.bufs.len() as u32);
+        let view = info.view(buf);
+        self.bufs.push(info);
+        view
+    }
+
+    /// Appends an op; results of something that needs a gradient need one too.
+    pub fn push(&mut self, op: Op) {
+        let accesses = op.accesses();
+        if accesses.iter().any(|(v, a)| *a != Access::Write && self.needs.contains(&v.buf)) {
+            let float = |v: &View, bufs: &[Info]| bufs[v.buf.0 as usize].dtype.is_float();
+            let written = accesses.iter().filter(|(v, a)| *a != Access::Read && float(v, &self.bufs));
+            let arena = written.filter(|(v, _)| self.bufs[v.buf.0 as usize].place == Place::Arena);
+            self.needs.extend(arena.map(|(v, _)| v.buf));
+        }
+        // A merged weight may be part 4-bit, part 16-bit: both kinds of its pieces belong to the recipe.
+        if let Op::Dequantize { out, .. } | Op::Cast { out, .. } = &op {
+            self.recipes.entry(out.buf).or_default().push(op.clone());
+        }
+        if let Op::Route { source, slots, .. } = &op {
+            self.slots.insert(source.buf, *slots);
+        }
+        self.ops.push(op);
+    }
+}

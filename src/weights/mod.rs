@@ -1,0 +1,15 @@
+//! Model folders and adapter folders.
+//!
+//! * [`safetensors`]: a checkpoint's tensors, mapped into memory; writing such files.
+//! * [`names`]: which tensors and which linear modules a model has; parameter counts.
+//! * [`quantize`]: 4-bit weights, made here or by bitsandbytes.
+//! * [`targets`]: which modules a LoRA configuration adapts.
+//! * [`adapter`]: PEFT adapter folders, read and written.
+//! * [`merge`]: base weights with an adapter added.
+
+pub mod adapter;
+pub mod merge;
+pub mod names;
+pub mod quantize;
+pub mod safetensors;
+pub mod targets;

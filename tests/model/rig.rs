@@ -1,0 +1,146 @@
+//! Tiny models with random weights, and sessions on the CPU that run them.
+
+use halfbyte::config::model::ModelConfig;
+use halfbyte::data::batch::{Document, IGNORED, MicroBatch};
+use halfbyte::device::cpu::{Cpu, CpuOptions};
+use halfbyte::dtype::{DType, QuantKind, Scheme};
+use halfbyte::model::{AdapterSpec, Fill, LossSpec, OptimizerKind, OptimizerSpec, Spec, record};
+use halfbyte::op::{Betas, ControlRule, View};
+use halfbyte::train::session::Session;
+use std::collections::HashMap;
+use std::path::Path;
+
+/// SplitMix64.
+pub struct Random(pub u64);
+
+impl Random {
+    pub fn bits(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ (z >> 31)
+    }
+    /// Uniform in [-1, 1).
+    pub fn signed(&mut self) -> f64 {
+        (self.bits() >> 11) as f64 / (1u64 << 52) as f64 - 1.0
+    }
+    pub fn below(&mut self, n: usize) -> usize {
+        (self.bits() % n as u64) as usize
+    }
+    pub fn many(&mut self, n: usize, size: f64) -> Vec<f64> {
+        (0..n).map(|_| size * self.signed()).collect()
+    }
+}
+
+/// Two layers, width 8, grouped heads, a window of 4; with 4 experts if `moe`.
+pub fn config(moe: bool) -> ModelConfig {
+    let family = if moe { "mixtral" } else { "mistral" };
+    let experts = if moe { r#""num_local_experts": 4, "num_experts_per_tok": 2,"# } else { "" };
+    let json = format!(
+        r#"{{"model_type": "{family}", "vocab_size": 19, "hidden_size": 8, "intermediate_size": 12, "num_hidden_layers": 2,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 4, "max_position_embeddings": 64, {experts}
+        "rms_norm_eps": 1e-5, "sliding_window": 4, "rope_theta": 100.0, "tie_word_embeddings": false,
+        "hidden_act": "silu", "bos_token_id": 1, "eos_token_id": 2}}"#
+    );
+    ModelConfig::parse(&json, Path::new("tiny/config.json")).expect("a valid config")
+}
+
+/// All linears adapted, head and router included; NF4 base; AdamW of torch.
+pub fn spec(moe: bool, compute: DType, checkpointing: bool) -> Spec {
+    let config = config(moe);
+    let mut adapters = HashMap::new();
+    for layer in 0..config.layers {
+        let mut modules: Vec<String> =
+            ["q_proj", "k_proj", "v_proj", "o_proj"].map(|m| format!("self_attn.{m}")).to_vec();
+        if moe {
+            modules.push("block_sparse_moe.gate".into());
+            let experts = (0..4).flat_map(|e| [1, 2, 3].map(|w| format!("block_sparse_moe.experts.{e}.w{w}")));
+            modules.extend(experts);
+        } else {
+            modules.extend(["gate_proj", "up_proj", "down_proj"].map(|m| format!("mlp.{m}")));
+        }
+        adapters
+            .extend(modules.iter().map(|m| (format!("model.layers.{layer}.{m}"), AdapterSpec { r: 3, scale: 1.7 })));
+    }
+    // Everything adapted but the head is quantised, as in HF; one module stays in 16 bit.
+    let scheme = Scheme { kind: QuantKind::Nf4, blocksize: 32, double: true };
+    let quantized = adapters.keys().filter(|m| *m != "model.layers.1.self_attn.k_proj");
+    let base = quantized.map(|m| (m.clone(), scheme)).collect();
+    adapters.insert("lm_head".into(), AdapterSpec { r: 2, scale: 0.9 });
+    Spec {
+        config,
+        compute,
+        tokens: 16,
+        base,
+        adapters,
+        dropout: 0.25,
+        checkpointing,
+        loss: LossSpec { chunk: 5, aux: moe.then_some(0.05) },
+        optimizer: Some(OptimizerSpec {
+            state: OptimizerKind::Torch,
+            betas: Betas { beta1: 0.9, beta2: 0.999, eps: 1e-8 },
+            weight_decay: 0.01,
+            rule: ControlRule { max_norm: Some(1.0), growth_interval: (compute == DType::F16).then_some(2000) },
+            updates: 8,
+            lora_b_factor: 1.0,
+        }),
+        logits_rows: 4,
+    }
+}
+
+/// A session on the CPU with random weights, adapters (B included) and learning rates.
+pub fn session(spec: Spec, options: CpuOptions) -> Session {
+    let model = record(spec).expect("recordable");
+    let mut s = Session::new(model, Box::new(Cpu::new(options))).expect("a session");
+    s.plan.check(&s.model.program).expect("a sound plan");
+    let mut random = Random(7);
+    for tensor in s.model.params.weights.clone() {
+        let (rows, cols) = tensor.shape;
+        match tensor.fill {
+            Fill::Dense(view) if rows == 1 => {
+                let near_one: Vec<f64> = random.many(cols, 0.3).iter().map(|x| 1.0 + x).collect();
+                s.write(view, &near_one).expect("written");
+            }
+            Fill::Dense(view) => s.write(view, &random.many(rows * cols, 0.8)).expect("written"),
+            Fill::Quantized(q) => {
+                let bytes = |v: View, random: &mut Random| {
+                    (0..v.rows.count(0) * v.cols).map(|_| random.bits() as u8).collect::<Vec<_>>()
+                };
+                let codes = bytes(q.codes, &mut random);
+                s.write_bytes(q.codes, &codes).expect("written");
+                match q.nested {
+                    None => s.write(q.absmax, &vec![0.7; q.absmax.cols]).expect("written"),
+                    Some(nested) => {
+                        let codes = bytes(q.absmax, &mut random);
+                        s.write_bytes(q.absmax, &codes).expect("written");
+                        s.write(nested.absmax, &vec![0.2; nested.absmax.cols]).expect("written");
+                        s.write(nested.offset, &[0.8]).expect("written");
+                    }
+                }
+            }
+        }
+    }
+    if let Some((master, _)) = s.model.params.master {
+        s.write(master, &random.many(master.cols, 0.5)).expect("written");
+    }
+    if let Some(o) = s.model.params.optimizer.clone() {
+        s.write(o.schedule, &vec![0.01; o.schedule.cols]).expect("written");
+    }
+    s
+}
+
+/// Documents of these lengths, with some labels masked.
+pub fn batch(lengths: &[usize], seed: u64) -> (MicroBatch, usize) {
+    let mut random = Random(seed);
+    let documents: Vec<Document> = lengths
+        .iter()
+        .map(|&n| {
+            let ids: Vec<u32> = (0..n).map(|_| random.below(19) as u32).collect();
+            let labels = ids.iter().map(|&id| if random.below(4) == 0 { IGNORED } else { id as i32 }).collect();
+            Document { ids, labels }
+        })
+        .collect();
+    let all: Vec<&Document> = documents.iter().collect();
+    (MicroBatch::new(&all, Some(4)), halfbyte::data::batch::num_items(all))
+}

@@ -1,0 +1,159 @@
+//! What words were encoded to, so that the second "the" costs one look-up. Bounded, and never wrong: whole keys are
+//! compared. Two tables, for the short words that make up most of any text and for the longer ones (indented
+//! identifiers, mostly); each is two-way associative with the more recently used entry in front.
+
+use crate::hash::{mix, seed};
+
+/// Words of more bytes are not kept.
+pub(crate) const LONGEST: usize = 62;
+const SHORT: usize = 15;
+const SHORT_IDS: usize = 4;
+const LONG_IDS: usize = 15;
+
+/// 32 bytes. `key` holds the word in the lower 15 bytes, its length in the next four bits, the number of ids in the
+/// uppermost four.
+#[derive(Clone, Copy, Default)]
+struct Short {
+    key: u128,
+    ids: [u32; SHORT_IDS],
+}
+
+/// 124 bytes; a length of 0 marks a free entry.
+#[derive(Clone, Copy)]
+struct Long {
+    key: [u8; LONGEST],
+    len: u8,
+    count: u8,
+    ids: [u32; LONG_IDS],
+}
+
+const FREE: Long = Long { key: [0; LONGEST], len: 0, count: 0, ids: [0; LONG_IDS] };
+/// All of a short key but the number of ids.
+const KEY: u128 = u128::MAX >> 4;
+
+/// See the head of this file.
+pub(crate) struct WordCache {
+    short: Vec<[Short; 2]>,
+    long: Vec<[Long; 2]>,
+    seed: u64,
+}
+
+const SHORT_SETS: usize = 1 << 15;
+const LONG_SETS: usize = 1 << 12;
+
+/// `text[start..end]` packed with its length.
+#[inline(always)]
+fn pack(text: &[u8], start: usize, end: usize) -> u128 {
+    let len = end - start;
+    let bytes = match text.get(start..start + 16).and_then(|b| b.first_chunk::<16>()) {
+        Some(bytes) => *bytes,
+        None => {
+            let mut bytes = [0; 16];
+            bytes[..len].copy_from_slice(&text[start..end]);
+            bytes
+        }
+    };
+    let mask = (1u128 << (8 * len)) - 1;
+    u128::from_le_bytes(bytes) & mask | (len as u128) << 120
+}
+
+impl WordCache {
+    pub(crate) fn new() -> Self {
+        Self { short: vec![[Short::default(); 2]; SHORT_SETS], long: Vec::new(), seed: seed() }
+    }
+
+    /// Appends the ids of the word `text[start..end]` to `out` if they are known.
+    #[inline(always)]
+    pub(crate) fn get(&mut self, text: &[u8], start: usize, end: usize, out: &mut Vec<u32>) -> bool {
+        if end - start > SHORT {
+            return self.get_long(&text[start..end], out);
+        }
+        let key = pack(text, start, end);
+        let set = &mut self.short[short_set(key, self.seed)];
+        if set[0].key & KEY != key {
+            if set[1].key & KEY != key {
+                return false;
+            }
+            set.swap(0, 1);
+        }
+        // All ids are copied and the surplus dropped: cheaper than a copy of variable length.
+        let count = (set[0].key >> 124) as usize;
+        out.extend_from_slice(&set[0].ids);
+        out.truncate(out.len() - (SHORT_IDS - count));
+        true
+    }
+
+    fn get_long(&mut self, word: &[u8], out: &mut Vec<u32>) -> bool {
+        if word.len() > LONGEST || self.long.is_empty() {
+            return false;
+        }
+        let set = &mut self.long[long_set(word, self.seed)];
+        let is = |entry: &Long| usize::from(entry.len) == word.len() && entry.key[..word.len()] == *word;
+        if !is(&set[0]) {
+            if !is(&set[1]) {
+                return false;
+            }
+            set.swap(0, 1);
+        }
+        out.extend_from_slice(&set[0].ids[..usize::from(set[0].count)]);
+        true
+    }
+
+    /// Remembers the ids of a word that [`get`](Self::get) did not know.
+    pub(crate) fn put(&mut self, word: &[u8], ids: &[u32]) {
+        if word.len() <= SHORT && ids.len() <= SHORT_IDS {
+            let key = pack(word, 0, word.len());
+            let set = &mut self.short[short_set(key, self.seed)];
+            set[1] = set[0];
+            set[0].key = key | (ids.len() as u128) << 124;
+            set[0].ids[..ids.len()].copy_from_slice(ids);
+        } else if word.len() > SHORT && word.len() <= LONGEST && ids.len() <= LONG_IDS {
+            if self.long.is_empty() {
+                self.long = vec![[FREE; 2]; LONG_SETS];
+            }
+            let set = &mut self.long[long_set(word, self.seed)];
+            set[1] = set[0];
+            set[0].len = word.len() as u8;
+            set[0].count = ids.len() as u8;
+            set[0].key[..word.len()].copy_from_slice(word);
+            set[0].ids[..ids.len()].copy_from_slice(ids);
+        }
+    }
+}
+
+#[inline(always)]
+fn short_set(key: u128, seed: u64) -> usize {
+    let hash = mix(key as u64 ^ seed, (key >> 64) as u64 ^ 0x9e37_79b9_7f4a_7c15);
+    hash as usize & (SHORT_SETS - 1)
+}
+
+fn long_set(word: &[u8], seed: u64) -> usize {
+    crate::hash::hash_bytes(seed, word) as usize & (LONG_SETS - 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_come_back_or_are_unknown() {
+        let mut cache = WordCache::new();
+        // Few sets hold many words: entries are overwritten all the time, and what is found must still be right.
+        let words: Vec<Vec<u8>> =
+            (0..200_000u32).map(|i| format!("{i}{}", "x".repeat(i as usize % 70)).into_bytes()).collect();
+        let ids = |i: usize| (0..i % 18).map(|k| (i + k) as u32).collect::<Vec<_>>();
+        let mut found = 0;
+        for (i, word) in words.iter().enumerate() {
+            cache.put(word, &ids(i));
+            let back = i / 2 + 1;
+            let mut out = vec![7];
+            let expected = &words[back.min(i)];
+            if cache.get(expected, 0, expected.len(), &mut out) {
+                assert_eq!(out[1..], ids(back.min(i)));
+                found += 1;
+            }
+            assert_eq!(out[0], 7);
+        }
+        assert!(found > 1000, "{found}");
+    }
+}

@@ -1,0 +1,143 @@
+//! Ids back to text, whole or as they come.
+
+use crate::Tokenizer;
+use crate::error::{Error, Result};
+
+/// What an id adds to the text.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Surface {
+    /// A control piece.
+    Nothing,
+    /// Part of a UTF-8 sequence.
+    Byte(u8),
+    /// The unknown piece: its surface from the settings.
+    Unknown,
+    /// The piece's text with spaces for `▁`, from here to there in the tokenizer's arena of surfaces.
+    Text {
+        start: u32,
+        end: u32,
+        /// Its first space was a `▁`, which is dropped at the beginning of a text.
+        marked: bool,
+    },
+}
+
+/// What SentencePiece does with `▁` at the beginning of the text.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Leading {
+    Keep,
+    /// Drop the dummy prefix, which is one.
+    DropOne,
+    /// The first piece of each kind loses one, until something is left of one.
+    DropAll,
+}
+
+/// Decodes one sequence of ids step by step: what [`push`](Decoder::push) and [`finish`](Decoder::finish) return,
+/// put together, is what [`Tokenizer::decode`] returns for the whole sequence. Half a character is kept back until
+/// its other bytes have come, so that everything can be printed at once.
+pub struct Decoder<'t> {
+    tokenizer: &'t Tokenizer,
+    state: State,
+    ready: String,
+}
+
+/// The part of a decoder that is not borrowed.
+#[derive(Clone, Default)]
+pub(crate) struct State {
+    /// Bytes of a character that is not complete yet.
+    bytes: Vec<u8>,
+    /// Whether the place at which a leading space is dropped has passed.
+    begun: bool,
+}
+
+impl Tokenizer {
+    /// The text of `ids`, as SentencePiece decodes it: control pieces give nothing, one leading space is dropped
+    /// (all of them for models that remove extra spaces), bytes that are not UTF-8 become U+FFFD one by one.
+    ///
+    /// An id that the vocabulary does not have is an error.
+    pub fn decode(&self, ids: &[u32]) -> Result<String> {
+        let mut out = String::with_capacity(4 * ids.len());
+        let mut state = State::default();
+        for &id in ids {
+            self.decode_one(&mut state, id, &mut out)?;
+        }
+        flush(&mut state, &mut out, true);
+        Ok(out)
+    }
+
+    /// Starts decoding ids as they are generated.
+    pub fn decoder(&self) -> Decoder<'_> {
+        Decoder { tokenizer: self, state: State::default(), ready: String::new() }
+    }
+
+    fn decode_one(&self, state: &mut State, id: u32, out: &mut String) -> Result<()> {
+        let Some(&surface) = self.surfaces.get(id as usize) else {
+            return Err(Error::NoSuchId { id, size: self.vocab_size() });
+        };
+        if let Surface::Byte(byte) = surface {
+            state.bytes.push(byte);
+            flush(state, out, false);
+            return Ok(());
+        }
+        if !state.bytes.is_empty() {
+            flush(state, out, true);
+        }
+        let text = match surface {
+            Surface::Nothing | Surface::Byte(_) => return Ok(()),
+            Surface::Unknown => self.unk_surface.as_str(),
+            Surface::Text { start, end, marked } => {
+                let text = &self.surface_text[start as usize..end as usize];
+                let dropped = !state.begun && marked && self.leading != Leading::Keep;
+                // A dropped dummy prefix is the only one; where all are dropped the next piece may lose its own.
+                state.begun |= dropped && self.leading == Leading::DropOne;
+                if dropped { &text[1..] } else { text }
+            }
+        };
+        state.begun |= !text.is_empty();
+        out.push_str(text);
+        Ok(())
+    }
+}
+
+/// Moves complete characters from the bytes to the text. What cannot become one is a U+FFFD for each byte; with
+/// `all`, nothing more comes, so that an incomplete character is of that kind.
+fn flush(state: &mut State, out: &mut String, all: bool) {
+    let mut rest = state.bytes.as_slice();
+    while !rest.is_empty() {
+        state.begun = true;
+        match std::str::from_utf8(rest) {
+            Ok(text) => {
+                out.push_str(text);
+                rest = &[];
+            }
+            Err(error) => {
+                let (good, bad) = rest.split_at(error.valid_up_to());
+                out.push_str(&String::from_utf8_lossy(good));
+                if error.error_len().is_none() && !all {
+                    rest = bad;
+                    break;
+                }
+                out.push(char::REPLACEMENT_CHARACTER);
+                rest = &bad[1..];
+            }
+        }
+    }
+    let kept = rest.len();
+    let done = state.bytes.len() - kept;
+    state.bytes.drain(..done);
+}
+
+impl Decoder<'_> {
+    /// The text that `id` completes; empty if there is none yet.
+    pub fn push(&mut self, id: u32) -> Result<&str> {
+        self.ready.clear();
+        self.tokenizer.decode_one(&mut self.state, id, &mut self.ready)?;
+        Ok(&self.ready)
+    }
+
+    /// The end of the text: an incomplete character, if there is one, as U+FFFD for each of its bytes.
+    pub fn finish(mut self) -> String {
+        self.ready.clear();
+        flush(&mut self.state, &mut self.ready, true);
+        self.ready
+    }
+}
