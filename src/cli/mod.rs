@@ -1,5 +1,6 @@
 //! The command line: one file for each command.
 
+mod devices;
 mod generate;
 mod inspect;
 mod plan;
@@ -23,6 +24,8 @@ pub struct Cli {
 enum Command {
     /// Fine-tune a model as a recipe says
     Train(train::Args),
+    /// List the devices that a run can use: driver, GPUs, memory, and the code path chosen
+    Devices(devices::Args),
     /// Show what a recipe resolves to and how much memory it needs; no GPU and no weights needed
     Plan(plan::Args),
     /// Continue a prompt with a model, with or without an adapter
@@ -37,6 +40,7 @@ impl Cli {
         match self.command {
             Command::Train(args) => train::run(args),
             Command::Generate(args) => generate::run(args),
+            Command::Devices(args) => devices::run(args),
             Command::Plan(args) => plan::run(args),
             Command::Inspect(args) => inspect::run(&args),
         }
