@@ -1,5 +1,6 @@
 //! The command line: one file for each command.
 
+mod device;
 mod devices;
 mod generate;
 mod inspect;

@@ -1,8 +1,9 @@
 //! `halfbyte train RECIPE`.
 
+use super::device::DeviceArgs;
 use super::progress::Progress;
 use crate::config::recipe::Recipe;
-use crate::device::cpu::{Cpu, CpuOptions};
+use crate::device::cpu::CpuOptions;
 use crate::error::{Error, Result};
 use crate::train::run::prepare;
 use crate::train::trainer::{Event, Reply, Summary};
@@ -21,7 +22,9 @@ pub struct Args {
     /// Replace the results of an earlier run in output_dir
     #[arg(long)]
     pub overwrite: bool,
-    /// Fill dead memory with NaN (slower; the numbers must not change)
+    #[command(flatten)]
+    device: DeviceArgs,
+    /// On the CPU, fill dead memory with NaN (slower; the numbers must not change)
     #[arg(long)]
     pub poison: bool,
     /// Print every event as a line of JSON
@@ -49,8 +52,9 @@ pub fn run(args: Args) -> Result<()> {
     let stop = stop_flag()?;
     let mut progress = Progress::new(args.json);
     let prepared = prepare(recipe, &|_| ())?;
-    progress.prepared(&prepared);
-    let device = Box::new(Cpu::new(CpuOptions { poison: args.poison, late_copies: false }));
+    let cpu = CpuOptions { poison: args.poison, late_copies: false };
+    let (device, device_name) = args.device.open(prepared.recipe.compute, cpu)?;
+    progress.prepared(&prepared, &device_name);
     let mut run = prepared.start(device, args.overwrite)?;
     if let Some(before) = run.evaluate(false)? {
         progress.event(&Event::Evaluated(before));
