@@ -1,6 +1,7 @@
 //! The command line: one file for each command.
 
 mod plan;
+mod tokenize;
 
 use crate::error::Result;
 use clap::{Parser, Subcommand};
@@ -17,6 +18,8 @@ pub struct Cli {
 enum Command {
     /// Show what a recipe resolves to and how much memory it needs; no GPU and no weights needed
     Plan(plan::Args),
+    /// Text to token ids, pieces or counts, and ids back to text
+    Tokenize(tokenize::Args),
 }
 
 impl Cli {
@@ -24,6 +27,7 @@ impl Cli {
     pub fn run(self) -> Result<()> {
         match self.command {
             Command::Plan(args) => plan::run(args),
+            Command::Tokenize(args) => tokenize::run(args),
         }
     }
 }
