@@ -90,7 +90,13 @@ fn run(w: &Wanted) -> halfbyte::error::Result<()> {
     let ops = model.program.ops(Phase::Micro).len();
     let device = Cuda::new(CudaOptions { graph: w.graph, ..CudaOptions::default() })?;
     let mut s = Session::new(model, Box::new(device))?;
-    println!("{} {}×{}: {ops} ops, recorded, planned, allocated in {:.2} s", w.config, w.rows, w.length, recorded.elapsed().as_secs_f64());
+    println!(
+        "{} {}×{}: {ops} ops, recorded, planned, allocated in {:.2} s",
+        w.config,
+        w.rows,
+        w.length,
+        recorded.elapsed().as_secs_f64()
+    );
     fill(&mut s)?;
     let (batch, items) = batch(w, s.model.spec.config.vocab_size, s.model.spec.config.sliding_window);
     let mut times = Vec::new();
@@ -117,8 +123,16 @@ fn run(w: &Wanted) -> halfbyte::error::Result<()> {
     let tokens = w.rows * w.length;
     println!(
         "RESULT {} {}x{} ckpt={} graph={} first loss {:.6} norm {:.6e} hash {hash:016x} median {median:.1} ms {:.0} tokens/s plan {:.2} GiB driver {:.2} GiB",
-        w.config, w.rows, w.length, w.checkpointing, w.graph, first.0, first.1, tokens as f64 / median * 1e3,
-        s.plan.bytes as f64 / f64::from(1 << 30), used as f64 / f64::from(1 << 30),
+        w.config,
+        w.rows,
+        w.length,
+        w.checkpointing,
+        w.graph,
+        first.0,
+        first.1,
+        tokens as f64 / median * 1e3,
+        s.plan.bytes as f64 / f64::from(1 << 30),
+        used as f64 / f64::from(1 << 30),
     );
     if w.profile {
         profile(&mut s, tokens)?;

@@ -6,6 +6,7 @@ mod generate;
 mod inspect;
 mod plan;
 mod progress;
+mod tokenize;
 mod train;
 mod tree;
 
@@ -33,6 +34,8 @@ enum Command {
     Generate(generate::Args),
     /// Show a model folder: tensors, modules that can be adapted, parameter counts
     Inspect(inspect::Args),
+    /// Text to token ids, pieces or counts, and ids back to text
+    Tokenize(tokenize::Args),
 }
 
 impl Cli {
@@ -44,6 +47,7 @@ impl Cli {
             Command::Devices(args) => devices::run(args),
             Command::Plan(args) => plan::run(args),
             Command::Inspect(args) => inspect::run(&args),
+            Command::Tokenize(args) => tokenize::run(args),
         }
     }
 }
