@@ -4,14 +4,15 @@
     kernels/build.py install     the pinned compiler, from pip wheels, into the private folder .cuda/ (no GPU needed)
     kernels/build.py             builds what changed, after checking it with ptxas for every GPU generation
     kernels/build.py --all       builds everything
-    kernels/build.py --check     builds into memory and compares byte by byte with what is checked in (--all: everything)
-    kernels/build.py --report    also prints registers, shared memory and spills of each kernel
+    kernels/build.py --check     builds what changed into memory and compares byte by byte with what is checked in
+    kernels/build.py NAME..      these families too, whether they changed or not
+    kernels/build.py --report    (with the above) also prints registers, shared memory and spills of each kernel
 
 The compiler is NVRTC 12.1: the oldest that has every instruction of sm_80 and of sm_90a (wgmma, TMA). Its PTX (ISA 8.1)
 loads on drivers from 530 on. ptxas is a newer one, since users' drivers bring theirs; it only judges here: spilled
 registers and serialised wgmma (warnings C7510, C7511) fail the build.
 
-Each PTX begins with a stamp: a hash of the sources it was made from (the family, what it includes, this file).
+Each PTX begins with a stamp: a hash of the sources it was made from (the family, what it includes, toolchain.txt).
 tests/ptx_fresh.rs recomputes it, so that a forgotten build is noticed on machines without the compiler too.
 """
 
@@ -25,11 +26,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 KERNELS = ROOT / "kernels"
 TOOLCHAIN = ROOT / ".cuda"
-WHEELS = """\
-nvidia-cuda-nvrtc-cu12==12.1.105 --hash=sha256:339b385f50c309763ca65456ec75e17bbefcbbf2893f462cb8b90584cd27a1c2
-nvidia-cuda-runtime-cu12==12.1.105 --hash=sha256:6e258468ddf5796e25f1dc591a31029fa317d97a0a94ed93468fc86301d61e40
-nvidia-cuda-nvcc-cu12==12.4.131 --hash=sha256:e4c9a35435c3b0e36c6397c5696334c9ea6650e524736cbd1c5d345ea099bb04
-"""
+RECIPE = (KERNELS / "toolchain.txt").read_text("utf-8")
+LINES = [line for line in RECIPE.splitlines() if not line.startswith("#")]
+OPTIONS = [line.removeprefix("option ") for line in LINES if line.startswith("option ")]
+WHEELS = "\n".join(line for line in LINES if not line.startswith("option ")) + "\n"
 TYPES = {"bf16": "__nv_bfloat16", "f16": "__half"}
 # PTX target, where its sources lie, and the GPUs on which ptxas must accept it.
 # Kernels that may spill, and how many bytes at most: a few registers that are needed once per tile, not in the inner loop.
@@ -53,7 +53,7 @@ def install():
 
 
 def stamp(source):
-    """FNV-1a of the family's file, of everything that it includes, in the order of first mention, and of this file."""
+    """FNV-1a of the family's file, of everything that it includes, in the order of first mention, and of toolchain.txt."""
     files, queue = [], [source]
     while queue:
         file = queue.pop(0)
@@ -63,7 +63,7 @@ def stamp(source):
         names = re.findall(r'^#include "([^"]+)"', file.read_text("utf-8"), re.M)
         queue += [KERNELS / name for name in names]
     hash = 0xCBF29CE484222325
-    for file in files + [Path(__file__).resolve()]:
+    for file in files + [KERNELS / "toolchain.txt"]:
         for byte in file.read_bytes():
             hash = (hash ^ byte) * 0x100000001B3 & 0xFFFFFFFFFFFFFFFF
     return f"{hash:016x}"
@@ -81,7 +81,7 @@ class Nvrtc:
         self.lib = ctypes.CDLL(str(next(folder.glob("libnvrtc.so*"))))
 
     def compile(self, source, target, element):
-        options = [f"--gpu-architecture={target}", "--std=c++17", f"-DELEM={element}"]
+        options = [f"--gpu-architecture={target}", f"-DELEM={element}"] + OPTIONS
         options += [f"--include-path={KERNELS}", f"--include-path={TOOLCHAIN}/nvidia/cuda_runtime/include"]
         options = [o.encode() for o in options]
         program = ctypes.c_void_p()
@@ -126,7 +126,8 @@ def judge(ptx, gpus, label, report):
 def main(arguments):
     if arguments == ["install"]:
         return install()
-    unknown = set(arguments) - {"--all", "--check", "--report"}
+    named = {a for a in arguments if not a.startswith("-")}
+    unknown = set(arguments) - {"--all", "--check", "--report"} - {s.stem for s in KERNELS.glob("*.cu")}
     if unknown:
         sys.exit(f"unknown argument {unknown.pop()}\n{__doc__}")
     everything, check, report = ("--all" in arguments, "--check" in arguments, "--report" in arguments)
@@ -138,7 +139,7 @@ def main(arguments):
                 expected.add(path)
                 head = f"// halfbyte {stamp(source)}\n"
                 old = path.read_text("utf-8") if path.exists() else ""
-                if old.startswith(head) and not everything and not report:
+                if old.startswith(head) and not everything and source.stem not in named:
                     continue
                 nvrtc = nvrtc or Nvrtc()
                 # The compiler's banner names its build; one line of ours is enough.

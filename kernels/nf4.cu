@@ -17,7 +17,7 @@ __device__ const float NF4_LEVELS[16] = {
 // Bit 3 is the sign, so code 8 is −0.
 __device__ const float FP4_LEVELS[16] = {
     0.0f, 0x1.555556p-8f, 0x1.555556p-1f, 0x1p+0f, 0x1.555556p-2f, 0x1p-1f, 0x1.555556p-3f, 0x1p-2f,
-    0.0f, -0x1.555556p-8f, -0x1.555556p-1f, -0x1p+0f, -0x1.555556p-2f, -0x1p-1f, -0x1.555556p-3f, -0x1p-2f,
+    -0.0f, -0x1.555556p-8f, -0x1.555556p-1f, -0x1p+0f, -0x1.555556p-2f, -0x1p-1f, -0x1.555556p-3f, -0x1p-2f,
 };
 
 constexpr int THREADS = 256;

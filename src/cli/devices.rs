@@ -1,15 +1,15 @@
 //! `halfbyte devices`: what this machine has, and what would be used.
 
+use super::human_bytes;
 use crate::device::cuda;
 use crate::error::Result;
-use clap::Args;
 
-/// Lists the devices that a run can use.
-#[derive(Args, Debug)]
-pub struct DevicesArgs {}
+/// Arguments of `devices`.
+#[derive(clap::Args, Debug)]
+pub struct Args {}
 
 /// Prints version, driver, and each GPU with the path chosen for it. A machine without a GPU is no error: the CPU remains.
-pub fn run(_args: &DevicesArgs) -> Result<()> {
+pub fn run(_args: Args) -> Result<()> {
     println!("halfbyte {}", env!("CARGO_PKG_VERSION"));
     let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
     println!("cpu     {threads} threads");
@@ -28,11 +28,11 @@ fn gpus() -> Result<Vec<String>> {
         let path = gpu.arch.map_or("too old: bf16 tensor cores begin with 8.0".into(), |a| format!("path {a}"));
         let free = cuda::free_memory(gpu.ordinal)?;
         lines.push(format!(
-            "cuda:{}  {}, capability {major}.{minor}, {} MiB ({} MiB free), {path}",
+            "cuda:{}  {}, capability {major}.{minor}, {} ({} free), {path}",
             gpu.ordinal,
             gpu.name,
-            gpu.total >> 20,
-            free >> 20,
+            human_bytes(gpu.total),
+            human_bytes(free),
         ));
     }
     Ok(lines)

@@ -1,5 +1,6 @@
 //! The command line: one file for each command.
 
+mod devices;
 mod plan;
 
 use crate::error::Result;
@@ -15,6 +16,8 @@ pub struct Cli {
 
 #[derive(Subcommand, Debug)]
 enum Command {
+    /// List the devices that a run can use: driver, GPUs, memory, and the code path chosen
+    Devices(devices::Args),
     /// Show what a recipe resolves to and how much memory it needs; no GPU and no weights needed
     Plan(plan::Args),
 }
@@ -23,6 +26,7 @@ impl Cli {
     /// Runs the command.
     pub fn run(self) -> Result<()> {
         match self.command {
+            Command::Devices(args) => devices::run(args),
             Command::Plan(args) => plan::run(args),
         }
     }

@@ -356,7 +356,8 @@ fn compare(case: &Case, exact: &[Output], rounded: &[Output], gpu: &[Output]) ->
             DType::F16 => (case.limit / 4.0, 2f64.powi(-11)),
             _ => (case.limit_f32.max(2.0 * of_cpu), case.limit_f32),
         };
-        let allowed = (2.0 * of_cpu).max(unit).min(limit);
+        // A limit means many elements; a few may happen to round worse.
+        let allowed = (2.0 * of_cpu).max(unit).min(limit.max(1.25 * of_cpu));
         if !(of_gpu <= allowed) {
             return Err(format!("output {i}: error {of_gpu:.2e}, rounded {of_cpu:.2e}, allowed {allowed:.2e}"));
         }
