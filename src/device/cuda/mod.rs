@@ -134,6 +134,15 @@ impl Cuda {
         self.options.graph = on;
     }
 
+    /// Time on the device of `runs` runs of a phase, one after the other.
+    pub fn time(&mut self, phase: Phase, live: usize, runs: usize) -> Result<Duration> {
+        let start = Mark::record(self.stream.0)?;
+        (0..runs).try_for_each(|_| self.run(phase, live))?;
+        let end = Mark::record(self.stream.0)?;
+        self.synchronize()?;
+        start.until(&end)
+    }
+
     /// Waits until everything that runs has ended.
     pub fn synchronize(&self) -> Result<()> {
         self.bind()?;
