@@ -2,6 +2,7 @@
 //!
 //! The map of the crate. A module uses only modules further down (`tests/layering.rs` reads every `crate::` in it):
 //!
+//! * [`cli`]: the commands, one file each.
 //! * [`generate`]: greedy decoding.
 //! * [`train`]: recipe → program → session; the training loop, learning rates.
 //! * [`model`]: Llama, Mistral, Mixtral and LoRA, written once, forward only. Running this code records a program.
