@@ -92,7 +92,7 @@ fn hex_float(text: &str) -> f32 {
     let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
     let bits = u64::from_str_radix(&format!("{whole}{fraction}"), 16).expect("hexadecimal");
     let exponent: i32 = exponent.parse().expect("an exponent");
-    (sign * bits as f64 * 2f64.powi(exponent - 4 * fraction.len() as i32)) as f32
+    sign * (bits as f64 * 2f64.powi(exponent - 4 * fraction.len() as i32)) as f32
 }
 
 #[test]

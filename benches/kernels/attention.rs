@@ -25,7 +25,8 @@ pub fn benches(t: usize) -> Vec<Bench> {
         Bench::compute(format!("attention_bwd/mistral-7b T={t}"), pairs * 10.0 * d as f64, move |b| {
             let ([q, k, v], (lo, hi)) = (qkv(b), ranges(b));
             let (qlo, qhi) = (b.i32(t, 1, |i| i as i32), b.i32(t, 1, move |i| (start(i) + length).min(t) as i32));
-            let (out, dout, lse) = (b.normal(t, heads * d, Bf16, 0.1), b.normal(t, heads * d, Bf16, 1.0), b.normal(t, heads, F32, 0.1));
+            let (out, dout, lse) =
+                (b.normal(t, heads * d, Bf16, 0.1), b.normal(t, heads * d, Bf16, 1.0), b.normal(t, heads, F32, 0.1));
             let delta = b.out(t, heads, F32);
             let (dq, dk, dv) = (b.out(t, heads * d, Bf16), b.out(t, kv_heads * d, Bf16), b.out(t, kv_heads * d, Bf16));
             #[rustfmt::skip]

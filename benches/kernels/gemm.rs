@@ -7,7 +7,11 @@ use halfbyte::op::{Form, Op};
 pub fn benches(t: usize) -> Vec<Bench> {
     let mut benches = Vec::new();
     // name, out columns, in columns of the weight
-    let linears = if t < 1024 { vec![("kv", 1024, 4096)] } else { vec![("qkv", 6144, 4096), ("o", 4096, 4096), ("gate|up", 28672, 4096), ("down", 4096, 14336)] };
+    let linears = if t < 1024 {
+        vec![("kv", 1024, 4096)]
+    } else {
+        vec![("qkv", 6144, 4096), ("o", 4096, 4096), ("gate|up", 28672, 4096), ("down", 4096, 14336)]
+    };
     for (name, n, k) in linears {
         let flops = 2.0 * t as f64 * n as f64 * k as f64;
         benches.push(Bench::compute(format!("gemm_nt/mistral-7b {name} T={t}"), flops, move |b| {
