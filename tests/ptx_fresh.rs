@@ -85,14 +85,14 @@ fn table(text: &str, name: &str) -> Vec<u32> {
 /// A C hexadecimal float such as `-0x1.8p-3f`.
 fn hex_float(text: &str) -> f32 {
     let text = text.trim_end_matches('f');
-    let (sign, magnitude) = text.strip_prefix('-').map_or((1.0, text), |t| (-1.0, t));
+    let (sign, magnitude) = text.strip_prefix('-').map_or((1f32, text), |t| (-1.0, t));
     let Some((digits, exponent)) = magnitude.strip_prefix("0x").and_then(|t| t.split_once('p')) else {
         return sign * magnitude.parse::<f32>().expect("a decimal");
     };
     let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
     let bits = u64::from_str_radix(&format!("{whole}{fraction}"), 16).expect("hexadecimal");
     let exponent: i32 = exponent.parse().expect("an exponent");
-    sign * (bits as f64 * 2f64.powi(exponent - 4 * fraction.len() as i32)) as f32
+    (f64::from(sign) * bits as f64 * 2f64.powi(exponent - 4 * fraction.len() as i32)) as f32
 }
 
 #[test]
