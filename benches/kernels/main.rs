@@ -2,6 +2,8 @@
 //! Without a GPU the CPU device is timed at a small size, and a line says that the GPU benches were skipped.
 //! `cargo bench --bench kernels -- rms_norm` runs a part.
 
+#![expect(missing_docs, reason = "criterion_group! makes a public function")]
+
 mod harness;
 
 mod adamw;
