@@ -239,6 +239,12 @@ impl Devices {
                 return Err("the GPU gives other bits in place".into());
             }
         }
+        cuda.limit_shared_memory(true);
+        let small = run(cuda, case, rounding, rounding, None);
+        cuda.limit_shared_memory(false);
+        if small.map_err(|e| format!("GPU, little shared memory: {e}"))? != gpu {
+            return Err("the GPU gives other bits with little shared memory".into());
+        }
         cuda.use_graphs(true);
         if run(cuda, case, rounding, rounding, None).map_err(|e| format!("GPU, as a graph: {e}"))? != gpu {
             return Err("the GPU gives other bits as a graph".into());
