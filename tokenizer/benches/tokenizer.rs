@@ -4,8 +4,6 @@
 //! `HALFBYTE_BENCH_TEXT` a folder of `*.txt` files (those of `benches/compare/corpus.py`), each of which is a case.
 #![expect(missing_docs, reason = "criterion_group! makes a public function without documentation")]
 
-#![expect(missing_docs, reason = "criterion_group! makes a public function")]
-
 use std::hint::black_box;
 use std::path::PathBuf;
 
