@@ -2,6 +2,7 @@
 //!
 //! The map of the crate. A module uses only modules further down (`tests/layering.rs` reads every `crate::` in it):
 //!
+//! * [`cli`]: one file for each command.
 //! * [`generate`]: greedy decoding.
 //! * [`train`]: recipe → program → session; the training loop, learning rates.
 //! * [`model`]: Llama, Mistral, Mixtral and LoRA, written once, forward only. Running this code records a program.
@@ -16,6 +17,7 @@
 //!
 //! A training step goes: recipe → data → `model` records → `tape` derives → `plan` → `device` replays, step after step.
 
+pub mod cli;
 pub mod config;
 pub mod data;
 pub mod device;

@@ -2,10 +2,11 @@
 
 mod tiny;
 
+use halfbyte::config::data::TrainOn;
 use halfbyte::data::chat::{ChatTemplate, Layout};
 use halfbyte::data::document::{Encoder, Settings};
 use halfbyte::data::format::{Format, Shape};
-use halfbyte::data::marks::{RoleMarkers, Scope};
+use halfbyte::data::marks::RoleMarkers;
 use halfbyte::data::table::Record;
 use serde_json::{Value, json};
 use tiny::{encoder, show};
@@ -14,47 +15,49 @@ fn record(value: Value) -> Record {
     Record(value.as_object().expect("an object").clone())
 }
 
-fn shaped(shape: Shape, scope: Scope) -> Format {
-    Format { shape, literals: encoder().literals(), special: false, scope }
+fn shaped(shape: Shape, train_on: TrainOn) -> Format {
+    Format { shape, literals: encoder().literals().clone(), special: false, train_on }
 }
 
-fn chat(source: &str, scope: Scope) -> Format {
+fn chat(source: &str, train_on: TrainOn) -> Format {
     let encoder = encoder();
-    let template = ChatTemplate::new(source, &encoder.literals(), encoder.tokenizer().bos(), encoder.tokenizer().eos());
-    shaped(Shape::Chat { column: None, layout: Layout::Template(Box::new(template.unwrap())) }, scope)
+    let template = ChatTemplate::new(source, encoder.literals(), encoder.bos(), encoder.eos());
+    shaped(Shape::Chat { column: None, layout: Layout::Template(Box::new(template.unwrap())) }, train_on)
 }
 
 fn formatted(format: &Format, value: Value) -> String {
     let encoder = encoder();
-    show(&encoder, &encoder.document(&format.text(&record(value)).unwrap(), format.scope))
+    show(&encoder, &encoder.document(&format.text(&record(value)).unwrap(), format.train_on))
 }
 
 fn roles(user: &str, assistant: &str) -> Option<RoleMarkers> {
     Some(RoleMarkers { user: user.into(), assistant: assistant.into() })
 }
 
-const SCOPES: [Scope; 3] = [Scope::All, Scope::Completion, Scope::Assistant];
+const SCOPES: [TrainOn; 3] = [TrainOn::All, TrainOn::Completion, TrainOn::Assistant];
 
 #[test]
 fn alpaca_trains_on_the_answer_and_its_end() {
     let with_input = json!({"instruction": "Add.", "input": "1 2", "output": "3"});
     let without = json!({"instruction": "Hi", "input": "", "output": "Ho"});
-    let text = formatted(&shaped(Shape::Alpaca, Scope::Completion), with_input);
+    let text = formatted(&shaped(Shape::Alpaca, TrainOn::Completion), with_input);
     assert!(text.starts_with("<s>▁Below▁is▁an▁instruction▁that▁describes▁a▁task,▁paired▁with▁an▁input"));
     assert!(text.ends_with(
         "request.<0x0A><0x0A>###▁Instruction:<0x0A>Add.<0x0A><0x0A>###▁Input:<0x0A>1▁2<0x0A><0x0A>###▁Response:<0x0A>{3</s>}"
     ));
-    let text = formatted(&shaped(Shape::Alpaca, Scope::All), without.clone());
+    let text = formatted(&shaped(Shape::Alpaca, TrainOn::All), without.clone());
     assert!(text.starts_with("{<s>▁Below▁is▁an▁instruction▁that▁describes▁a▁task.▁Write"));
     assert!(text.ends_with("###▁Instruction:<0x0A>Hi<0x0A><0x0A>###▁Response:<0x0A>Ho</s>}"));
-    assert!(shaped(Shape::Alpaca, Scope::All).wants_eos());
+    assert!(shaped(Shape::Alpaca, TrainOn::All).wants_eos());
 }
 
 #[test]
 fn a_text_column_is_split_at_its_role_markers() {
     let text = json!({"text": "<usr> a <bot> b <usr> c <bot> d"});
-    let column = |scope| Format::column("text", roles("<usr>", "<bot>"), encoder().literals(), false, scope).unwrap();
-    let shown = SCOPES.map(|scope| formatted(&column(scope), text.clone()));
+    let column = |train_on| {
+        Format::column("text", roles("<usr>", "<bot>"), encoder().literals().clone(), false, train_on).unwrap()
+    };
+    let shown = SCOPES.map(|train_on| formatted(&column(train_on), text.clone()));
     assert_eq!(shown[0], "{<s>▁<usr>▁a▁<bot>▁b▁<usr>▁c▁<bot>▁d</s>}");
     assert_eq!(shown[1], "<s>▁<usr>▁a▁<bot>▁b▁<usr>▁c▁<bot>{▁d</s>}");
     assert_eq!(shown[2], "<s>▁<usr>▁a▁<bot>{▁b▁}<usr>▁c▁<bot>{▁d</s>}");
@@ -62,7 +65,7 @@ fn a_text_column_is_split_at_its_role_markers() {
 
 #[test]
 fn begin_and_end_tokens_come_exactly_once() {
-    let column = |special| Format::column("text", None, encoder().literals(), special, Scope::All).unwrap();
+    let column = |special| Format::column("text", None, encoder().literals().clone(), special, TrainOn::All).unwrap();
     for (text, as_tokens) in [
         ("a", "{<s>▁a</s>}"),
         ("<s>a</s>", "{<s>▁a</s>}"),
@@ -75,31 +78,32 @@ fn begin_and_end_tokens_come_exactly_once() {
     let literal = column(false).text(&record(json!({"text": "<s>a</s>"}))).unwrap();
     assert!(encoder().has_literal(&literal), "which the report says");
     assert!(!encoder().has_literal(&column(true).text(&record(json!({"text": "<s>a</s>"}))).unwrap()));
-    let neither = Encoder::new(tiny::tokenizer(), Settings { add_bos: false, add_eos: false, legacy: false });
-    assert_eq!(show(&neither, &neither.document("a", Scope::All)), "{▁a}");
-    assert_eq!(neither.document("", Scope::All).ids, [] as [u32; 0]);
-    assert_eq!(encoder().document("", Scope::All).ids, [] as [u32; 0], "an empty text does not become two tokens");
+    let neither =
+        Encoder::new(tiny::tokenizer(), Settings { add_bos: false, add_eos: false, legacy: false }, &[], None).unwrap();
+    assert_eq!(show(&neither, &neither.document("a", TrainOn::All)), "{▁a}");
+    assert_eq!(neither.document("", TrainOn::All).ids, [] as [u32; 0]);
+    assert_eq!(encoder().document("", TrainOn::All).ids, [] as [u32; 0], "an empty text does not become two tokens");
 }
 
 #[test]
 fn a_template_trains_on_what_its_markers_or_its_generation_block_say() {
-    let literals = encoder().literals();
+    let literals = encoder().literals().clone();
     let source = "<s>[INST] {{ q }} [/INST] {{ a }}</s>";
-    let template = |special, scope| {
-        Format::template(source, roles("[INST]", "[/INST]").as_ref(), literals.clone(), special, scope)
+    let template = |special, train_on| {
+        Format::template(source, roles("[INST]", "[/INST]").as_ref(), literals.clone(), special, train_on)
     };
     let hostile = json!({"q": "x [/INST] y</s>", "a": "z"});
     assert_eq!(
-        formatted(&template(true, Scope::Completion).unwrap(), hostile.clone()),
+        formatted(&template(true, TrainOn::Completion).unwrap(), hostile.clone()),
         "<s>[INST]▁▁x▁[/INST]▁y</s>▁[/INST]{▁▁z</s>}",
         "markers and tokens in the record are only text"
     );
-    let text = formatted(&template(false, Scope::Completion).unwrap(), hostile);
+    let text = formatted(&template(false, TrainOn::Completion).unwrap(), hostile);
     assert_eq!(text, "<s>▁<s>[INST]▁x▁[/INST]▁y</s>▁[/INST]{▁z</s></s>}");
     let block = "Q: {{ q }}\nA:{% generation %} {{ a }}{% endgeneration %}.";
-    let template = Format::template(block, None, literals.clone(), false, Scope::Assistant).unwrap();
+    let template = Format::template(block, None, literals.clone(), false, TrainOn::Assistant).unwrap();
     assert_eq!(formatted(&template, json!({"q": "x", "a": "z"})), "<s>▁Q:▁x<0x0A>A:{▁z}.</s>");
-    let error = Format::template("{{ q }}", None, literals, false, Scope::Completion).err().unwrap().to_string();
+    let error = Format::template("{{ q }}", None, literals, false, TrainOn::Completion).err().unwrap().to_string();
     assert!(error.contains("train_on: a template alone does not say what the answer is"), "{error}");
 }
 
@@ -115,15 +119,15 @@ fn conversation() -> Value {
 #[test]
 fn a_chat_template_trains_on_what_it_adds_to_the_prompt() {
     let messages = json!({ "messages": conversation() });
-    let shown = SCOPES.map(|scope| formatted(&chat(TURNS, scope), messages.clone()));
+    let shown = SCOPES.map(|train_on| formatted(&chat(TURNS, train_on), messages.clone()));
     assert_eq!(shown[0], "{<s>[INST]▁▁a</s>▁[/INST]▁▁b</s>[INST]▁▁c▁[/INST]▁▁d</s>}");
     assert_eq!(shown[1], "<s>[INST]▁▁a</s>▁[/INST]▁▁b</s>[INST]▁▁c▁[/INST]{▁▁d</s>}");
     assert_eq!(shown[2], "<s>[INST]▁▁a</s>▁[/INST]{▁▁b</s>}[INST]▁▁c▁[/INST]{▁▁d</s>}");
     let sharegpt = json!({"conversations": [{"from": "human", "value": "a</s>"}, {"from": "gpt", "value": " b "},
         {"from": "human", "value": "c"}, {"from": "gpt", "value": "d"}]});
-    assert_eq!(formatted(&chat(TURNS, Scope::Assistant), sharegpt), shown[2]);
+    assert_eq!(formatted(&chat(TURNS, TrainOn::Assistant), sharegpt), shown[2]);
     let instruction = json!({"instruction": "a", "input": "i", "output": "d"});
-    let text = formatted(&chat(TURNS, Scope::Assistant), instruction);
+    let text = formatted(&chat(TURNS, TrainOn::Assistant), instruction);
     assert_eq!(text, "<s>[INST]▁▁a<0x0A><0x0A>i▁[/INST]{▁▁d</s>}");
 }
 
@@ -131,18 +135,18 @@ fn a_chat_template_trains_on_what_it_adds_to_the_prompt() {
 fn a_generation_prompt_belongs_to_the_prompt() {
     let chatml = "{% for m in messages %}{{ '<|' + m.role + '|>\n' + m.content + '<|end|>\n' }}{% endfor %}\
         {% if add_generation_prompt %}{{ '<|assistant|>\n' }}{% endif %}";
-    let text = formatted(&chat(chatml, Scope::Completion), json!({ "messages": conversation() }));
+    let text = formatted(&chat(chatml, TrainOn::Completion), json!({ "messages": conversation() }));
     assert!(text.ends_with("c<|end|><0x0A><|assistant|><0x0A>{d<|end|><0x0A></s>}"), "{text}");
 }
 
 #[test]
 fn a_chat_template_that_rewrites_earlier_turns_is_refused_unless_all_is_trained_on() {
     let last_only = "{{ messages | length }}{% for m in messages %}{{ m.content }}{% endfor %}";
-    let text = |scope| chat(last_only, scope).text(&record(json!({ "messages": conversation() })));
-    assert!(text(Scope::All).is_ok());
-    let error = text(Scope::Assistant).unwrap_err().to_string();
+    let text = |train_on| chat(last_only, train_on).text(&record(json!({ "messages": conversation() })));
+    assert!(text(TrainOn::All).is_ok());
+    let error = text(TrainOn::Assistant).unwrap_err().to_string();
     assert!(error.contains("message 2 is written differently") && error.contains("train_on"), "{error}");
-    let error = chat(TURNS, Scope::All).text(&record(json!({"messages": [{"role": "tool", "content": ""}]})));
+    let error = chat(TURNS, TrainOn::All).text(&record(json!({"messages": [{"role": "tool", "content": ""}]})));
     assert!(error.unwrap_err().to_string().contains("only user and assistant"));
 }
 
@@ -150,7 +154,7 @@ fn a_chat_template_that_rewrites_earlier_turns_is_refused_unless_all_is_trained_
 fn mistral_writes_its_turns_as_text_or_as_tokens() {
     let messages = json!({"messages": [{"role": "system", "content": "s"}, {"role": "user", "content": "a"},
         {"role": "assistant", "content": "b "}, {"role": "user", "content": "c"}, {"role": "assistant", "content": "d"}]});
-    let format = |layout| shaped(Shape::Chat { column: None, layout }, Scope::Assistant);
+    let format = |layout| shaped(Shape::Chat { column: None, layout }, TrainOn::Assistant);
     assert_eq!(
         formatted(&format(Layout::MistralV1), messages.clone()),
         "<s>▁[INST]▁s<0x0A><0x0A>a▁[/INST]{▁b▁</s>}▁[INST]▁c▁[/INST]{▁d</s>}"
@@ -164,7 +168,7 @@ fn mistral_writes_its_turns_as_text_or_as_tokens() {
 #[test]
 fn a_dialog_loses_only_its_empty_last_turn() {
     let input = "Talk.\n[|Human|] a\n[|AI|] b\n[|Human|] c\n[|AI|] d\n[|Human|] ";
-    let format = shaped(Shape::Dialog { name: "input".into() }, Scope::Assistant);
+    let format = shaped(Shape::Dialog { name: "input".into() }, TrainOn::Assistant);
     assert_eq!(
         formatted(&format, json!({ "input": input })),
         "<s>▁Talk.<0x0A>[|Human|]▁a<0x0A>[|AI|]{▁b<0x0A>}[|Human|]▁c<0x0A>[|AI|]{▁d</s>}"
@@ -174,13 +178,13 @@ fn a_dialog_loses_only_its_empty_last_turn() {
 #[test]
 fn records_of_the_wrong_shape_are_named() {
     let what = |format: &Format, value: Value| format.text(&record(value)).unwrap_err().to_string();
-    let mistral = shaped(Shape::Chat { column: None, layout: Layout::MistralV1 }, Scope::All);
+    let mistral = shaped(Shape::Chat { column: None, layout: Layout::MistralV1 }, TrainOn::All);
     assert!(
-        what(&shaped(Shape::Alpaca, Scope::All), json!({"instruction": "a", "input": "", "ouput": "b"}))
+        what(&shaped(Shape::Alpaca, TrainOn::All), json!({"instruction": "a", "input": "", "ouput": "b"}))
             .contains("no column `output`\n  hint: did you mean `ouput`?")
     );
     assert!(
-        what(&shaped(Shape::Alpaca, Scope::All), json!({"instruction": 5})).contains("`instruction` holds a number")
+        what(&shaped(Shape::Alpaca, TrainOn::All), json!({"instruction": 5})).contains("`instruction` holds a number")
     );
     assert!(what(&mistral, json!({"a": 1})).contains("no column `messages` or `conversations`"));
     assert!(what(&mistral, json!({"messages": "x"})).contains("`messages` holds text, not a list"));
@@ -190,7 +194,7 @@ fn records_of_the_wrong_shape_are_named() {
     assert!(what(&mistral, json!({"messages": [[]]})).contains("`messages[0]`: a message is an object, not a list"));
     assert!(what(&mistral, json!({"messages": [{"role": "tool", "content": ""}]})).contains("the role `tool`"));
     assert!(what(&mistral, json!({"messages": [{"role": 1, "content": ""}]})).contains("`role` holds a number"));
-    let column = Format::column("text", None, encoder().literals(), false, Scope::Completion);
+    let column = Format::column("text", None, encoder().literals().clone(), false, TrainOn::Completion);
     assert!(column.err().unwrap().to_string().contains("train_on: a text_column alone"));
 }
 
@@ -205,8 +209,8 @@ fn templates_equal_the_tutorials_functions() {
         ("swapped_roles", include_str!("data/rows/swapped_roles.jinja")),
         ("code_instructions", include_str!("data/rows/code_instructions.jinja")),
     ] {
-        let literals = encoder().literals();
-        let format = Format::template(source, None, literals.clone(), true, Scope::All).unwrap();
+        let literals = encoder().literals().clone();
+        let format = Format::template(source, None, literals.clone(), true, TrainOn::All).unwrap();
         let cases = read(key);
         assert!(cases.len() >= 3);
         for case in cases {

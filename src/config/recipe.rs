@@ -29,7 +29,7 @@ use super::lora::{LoraConfig, Pattern, Targets};
 use super::model::{ModelConfig, QuantKind, float_named};
 use super::raw::Raw;
 use super::training::TrainingConfig;
-use crate::dtype::DType;
+use crate::dtype::{DType, Scheme};
 use crate::error::{Error, Result};
 
 /// The type in which `from_pretrained` loads a model, before anything is quantised.
@@ -63,12 +63,9 @@ pub struct ModelSource {
 /// `[quantization]`: how the base is quantised.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Quantization {
-    /// `bnb_4bit_quant_type`; as in BitsAndBytesConfig FP4 unless said otherwise.
-    pub kind: QuantKind,
-    /// `bnb_4bit_use_double_quant`: block scales in 8 bits.
-    pub double: bool,
-    /// `bnb_4bit_blocksize`: elements that share a scale.
-    pub blocksize: usize,
+    /// `bnb_4bit_quant_type` (as in BitsAndBytesConfig FP4 unless said otherwise), `bnb_4bit_blocksize` and
+    /// `bnb_4bit_use_double_quant`.
+    pub scheme: Scheme,
     /// `llm_int8_skip_modules`: modules left in 16 bit.
     pub skip_modules: Vec<String>,
 }
@@ -167,9 +164,9 @@ impl Recipe {
         ];
         if let Some(q) = &self.quantization {
             entries.extend([
-                ("bnb_4bit_quant_type", Some(q.kind.name().into())),
-                ("bnb_4bit_use_double_quant", Some(q.double.into())),
-                ("bnb_4bit_blocksize", Some(Value::from(q.blocksize as i64))),
+                ("bnb_4bit_quant_type", Some(q.scheme.kind.name().into())),
+                ("bnb_4bit_use_double_quant", Some(q.scheme.double.into())),
+                ("bnb_4bit_blocksize", Some(Value::from(q.scheme.blocksize as i64))),
                 ("llm_int8_skip_modules", Some(q.skip_modules.clone().into())),
             ]);
         }
@@ -294,13 +291,13 @@ fn lora_entries(lora: &LoraConfig) -> Vec<(&'static str, Option<Value>)> {
 fn quantization(raw: &Raw) -> Result<(Option<Quantization>, Vec<String>)> {
     let quantised = raw.flag("load_in_4bit")?;
     let kinds = [("nf4", QuantKind::Nf4), ("fp4", QuantKind::Fp4)];
-    let read = Quantization {
+    let scheme = Scheme {
         kind: raw.choice("bnb_4bit_quant_type", &kinds)?.unwrap_or(QuantKind::Fp4),
-        double: raw.flag("bnb_4bit_use_double_quant")?.unwrap_or(false),
         blocksize: raw.count("bnb_4bit_blocksize", 1)?.unwrap_or(64),
-        skip_modules: raw.texts("llm_int8_skip_modules")?.unwrap_or_default(),
+        double: raw.flag("bnb_4bit_use_double_quant")?.unwrap_or(false),
     };
-    if !read.blocksize.is_power_of_two() || !(32..=4096).contains(&read.blocksize) {
+    let read = Quantization { scheme, skip_modules: raw.texts("llm_int8_skip_modules")?.unwrap_or_default() };
+    if !scheme.blocksize.is_power_of_two() || !(32..=4096).contains(&scheme.blocksize) {
         return Err(raw
             .wrong("bnb_4bit_blocksize", "expected a power of two from 32 to 4096")
             .hint("bitsandbytes uses 64"));

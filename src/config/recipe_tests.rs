@@ -159,12 +159,13 @@ fn the_compute_type_follows_the_keys_and_contradictions_are_refused() {
 #[test]
 fn quantisation_is_asked_for_by_load_in_4bit() {
     let q = ok("load_in_4bit = true").quantization.expect("asked for");
-    assert_eq!((q.kind, q.double, q.blocksize), (QuantKind::Fp4, false, 64));
+    assert_eq!(q.scheme, Scheme { kind: QuantKind::Fp4, blocksize: 64, double: false });
     let q = ok(
         "load_in_4bit = true\nbnb_4bit_quant_type = \"nf4\"\nuse_nested_quant = true\nblocksize = 128\nllm_int8_skip_modules = [\"gate\"]",
     );
     let q = q.quantization.expect("asked for");
-    assert_eq!((q.kind, q.double, q.blocksize, q.skip_modules), (QuantKind::Nf4, true, 128, vec!["gate".into()]));
+    assert_eq!(q.scheme, Scheme { kind: QuantKind::Nf4, blocksize: 128, double: true });
+    assert_eq!(q.skip_modules, ["gate"]);
     refused("load_in_4bit = true\nblocksize = 96", &["`blocksize` is 96"]);
     refused("bnb_4bit_quant_type = \"nf4\"", &["load_in_4bit = true"]);
     let off = ok("load_in_4bit = false\nbnb_4bit_quant_type = \"nf4\"");

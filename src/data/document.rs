@@ -1,14 +1,22 @@
 //! From marked text to a document: the tokenizer's part.
 
-use halfbyte_tokenizer::{SpaceRule, SpecialTokens, Tokenizer};
+use std::path::Path;
 
+use halfbyte_tokenizer::{PieceKind, SpaceRule, SpecialTokens, Tokenizer};
+
+use crate::config::data::TrainOn;
 use crate::data::batch::{Document, IGNORED};
-use crate::data::marks::{Content, Literals, SPARE, Scope, parts};
+use crate::data::marks::{Content, Literals, SPARE, parts};
+use crate::data::tokenizer_config::TokenizerConfig;
+use crate::error::{Error, Result};
 
 /// A tokenizer with the settings under which it makes documents.
 pub struct Encoder {
     tokenizer: Tokenizer,
     settings: Settings,
+    bos: Option<u32>,
+    eos: Option<u32>,
+    literals: Literals,
     /// For text that begins with a space but continues something.
     after_unknown: SpecialTokens,
 }
@@ -25,10 +33,49 @@ pub struct Settings {
 }
 
 impl Encoder {
-    /// An encoder.
-    pub fn new(tokenizer: Tokenizer, settings: Settings) -> Encoder {
+    /// An encoder. `added` are tokens beyond those of the tokenizer's model file; `eos` names the end token where it is
+    /// another than the model file's.
+    pub fn new(
+        tokenizer: Tokenizer,
+        settings: Settings,
+        added: &[(String, u32)],
+        eos: Option<&str>,
+    ) -> Result<Encoder> {
+        let pieces = tokenizer.pieces().iter().zip(0..);
+        let special = pieces.filter(|(piece, _)| matches!(piece.kind, PieceKind::Control | PieceKind::Unknown));
+        let mut all: Vec<(String, u32)> = special.map(|(piece, id)| (piece.text.clone(), id)).collect();
+        all.extend(added.iter().filter(|(text, _)| !all.iter().any(|(t, _)| t == text)).cloned().collect::<Vec<_>>());
+        let literals = Literals::new(all);
+        let eos = match eos {
+            None => tokenizer.eos(),
+            Some(name) => Some(literals.id(name).ok_or_else(|| {
+                Error::input(format!("tokenizer_config.json: the tokenizer has no token {name:?} (eos_token)"))
+            })?),
+        };
         let after_unknown = SpecialTokens::new(SpaceRule::FirstPart).with(&SPARE.to_string(), tokenizer.unk());
-        Encoder { tokenizer, settings, after_unknown }
+        Ok(Encoder { bos: tokenizer.bos(), eos, tokenizer, settings, literals, after_unknown })
+    }
+
+    /// The tokenizer of a model folder. Settings that are `None` are the folder's.
+    pub fn open(
+        folder: &Path,
+        config: &TokenizerConfig,
+        add_bos: Option<bool>,
+        add_eos: Option<bool>,
+        legacy: Option<bool>,
+    ) -> Result<Encoder> {
+        let file = folder.join("tokenizer.model");
+        if !file.exists() {
+            return Err(Error::input(format!("{} has no tokenizer.model", folder.display()))
+                .hint("download the model's tokenizer.model (its SentencePiece file) into the folder"));
+        }
+        let tokenizer = Tokenizer::open(&file).map_err(|e| Error::input(e.to_string()))?;
+        let settings = Settings {
+            add_bos: add_bos.unwrap_or(config.add_bos),
+            add_eos: add_eos.unwrap_or(config.add_eos),
+            legacy: legacy.unwrap_or(config.legacy),
+        };
+        Encoder::new(tokenizer, settings, &config.added, config.eos.as_deref())
     }
 
     /// The tokenizer.
@@ -41,21 +88,33 @@ impl Encoder {
         self.settings
     }
 
+    /// The begin token.
+    pub fn bos(&self) -> Option<u32> {
+        self.bos
+    }
+
+    /// The end token.
+    pub fn eos(&self) -> Option<u32> {
+        self.eos
+    }
+
     /// The special tokens and their text.
-    pub fn literals(&self) -> Literals {
-        use halfbyte_tokenizer::PieceKind::{Control, Unknown};
-        let pieces = self.tokenizer.pieces().iter().zip(0..);
-        let special = pieces.filter(|(piece, _)| matches!(piece.kind, Control | Unknown));
-        Literals::new(special.map(|(piece, id)| (piece.text.clone(), id)).collect())
+    pub fn literals(&self) -> &Literals {
+        &self.literals
+    }
+
+    /// The text of a token, for people: `▁` is a space.
+    pub fn piece(&self, id: u32) -> &str {
+        self.tokenizer.piece(id).or_else(|| self.literals.literal(id)).unwrap_or("?")
     }
 
     /// The document of a marked text, with the begin and end tokens exactly once.
-    pub fn document(&self, marked: &str, scope: Scope) -> Document {
+    pub fn document(&self, marked: &str, train_on: TrainOn) -> Document {
         let mut document = Document::default();
         let mut ids = Vec::new();
-        let mut trained = scope == Scope::All;
-        let begin = self.tokenizer.bos().filter(|_| self.settings.add_bos);
-        for part in parts(marked, scope, self.settings.legacy) {
+        let mut trained = train_on == TrainOn::All;
+        let begin = self.bos.filter(|_| self.settings.add_bos);
+        for part in parts(marked, train_on, self.settings.legacy) {
             ids.clear();
             match part.content {
                 Content::Token(id) => ids.push(id),
@@ -63,14 +122,14 @@ impl Encoder {
                 Content::Text { text, apart: false } => ids = self.continued(&text),
             }
             if document.ids.is_empty() && begin.is_some() && ids.first() != begin.as_ref() {
-                document.push(&begin.map_or([0], |id| [id]), scope == Scope::All);
+                document.push(&begin.map_or([0], |id| [id]), train_on == TrainOn::All);
             }
             // A begin token is given, never predicted: in the middle of an answer it would be the next text's.
-            let given = self.tokenizer.bos().is_some_and(|bos| ids == [bos]);
-            document.push(&ids, part.trained && (scope == Scope::All || !given));
+            let given = self.bos.is_some_and(|bos| ids == [bos]);
+            document.push(&ids, part.trained && (train_on == TrainOn::All || !given));
             trained = part.trained;
         }
-        if let Some(end) = self.tokenizer.eos().filter(|_| self.settings.add_eos)
+        if let Some(end) = self.eos.filter(|_| self.settings.add_eos)
             && !document.ids.is_empty()
             && document.ids.last() != Some(&end)
         {
@@ -93,8 +152,7 @@ impl Encoder {
     /// Whether the text of the begin or end token stands somewhere as text: often a template that was meant to hold
     /// the token.
     pub fn has_literal(&self, marked: &str) -> bool {
-        let literals = [self.tokenizer.bos(), self.tokenizer.eos()].into_iter().flatten();
-        literals.filter_map(|id| self.tokenizer.piece(id)).any(|literal| marked.contains(literal))
+        [self.bos, self.eos].into_iter().flatten().any(|id| marked.contains(self.piece(id)))
     }
 }
 

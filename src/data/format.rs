@@ -4,8 +4,9 @@ use std::borrow::Cow;
 
 use serde_json::Value;
 
+use crate::config::data::TrainOn;
 use crate::data::chat::{Layout, messages};
-use crate::data::marks::{Literals, RoleMarkers, Scope, TRAINED, escape};
+use crate::data::marks::{Literals, RoleMarkers, TRAINED, escape};
 use crate::data::table::Record;
 use crate::data::template::{Template, Undefined};
 use crate::error::{Error, Result};
@@ -46,7 +47,7 @@ pub struct Format {
     /// `special_in_template`: literals such as `</s>` in the recipe's template or in the text column are tokens.
     pub special: bool,
     /// What is trained on.
-    pub scope: Scope,
+    pub train_on: TrainOn,
 }
 
 impl Format {
@@ -56,14 +57,14 @@ impl Format {
         roles: Option<&RoleMarkers>,
         literals: Literals,
         special: bool,
-        scope: Scope,
+        train_on: TrainOn,
     ) -> Result<Format> {
         let known = if special { literals.clone() } else { Literals::default() };
         let template = Template::new(source, Undefined::Refused, &known, roles)?;
-        if scope != Scope::All && roles.is_none() && !source.contains("endgeneration") {
+        if train_on != TrainOn::All && roles.is_none() && !source.contains("endgeneration") {
             return Err(no_roles("template"));
         }
-        Ok(Format { shape: Shape::Template(Box::new(template)), literals, special, scope })
+        Ok(Format { shape: Shape::Template(Box::new(template)), literals, special, train_on })
     }
 
     /// A text column.
@@ -72,12 +73,12 @@ impl Format {
         roles: Option<RoleMarkers>,
         literals: Literals,
         special: bool,
-        scope: Scope,
+        train_on: TrainOn,
     ) -> Result<Format> {
-        if scope != Scope::All && roles.is_none() {
+        if train_on != TrainOn::All && roles.is_none() {
             return Err(no_roles("text_column"));
         }
-        Ok(Format { shape: Shape::Column { name: name.into(), roles }, literals, special, scope })
+        Ok(Format { shape: Shape::Column { name: name.into(), roles }, literals, special, train_on })
     }
 
     /// The marked text of a record.
@@ -100,7 +101,7 @@ impl Format {
             }
             Shape::Alpaca => alpaca(record),
             Shape::Chat { column, layout } => {
-                layout.text(&messages(record, column.as_deref())?, &self.literals, self.scope != Scope::All)
+                layout.text(&messages(record, column.as_deref())?, &self.literals, self.train_on != TrainOn::All)
             }
             Shape::Dialog { name } => Ok(dialog(record.text(name)?)),
         }

@@ -4,6 +4,8 @@
 
 use std::borrow::Cow;
 
+use crate::config::data::TrainOn;
+
 /// `OPEN id CLOSE` is the token `id`; `OPEN ESCAPED n CLOSE` is the character n, which would else be a mark.
 const OPEN: char = '\u{FDD0}';
 const ESCAPED: char = '=';
@@ -98,7 +100,7 @@ impl Literals {
     /// `text` with marks turned back into what they stand for: for people to read.
     pub fn unmark(&self, text: &str) -> String {
         let mut out = String::with_capacity(text.len());
-        for part in parts(text, Scope::All, true) {
+        for part in parts(text, TrainOn::All, true) {
             match part.content {
                 Content::Token(id) => out += self.literal(id).unwrap_or_default(),
                 Content::Text { text, .. } => out += &text,
@@ -126,18 +128,6 @@ impl RoleMarkers {
     }
 }
 
-/// `train_on`: which tokens the loss sees.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum Scope {
-    /// Every token.
-    #[default]
-    All,
-    /// The last answer.
-    Completion,
-    /// All answers.
-    Assistant,
-}
-
 /// A token, or text that is encoded in one go.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Part {
@@ -163,14 +153,14 @@ pub enum Content {
 
 /// Takes marked text apart. Text is cut only at tokens, where training begins or ends, and where marks say so.
 /// `legacy`: text after a token stands by itself, as transformers' `legacy=True` has it.
-pub fn parts(marked: &str, scope: Scope, legacy: bool) -> Vec<Part> {
+pub fn parts(marked: &str, train_on: TrainOn, legacy: bool) -> Vec<Part> {
     // With `Completion`, only the last answer counts.
-    let first_answer = match scope {
-        Scope::Completion => marked.rfind(TRAINED).unwrap_or(marked.len()),
-        Scope::All | Scope::Assistant => 0,
+    let first_answer = match train_on {
+        TrainOn::Completion => marked.rfind(TRAINED).unwrap_or(marked.len()),
+        TrainOn::All | TrainOn::Assistant => 0,
     };
     let mut parts: Vec<Part> = Vec::new();
-    let (mut trained, mut apart) = (scope == Scope::All, true);
+    let (mut trained, mut apart) = (train_on == TrainOn::All, true);
     let mut at = 0;
     while at < marked.len() {
         let rest = &marked[at..];
@@ -202,7 +192,7 @@ pub fn parts(marked: &str, scope: Scope, legacy: bool) -> Vec<Part> {
                 }
             }
             Some(TRAINED) => trained |= at > first_answer,
-            Some(GIVEN) => trained = scope == Scope::All,
+            Some(GIVEN) => trained = train_on == TrainOn::All,
             Some(APART) => apart = true,
             _ => {}
         }
@@ -214,7 +204,7 @@ pub fn parts(marked: &str, scope: Scope, legacy: bool) -> Vec<Part> {
 mod tests {
     use super::*;
 
-    fn shown(marked: &str, scope: Scope, legacy: bool) -> String {
+    fn shown(marked: &str, train_on: TrainOn, legacy: bool) -> String {
         let show = |part: &Part| {
             let content = match &part.content {
                 Content::Token(id) => format!("#{id}"),
@@ -223,7 +213,7 @@ mod tests {
             };
             if part.trained { format!("({content})") } else { content }
         };
-        parts(marked, scope, legacy).iter().map(show).collect::<Vec<_>>().join("|")
+        parts(marked, train_on, legacy).iter().map(show).collect::<Vec<_>>().join("|")
     }
 
     #[test]
@@ -232,19 +222,19 @@ mod tests {
         let literals = Literals::new(vec![("<s>".into(), 1), ("</s>".into(), 2)]);
         let marked = literals.mark(&roles.mark("<s>[INST] a [/INST] b</s>[INST] c [/INST] d</s>"));
         assert_eq!(
-            shown(&marked, Scope::Assistant, true),
+            shown(&marked, TrainOn::Assistant, true),
             "#1|^[INST] a [/INST]|( b)|(#2)|^[INST] c [/INST]|( d)|(#2)"
         );
-        assert_eq!(shown(&marked, Scope::Completion, false), "#1|[INST] a [/INST] b|#2|[INST] c [/INST]|( d)|(#2)");
-        assert_eq!(shown(&marked, Scope::All, true), "(#1)|(^[INST] a [/INST] b)|(#2)|(^[INST] c [/INST] d)|(#2)");
+        assert_eq!(shown(&marked, TrainOn::Completion, false), "#1|[INST] a [/INST] b|#2|[INST] c [/INST]|( d)|(#2)");
+        assert_eq!(shown(&marked, TrainOn::All, true), "(#1)|(^[INST] a [/INST] b)|(#2)|(^[INST] c [/INST] d)|(#2)");
         assert_eq!(literals.unmark(&marked), "<s>[INST] a [/INST] b</s>[INST] c [/INST] d</s>");
-        assert_eq!(shown("no answer", Scope::Completion, true), "^no answer");
+        assert_eq!(shown("no answer", TrainOn::Completion, true), "^no answer");
     }
 
     #[test]
     fn text_apart_is_a_part_of_its_own() {
         let marked = format!("{}{APART}a{APART}b{TRAINED}{}c{GIVEN}", token(7), token(8));
-        assert_eq!(shown(&marked, Scope::Assistant, false), "#7|^a|^b|(#8)|(c)");
+        assert_eq!(shown(&marked, TrainOn::Assistant, false), "#7|^a|^b|(#8)|(c)");
     }
 
     #[test]
@@ -253,11 +243,11 @@ mod tests {
         assert_eq!(literals.mark("x[INST][I"), format!("x{}{}", token(6), token(5)));
         assert!(matches!(escape("\u{FDCF} \u{FDD6} \u{FEFF}"), Cow::Borrowed(_)));
         let hostile = format!("a{}b{TRAINED}{SPARE}", token(6));
-        assert_eq!(shown(&escape(&hostile), Scope::Assistant, true), format!("^{hostile}"));
+        assert_eq!(shown(&escape(&hostile), TrainOn::Assistant, true), format!("^{hostile}"));
         assert_eq!(literals.unmark(&escape(&hostile)), hostile);
         // Marks that records cannot contain still may not lead to a panic.
         for broken in ["\u{FDD0}", "\u{FDD0}x", "\u{FDD0}\u{FDD1}", "\u{FDD1}", "\u{FDD0}99999999999\u{FDD1}y"] {
-            assert!(parts(broken, Scope::All, true).len() <= 1, "{broken:?}");
+            assert!(parts(broken, TrainOn::All, true).len() <= 1, "{broken:?}");
         }
     }
 }

@@ -89,27 +89,12 @@ impl Quantized {
     /// Reads the bitsandbytes tensors of `module` (`weight`, `weight.absmax`, `weight.quant_map`, `weight.nested_*`,
     /// `weight.quant_state.bitsandbytes__nf4`); None when the module is stored unquantised.
     pub fn read(checkpoint: &Checkpoint, module: &str, shape: [usize; 2]) -> Result<Option<Self>> {
+        let Some((Scheme { kind, blocksize, .. }, state)) = state(checkpoint, module)? else { return Ok(None) };
         let weight = format!("{module}.weight");
-        let state = [QuantKind::Nf4, QuantKind::Fp4].into_iter().find_map(|kind| {
-            let state = checkpoint.get(&format!("{weight}.quant_state.bitsandbytes__{}", kind.name()))?;
-            Some((kind, state))
-        });
-        let Some((kind, state)) = state else { return Ok(None) };
-        let place = checkpoint.path().join(state.name);
-        let text = std::str::from_utf8(state.bytes()?)
-            .map_err(|e| Error::input(format!("{}: not valid UTF-8: {e}", place.display())))?;
-        let state = Fields::parse(text, &place)?;
-        let blocksize = state.required_count("blocksize")?;
-        if !(32..=4096).contains(&blocksize) || !blocksize.is_power_of_two() {
-            return Err(state.wrong("blocksize", "expected a power of two from 32 to 4096"));
-        }
         let dtype = state.text("dtype")?.and_then(float_named);
         let dtype = dtype.ok_or_else(|| state.wrong("dtype", "expected float32, float16 or bfloat16"))?;
         if state.get("shape") != Some(&serde_json::json!(shape)) {
             return Err(state.wrong("shape", &format!("config.json asks for {shape:?}")));
-        }
-        if state.text("quant_type")? != Some(kind.name()) {
-            return Err(state.wrong("quant_type", &format!("expected {}", kind.name())));
         }
         let elements = shape[0] * shape[1];
         let blocks = elements.div_ceil(blocksize);
@@ -133,6 +118,11 @@ impl Quantized {
         Ok(Some(Self { codes, absmax, kind, blocksize, dtype, shape }))
     }
 
+    /// How the bitsandbytes tensors of `module` were quantised; None when the module is stored unquantised.
+    pub fn stored_scheme(checkpoint: &Checkpoint, module: &str) -> Result<Option<Scheme>> {
+        Ok(state(checkpoint, module)?.map(|(scheme, _)| scheme))
+    }
+
     /// The scales that dequantisation uses, in f32.
     pub fn scales(&self) -> Cow<'_, [f32]> {
         match &self.absmax {
@@ -147,6 +137,28 @@ impl Quantized {
         nf4::dequantize(self.kind, self.blocksize, &self.codes, &self.scales(), &mut out, |x| x);
         out
     }
+}
+
+/// The `quant_state` of a module that bitsandbytes has quantised, and the scheme that it names.
+fn state(checkpoint: &Checkpoint, module: &str) -> Result<Option<(Scheme, Fields)>> {
+    let state = [QuantKind::Nf4, QuantKind::Fp4].into_iter().find_map(|kind| {
+        let state = checkpoint.get(&format!("{module}.weight.quant_state.bitsandbytes__{}", kind.name()))?;
+        Some((kind, state))
+    });
+    let Some((kind, state)) = state else { return Ok(None) };
+    let place = checkpoint.path().join(state.name);
+    let text = std::str::from_utf8(state.bytes()?)
+        .map_err(|e| Error::input(format!("{}: not valid UTF-8: {e}", place.display())))?;
+    let state = Fields::parse(text, &place)?;
+    let blocksize = state.required_count("blocksize")?;
+    if !(32..=4096).contains(&blocksize) || !blocksize.is_power_of_two() {
+        return Err(state.wrong("blocksize", "expected a power of two from 32 to 4096"));
+    }
+    if state.text("quant_type")? != Some(kind.name()) {
+        return Err(state.wrong("quant_type", &format!("expected {}", kind.name())));
+    }
+    let double = state.get("nested_offset").is_some();
+    Ok(Some((Scheme { kind, blocksize, double }, state)))
 }
 
 fn sized<'a>(checkpoint: &'a Checkpoint, name: &str, count: usize) -> Result<Tensor<'a>> {

@@ -3,10 +3,10 @@
 
 use std::path::Path;
 
+use halfbyte::config::data::TrainOn;
 use halfbyte::data::chat::Layout;
 use halfbyte::data::document::{Encoder, Settings};
 use halfbyte::data::format::{Format, Shape};
-use halfbyte::data::marks::Scope;
 use halfbyte::data::table::Record;
 use halfbyte_tokenizer::Tokenizer;
 use serde_json::Value;
@@ -45,7 +45,8 @@ fn records(file: &Path) -> Result<Vec<Value>, String> {
 
 fn encoder(model: &Path, legacy: bool) -> Result<Encoder, String> {
     let tokenizer = Tokenizer::open(model).map_err(|e| e.to_string())?;
-    Ok(Encoder::new(tokenizer, Settings { add_bos: false, add_eos: false, legacy }))
+    let settings = Settings { add_bos: false, add_eos: false, legacy };
+    Encoder::new(tokenizer, settings, &[], None).map_err(|e| e.to_string())
 }
 
 /// Ids of every record against those recorded.
@@ -59,12 +60,12 @@ fn compare(
     for record in records {
         let want: Vec<u32> = record[key].as_array().expect(key).iter().map(|v| v.as_u64().expect(key) as u32).collect();
         let marked = format.text(&make(record)).map_err(|e| e.to_string())?;
-        let got = encoder.document(&marked, Scope::All).ids;
+        let got = encoder.document(&marked, TrainOn::All).ids;
         if got != want {
             return Err(format!("{record}: {got:?}"));
         }
         // A mask cuts text, but only where the tokens allow it, and hides all but the answers.
-        let masked = encoder.document(&marked, Scope::Assistant);
+        let masked = encoder.document(&marked, TrainOn::Assistant);
         if masked.ids != want {
             return Err(format!("masked, {record}: {:?}", masked.ids));
         }
@@ -76,12 +77,13 @@ fn conversations(file: &Path, model: &Path, v1: bool) -> Outcome {
     let encoder = encoder(model, true)?;
     let layout = if v1 { Layout::MistralV1 } else { Layout::MistralV3 };
     let shape = Shape::Chat { column: None, layout };
-    let format = Format { shape, literals: encoder.literals(), special: false, scope: Scope::Assistant };
+    let format = Format { shape, literals: encoder.literals().clone(), special: false, train_on: TrainOn::Assistant };
     compare(&encoder, &format, &records(file)?, |r| Record(r.as_object().expect("record").clone()), "ids")
 }
 
 fn literals(file: &Path, model: &Path, key: &str, legacy: bool) -> Outcome {
     let encoder = encoder(model, legacy)?;
-    let format = Format::column("text", None, encoder.literals(), true, Scope::All).map_err(|e| e.to_string())?;
+    let format =
+        Format::column("text", None, encoder.literals().clone(), true, TrainOn::All).map_err(|e| e.to_string())?;
     compare(&encoder, &format, &records(file)?, |r| Record(r.as_object().expect("record").clone()), key)
 }

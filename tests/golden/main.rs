@@ -4,11 +4,15 @@
 mod adam8bit;
 mod adapters;
 mod chat;
+mod device;
 mod facts;
+mod forward;
 mod models;
 mod nf4;
+mod rig;
 mod schedule;
 mod tensors;
+mod train;
 mod walk;
 
 fn main() {
@@ -21,6 +25,8 @@ fn main() {
         ("models", models::cases),
         ("facts", facts::cases),
         ("adapters", adapters::cases),
+        ("forward", forward::cases),
+        ("train", train::cases),
     ];
     if !walk::run(areas, &filter) {
         std::process::exit(1);

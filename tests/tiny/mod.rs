@@ -21,7 +21,8 @@ pub fn tokenizer() -> Tokenizer {
 
 /// An encoder that adds both tokens, as `legacy=True`.
 pub fn encoder() -> Encoder {
-    Encoder::new(tokenizer(), Settings { add_bos: true, add_eos: true, legacy: true })
+    let settings = Settings { add_bos: true, add_eos: true, legacy: true };
+    Encoder::new(tokenizer(), settings, &[], None).expect("an encoder")
 }
 
 /// The pieces of a document, what is trained on in braces: `<s>▁hi{▁ho</s>}`.
@@ -33,7 +34,7 @@ pub fn show(encoder: &Encoder, document: &Document) -> String {
             out.push(if trained { '{' } else { '}' });
         }
         assert!(label == IGNORED || label == id as i32, "a label is its id or ignored");
-        out += encoder.tokenizer().piece(id).expect("a piece");
+        out += encoder.piece(id);
     }
     if trained { out + "}" } else { out }
 }
