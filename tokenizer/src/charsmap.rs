@@ -20,7 +20,7 @@ impl Charsmap {
         let broken = |what: String| Error::invalid(format!("normalizer_spec.precompiled_charsmap: {what}"));
         let (head, rest) = bytes.split_first_chunk().ok_or_else(|| broken("shorter than its own length".into()))?;
         let size = u32::from_le_bytes(*head) as usize;
-        if size % 4 != 0 || size == 0 || size >= rest.len() {
+        if !size.is_multiple_of(4) || size == 0 || size >= rest.len() {
             return Err(broken(format!("a trie of {size} bytes in {}", rest.len())));
         }
         let (trie, blob) = rest.split_at(size);

@@ -26,7 +26,7 @@ pub(crate) struct Scratch {
 
 /// Scratches that nobody uses at the moment. Taking one is a lock for the time of a push or a pop.
 #[derive(Default)]
-pub(crate) struct Pool(Mutex<Vec<Box<Scratch>>>);
+pub(crate) struct Pool(Mutex<Vec<Scratch>>);
 
 impl Pool {
     /// Buffers beyond this many bytes are not kept.
@@ -34,14 +34,12 @@ impl Pool {
 
     fn with<R>(&self, work: impl FnOnce(&mut Scratch) -> R) -> R {
         let idle = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        let mut scratch = idle.unwrap_or_else(|| {
-            Box::new(Scratch {
-                cache: WordCache::new(),
-                merger: Merger::default(),
-                symbols: Vec::new(),
-                first: String::new(),
-                normalized: String::new(),
-            })
+        let mut scratch = idle.unwrap_or_else(|| Scratch {
+            cache: WordCache::new(),
+            merger: Merger::default(),
+            symbols: Vec::new(),
+            first: String::new(),
+            normalized: String::new(),
         });
         let result = work(&mut scratch);
         if scratch.symbols.capacity() > Self::MOST_KEPT {
@@ -106,7 +104,7 @@ impl Tokenizer {
                     self.emit(symbol, out);
                 }
                 scratch.normalized = normalized;
-            } else if self.normalizer.is_plain() && !(self.user_with_space && text.contains('▁')) {
+            } else if self.normalizer.is_plain() && !self.user_with_space {
                 let space = self.normalizer.wants_space(text, prefix);
                 self.encode_canonical(text, space, scratch, out);
             } else {

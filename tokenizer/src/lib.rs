@@ -2,13 +2,14 @@
 //!
 //! The modules, in the order in which a text meets them:
 //!
-//! * [`model_file`] reads and writes `.model` files (`proto` is their wire format);
+//! * [`model_file`] reads and writes `.model` files (`proto` is their wire format), `hf_json` reads `tokenizer.json`;
 //! * `normalize` applies character rules (`charsmap`), spaces and the dummy prefix;
 //! * `user_defined` finds pieces that come before any merging;
 //! * `vocab` is the vocabulary compiled for merging: characters, pairs, and where text can be cut;
 //! * `encode` cuts the text, looks parts up (`cache`) or merges them (`merge`);
 //! * `special` splits at literal special tokens first, where that is asked for;
 //! * `decode` turns ids back into text, whole or as they come.
+//! * `train` makes a model from text.
 
 mod cache;
 mod charsmap;
@@ -16,11 +17,13 @@ mod decode;
 mod encode;
 mod error;
 mod hash;
+mod hf_json;
 mod merge;
 pub mod model_file;
 mod normalize;
 mod proto;
 mod special;
+mod train;
 mod user_defined;
 mod vocab;
 
@@ -33,6 +36,7 @@ pub use encode::Token;
 pub use error::{Error, Result};
 pub use model_file::{ModelFile, Piece, PieceKind};
 pub use special::{SpaceRule, SpecialTokens};
+pub use train::Trainer;
 
 use decode::{Leading, Surface};
 use normalize::{Normalizer, Prefix};
@@ -45,7 +49,7 @@ pub struct Tokenizer {
     vocab: Vocab,
     normalizer: Normalizer,
     user: UserDefined,
-    /// Whether a user-defined piece holds a space, which text may write in two ways.
+    /// Whether a user-defined piece holds a space, which plain text may write in two ways, or lack before it.
     user_with_space: bool,
     /// The unused pieces, ascending.
     unused: Vec<u32>,
@@ -60,6 +64,7 @@ pub struct Tokenizer {
     surfaces: Vec<Surface>,
     surface_text: String,
     leading: Leading,
+    default_special: OnceLock<SpecialTokens>,
     ids: OnceLock<HashMap<Box<str>, u32>>,
     pool: encode::Pool,
 }
@@ -89,7 +94,10 @@ impl Tokenizer {
         Self::assemble(&model, normalizer, Order::Scores(&scores))
     }
 
+    /// `order` also tells the two kinds of file apart: the user-defined pieces of a `tokenizer.json` are added tokens,
+    /// which only [`encode_special`](Self::encode_special) looks for.
     fn assemble(model: &ModelFile, normalizer: Normalizer, order: Order) -> Result<Self> {
+        let matches_user = matches!(order, Order::Scores(_));
         let pieces = &model.pieces;
         let mut user = UserDefined::new(normalizer.escape);
         let mut mergeable = Vec::with_capacity(pieces.len());
@@ -103,7 +111,7 @@ impl Tokenizer {
                     mergeable.push(Mergeable { id, text });
                     true
                 }
-                PieceKind::UserDefined => user.insert(text, id),
+                PieceKind::UserDefined => !matches_user || user.insert(text, id),
                 PieceKind::Unknown if unk.is_some() => {
                     return Err(Error::invalid(format!("piece {id} {text:?} is a second unknown piece")));
                 }
@@ -171,6 +179,7 @@ impl Tokenizer {
             surfaces: Vec::with_capacity(pieces.len()),
             surface_text: String::new(),
             leading,
+            default_special: OnceLock::new(),
             ids: OnceLock::new(),
             pool: encode::Pool::default(),
             pieces: Vec::new(),

@@ -47,6 +47,11 @@ impl Normalizer {
         })
     }
 
+    /// No rules at all: a space before the text, perhaps, and `▁` for spaces, perhaps.
+    pub(crate) fn bare(prefix: Prefix, escape: bool) -> Self {
+        Self { charsmap: None, prefix, suffix: false, remove_extra: false, escape }
+    }
+
     /// Whether the canonical text is the text itself, but for a space before it and `▁` that mean a space.
     pub(crate) fn is_plain(&self) -> bool {
         self.charsmap.is_none() && !self.remove_extra && !self.suffix

@@ -13,24 +13,36 @@ pub enum SpaceRule {
     EveryPart,
     /// Only the beginning of the text gets one: `<s>Hello` is `<s> Hello`. Slow tokenizers with `legacy=False`.
     FirstPart,
+    /// The text gets one unless it begins with a special token: fast tokenizers with Metaspace's `first` scheme.
+    TextStart,
 }
 
 /// Which literals in a text are special tokens, and how the parts between them are encoded.
 pub struct SpecialTokens {
     matcher: Matcher,
+    /// Literals that are looked for in the normalised text, with the space that it begins with.
+    marked: Matcher,
     rule: SpaceRule,
 }
 
 impl SpecialTokens {
     /// No special token yet.
     pub fn new(rule: SpaceRule) -> Self {
-        Self { matcher: Matcher::default(), rule }
+        Self { matcher: Matcher::default(), marked: Matcher::default(), rule }
     }
 
     /// Every occurrence of `literal` becomes `id`; of several literals at one place, the longest counts. What was
     /// said of a literal first stays.
     pub fn with(mut self, literal: &str, id: u32) -> Self {
         self.matcher.insert(literal, id);
+        self
+    }
+
+    /// A `normalized` added token of a `tokenizer.json` with a Prepend normalizer: `▁` and the literal become `id`,
+    /// and what follows gets no space.
+    pub(crate) fn with_marked(mut self, literal: &str, id: u32) -> Self {
+        let normalized = literal.replace(SPACE_MARK, " ");
+        self.marked.insert(&format!(" {normalized}"), id);
         self
     }
 }
@@ -43,20 +55,35 @@ impl Tokenizer {
         pieces.fold(SpecialTokens::new(rule), |tokens, (piece, id)| tokens.with(&piece.text, id))
     }
 
+    /// The special tokens that the file itself speaks of: the added tokens of a `tokenizer.json` with its rule for
+    /// spaces; for a `.model`, those of [`special_tokens`](Self::special_tokens) with transformers' default rule.
+    pub fn default_special_tokens(&self) -> &SpecialTokens {
+        self.default_special.get_or_init(|| self.special_tokens(SpaceRule::EveryPart))
+    }
+
     /// The ids of `text` with its literal special tokens as such; transformers' `encode(text,
     /// add_special_tokens=False)`.
     pub fn encode_special(&self, text: &str, special: &SpecialTokens) -> Vec<u32> {
-        match special.rule {
-            SpaceRule::EveryPart => {
-                let mut out = Vec::new();
-                split(text, &special.matcher, |part| match part {
-                    Part::Text(text) => self.encode_into(text, &mut out),
-                    Part::Special(id) => out.push(id),
-                });
-                out
-            }
-            SpaceRule::FirstPart => self.encode_first_part(text, special),
+        if special.rule == SpaceRule::FirstPart {
+            return self.encode_first_part(text, special);
         }
+        let mut out = Vec::new();
+        split(text, &special.matcher, |part| match part {
+            Part::Special(id) => out.push(id),
+            Part::Text(part) if !special.marked.is_empty() => {
+                let normalized = format!(" {}", part.replace(SPACE_MARK, " "));
+                split(&normalized, &special.marked, |part| match part {
+                    Part::Special(id) => out.push(id),
+                    Part::Text(part) => self.encode_prefixed(part, Prefix::Never, &mut out),
+                });
+            }
+            Part::Text(part) => {
+                let first = out.is_empty() || special.rule == SpaceRule::EveryPart;
+                let prefix = if first { self.normalizer.prefix } else { Prefix::Never };
+                self.encode_prefixed(part, prefix, &mut out);
+            }
+        });
+        out
     }
 
     fn encode_first_part(&self, text: &str, special: &SpecialTokens) -> Vec<u32> {

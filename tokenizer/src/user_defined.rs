@@ -26,6 +26,11 @@ impl Matcher {
         true
     }
 
+    /// Whether nothing can be found.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.ids.is_empty()
+    }
+
     pub(crate) fn contains(&self, text: &str) -> bool {
         self.ids.contains_key(text)
     }

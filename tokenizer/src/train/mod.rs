@@ -1,0 +1,122 @@
+//! Training: a vocabulary from text, as a model file that SentencePiece loads.
+//!
+//! Text is normalised and cut into [`words`], the frequent characters are kept, and then the most frequent pair of
+//! neighbours becomes a piece, again and again ([`pairs`]). The result depends on the texts and the settings only,
+//! not on the number of threads or the order of the texts.
+
+mod pairs;
+mod words;
+
+use std::collections::HashSet;
+
+use crate::error::{Error, Result};
+use crate::model_file::{ModelFile, NormalizerSpec, Piece, PieceKind};
+
+/// The settings of a training run.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Trainer {
+    /// How many pieces the vocabulary has in all.
+    pub vocab_size: usize,
+    /// The share of the text's characters that get a piece of their own; the rarest ones beyond it do not.
+    pub character_coverage: f64,
+    /// Characters without a piece become the bytes of their UTF-8 form; needs 256 pieces.
+    pub byte_fallback: bool,
+    /// Pieces that are found in the text before any merging and never merge.
+    pub user_defined: Vec<String>,
+    /// Tokens that text never produces, after `<unk>`, `<s>` and `</s>`.
+    pub control: Vec<String>,
+    /// Every digit is a piece of its own, so that numbers are read alike wherever they stand.
+    pub split_digits: bool,
+    /// Learn pieces of several spaces, which source code is full of.
+    pub whitespace_pieces: bool,
+    /// No piece has more characters than this.
+    pub longest_piece: usize,
+    /// How text is normalised, in training and by the model.
+    pub normalizer: NormalizerSpec,
+}
+
+impl Default for Trainer {
+    /// Llama's settings: byte fallback, single digits, a space before the text, no other change to it.
+    fn default() -> Self {
+        Self {
+            vocab_size: 8000,
+            character_coverage: 0.9995,
+            byte_fallback: true,
+            user_defined: Vec::new(),
+            control: Vec::new(),
+            split_digits: true,
+            whitespace_pieces: true,
+            longest_piece: 16,
+            normalizer: NormalizerSpec {
+                name: "identity".into(),
+                remove_extra_whitespaces: false,
+                ..NormalizerSpec::default()
+            },
+        }
+    }
+}
+
+impl Trainer {
+    /// Trains on `texts`. Give documents or lines: pairs across two texts are not seen.
+    pub fn train<T: AsRef<str> + Sync>(&self, texts: &[T]) -> Result<ModelFile> {
+        let mut model = ModelFile {
+            pieces: self.fixed_pieces()?,
+            byte_fallback: self.byte_fallback,
+            normalizer: self.normalizer.clone(),
+            ..ModelFile::default()
+        };
+        let words = words::count(self, &model, texts)?;
+        let chars = words::covered_chars(&words, self.character_coverage);
+        if chars.is_empty() {
+            return Err(Error::train("the text is empty"));
+        }
+        let taken = model.pieces.len() + chars.len();
+        let merges = self.vocab_size.checked_sub(taken).ok_or_else(|| {
+            Error::train(format!(
+                "vocab_size is {}, but special pieces, bytes and characters alone are {taken}; raise vocab_size or \
+                 lower character_coverage",
+                self.vocab_size
+            ))
+        })?;
+        let learned = pairs::learn(&words, &chars, merges, self.longest_piece);
+        if learned.len() < merges {
+            return Err(Error::train(format!(
+                "vocab_size is {}, but the text has only {} pieces to offer; lower vocab_size or give more text",
+                self.vocab_size,
+                taken + learned.len()
+            )));
+        }
+        // As in SentencePiece: a piece's score is minus its rank, and characters come last.
+        let texts = learned.into_iter().chain(chars.iter().map(char::to_string));
+        for (rank, text) in texts.enumerate() {
+            let text = if self.normalizer.escape_whitespaces { text.replace(' ', "▁") } else { text };
+            model.pieces.push(Piece { text, score: -(rank as f32), kind: PieceKind::Normal });
+        }
+        Ok(model)
+    }
+
+    /// The pieces that are not learned.
+    fn fixed_pieces(&self) -> Result<Vec<Piece>> {
+        if !(self.character_coverage > 0.0 && self.character_coverage <= 1.0) {
+            return Err(Error::train(format!(
+                "character_coverage is {}; it must be above 0 and at most 1",
+                self.character_coverage
+            )));
+        }
+        let mut pieces = Vec::new();
+        let mut add = |text: &str, kind| pieces.push(Piece { text: text.into(), score: 0.0, kind });
+        add("<unk>", PieceKind::Unknown);
+        add("<s>", PieceKind::Control);
+        add("</s>", PieceKind::Control);
+        self.control.iter().for_each(|text| add(text, PieceKind::Control));
+        self.user_defined.iter().for_each(|text| add(text, PieceKind::UserDefined));
+        if self.byte_fallback {
+            (0..=255).for_each(|byte: u8| add(&format!("<0x{byte:02X}>"), PieceKind::Byte));
+        }
+        let mut seen = HashSet::new();
+        match pieces.iter().find(|p| p.text.is_empty() || !seen.insert(&p.text)) {
+            Some(p) => Err(Error::train(format!("the special piece {:?} is empty or given twice", p.text))),
+            None => Ok(pieces),
+        }
+    }
+}
