@@ -8,6 +8,7 @@ pub mod error;
 pub mod model;
 pub mod op;
 pub mod plan;
+pub mod quickstart;
 pub mod tape;
 pub mod train;
 pub mod weights;
