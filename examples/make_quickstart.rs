@@ -80,7 +80,7 @@ fn make_tokenizer(recipe: &Recipe, out: &Path) -> Result<Tokenizer> {
     let mut texts: Vec<String> = (0..20_000).map(|i| passage(recipe.seed, i)).collect();
     let rows = tasks();
     for row in rows.train.iter().chain(&rows.held_out) {
-        texts.push(format!("### Instruction:\n{} {}\n\n### Response:\n{}", row.instruction, row.input, row.output));
+        texts.push(format!("{} {}", row.prompt(), row.output));
     }
     let trainer = Trainer { vocab_size: recipe.vocab_size, character_coverage: 1.0, ..Trainer::default() };
     let failed = |e: halfbyte_tokenizer::Error| Error::run(format!("the tokenizer: {e}"));

@@ -43,15 +43,18 @@ pub fn passage(seed: u64, index: u64) -> String {
     String::new()
 }
 
-/// Somebody asks somebody, who answers.
-fn dialogue(dice: &mut Dice, question: &str, answer: &str) -> String {
+/// Somebody asks somebody, who answers: in a sentence, or with the one word that matters.
+fn dialogue(dice: &mut Dice, question: &str, answer: &str, short: &str) -> String {
     let two = dice.several(&PEOPLE, 2);
     let (x, y) = (two[0].0, two[1].0);
+    if dice.chance(30) {
+        return format!("{x} asked {y}: {question} {y} said: {short}.");
+    }
     let question = capital(question);
     let answer = capital(answer);
     match dice.below(5) {
-        0 => format!("\"{question}\" asked {x}. \"{answer}\" said {y}."),
-        1 => format!("{x} asked {y}, \"{question}\" \"{answer}\" was the answer."),
+        0 => format!("\"{question}\" asked {x}. \"{},\" said {y}.", answer.trim_end_matches('.')),
+        1 => format!("{x} asked {y}, \"{question}\" \"{},\" was the answer.", answer.trim_end_matches('.')),
         2 => format!("{x} wanted to know something. \"{question}\" {y} knew it. \"{answer}\""),
         3 => format!("The teacher asked, \"{question}\" {x} said, \"{answer}\" That was right."),
         _ => format!("\"{question}\" said {x}. {y} thought about it and said, \"{answer}\""),
@@ -80,9 +83,14 @@ fn animal(dice: &mut Dice) -> String {
         format!("One {name}, two {plural}."),
         format!("{the} is an animal."),
         match dice.below(3) {
-            0 => dialogue(dice, &format!("what does {} say?", a(name)), &format!("it says {sound}.")),
-            1 => dialogue(dice, &format!("where does {} live?", a(name)), &format!("it lives {home}.")),
-            _ => dialogue(dice, &format!("what is a young {name} called?"), &format!("it is called {}.", a(young))),
+            0 => dialogue(dice, &format!("what does {} say?", a(name)), &format!("it says {sound}."), sound),
+            1 => dialogue(dice, &format!("where does {} live?", a(name)), &format!("it lives {home}."), home),
+            _ => dialogue(
+                dice,
+                &format!("what is a young {name} called?"),
+                &format!("it is called {}.", a(young)),
+                &a(young),
+            ),
         },
     ];
     let keep = 2 + dice.below(4);
@@ -102,7 +110,7 @@ fn opposites(dice: &mut Dice) -> String {
             2 => format!("What is not {x} may be {y}."),
             3 => format!("{} and {y} are opposites.", capital(x)),
             4 => format!("When you say {x}, I say {y}."),
-            _ => dialogue(dice, &format!("what is the opposite of {x}?"), &format!("the opposite of {x} is {y}.")),
+            _ => dialogue(dice, &format!("what is the opposite of {x}?"), &format!("the opposite of {x} is {y}."), y),
         });
     }
     out.join(" ")
@@ -121,7 +129,12 @@ fn plurals(dice: &mut Dice) -> String {
             1 => format!("There is one {one} here and there are {n} {many} there."),
             2 => format!("If you have more than one {one}, you have {many}."),
             3 => format!("We say one {one} but many {many}."),
-            _ => dialogue(dice, &format!("what do you call more than one {one}?"), &format!("you call them {many}.")),
+            _ => dialogue(
+                dice,
+                &format!("what do you call more than one {one}?"),
+                &format!("you call them {many}."),
+                many,
+            ),
         });
     }
     out.join(" ")
@@ -136,11 +149,14 @@ fn natural_colour(dice: &mut Dice) -> String {
             0 => format!("{} is {colour}.", capital(thing)),
             1 => format!("The colour of {thing} is {colour}."),
             2 => format!("It was as {colour} as {thing}."),
-            3 if *other != colour => {
-                dialogue(dice, &format!("is {thing} {other}?"), &format!("no, it is not {other}, it is {colour}."))
-            }
-            3 => dialogue(dice, &format!("is {thing} {colour}?"), &format!("yes, it is {colour}.")),
-            _ => dialogue(dice, &format!("what colour is {thing}?"), &format!("it is {colour}.")),
+            3 if *other != colour => dialogue(
+                dice,
+                &format!("is {thing} {other}?"),
+                &format!("no, it is not {other}, it is {colour}."),
+                "no",
+            ),
+            3 => dialogue(dice, &format!("is {thing} {colour}?"), &format!("yes, it is {colour}."), "yes"),
+            _ => dialogue(dice, &format!("what colour is {thing}?"), &format!("it is {colour}."), colour),
         });
     }
     out.join(" ")
@@ -155,8 +171,10 @@ fn week(dice: &mut Dice) -> String {
         0 => format!("{after} comes after {day}. {before} comes before {day}."),
         1 => format!("On {day} {name} went to the {first}. The next day, {after}, {he} went to the {second}."),
         2 => format!("Yesterday was {before}, today is {day}, tomorrow will be {after}."),
-        3 => dialogue(dice, &format!("which day comes after {day}?"), &format!("after {day} comes {after}.")),
-        4 => dialogue(dice, &format!("which day comes before {day}?"), &format!("before {day} comes {before}.")),
+        3 => dialogue(dice, &format!("which day comes after {day}?"), &format!("after {day} comes {after}."), after),
+        4 => {
+            dialogue(dice, &format!("which day comes before {day}?"), &format!("before {day} comes {before}."), before)
+        }
         _ => format!("It is {day}. {name} waits for tomorrow, because on {after} {he} goes to the {first}."),
     }
 }
@@ -174,15 +192,13 @@ fn sums(dice: &mut Dice) -> String {
         2 => format!("{name} had {}. {} got {} more. Now {he} has {}.", some(x), capital(he), some(y), some(x + y)),
         3 => format!("{name} had {}. {} gave {} away. Now {he} has {}.", some(x + y), capital(he), some(y), some(x)),
         4 => {
-            let (few, more) = (x.min(x + y), x + y);
-            let (few, more) = (NUMBERS[few], NUMBERS[more]);
-            format!("{} is more than {few}, and {few} is less than {more}.", capital(more))
+            format!("{} is more than {m}, and {m} is less than {sum}.", capital(sum))
         }
         5 => {
             let count: Vec<String> = (1..=x + y).map(|i| NUMBERS[i].into()).collect();
             format!("{name} can count to {sum}: {}.", count.join(", "))
         }
-        _ => dialogue(dice, &format!("how much is {m} and {n}?"), &format!("{m} and {n} are {sum}.")),
+        _ => dialogue(dice, &format!("how much is {m} and {n}?"), &format!("{m} and {n} are {sum}."), sum),
     }
 }
 
@@ -215,7 +231,7 @@ fn kinds(dice: &mut Dice) -> String {
                 let other = dice.pick(&like);
                 format!("{} is {}, and {} is {}, too.", capital(&thing), a(kind), subject(other, kind), a(kind))
             }
-            2 => dialogue(dice, &format!("what kind of thing is {thing}?"), &format!("it is {}.", a(kind))),
+            2 => dialogue(dice, &format!("what kind of thing is {thing}?"), &format!("it is {}.", a(kind)), kind),
             _ => {
                 let (other_word, other_kind) = *dice.pick(&all);
                 if other_kind == kind {
@@ -238,7 +254,7 @@ fn worker(dice: &mut Dice) -> String {
         0 => format!("{} {does} {what}.", capital(&a(who))),
         1 => format!("{name} is {}. Every day {he} {does} {what}.", a(who)),
         2 => format!("{name} likes to {infinitive} {what}. One day {he} will be {} near the {place}.", a(who)),
-        _ => dialogue(dice, &format!("who {does} {what}?"), &format!("{} {does} {what}.", a(who))),
+        _ => dialogue(dice, &format!("who {does} {what}?"), &format!("{} {does} {what}.", a(who)), &a(who)),
     }
 }
 
@@ -265,22 +281,24 @@ fn owners(dice: &mut Dice) -> String {
     let close = match dice.below(8) {
         0 => format!("So the {thing} is {colour}."),
         1 => format!("The one with the {thing} is {who}."),
-        2 => dialogue(dice, &format!("who has the {thing}?"), &format!("{who} has the {thing}.")),
-        3 => dialogue(dice, &format!("what colour is the {thing}?"), &format!("the {thing} is {colour}.")),
-        4 => dialogue(dice, &format!("what does {who} have?"), &format!("{he} has {} {thing}.", a(colour))),
-        5 => dialogue(dice, &format!("is the {thing} {colour}?"), &format!("yes, it is {colour}.")),
+        2 => dialogue(dice, &format!("who has the {thing}?"), &format!("{who} has the {thing}."), who),
+        3 => dialogue(dice, &format!("what colour is the {thing}?"), &format!("the {thing} is {colour}."), colour),
+        4 => dialogue(dice, &format!("what does {who} have?"), &format!("{he} has {} {thing}.", a(colour)), &a(thing)),
+        5 => dialogue(dice, &format!("is the {thing} {colour}?"), &format!("yes, it is {colour}."), "yes"),
         6 => dialogue(
             dice,
             &format!("is the {thing} {wrong_colour}?"),
             &format!("no, it is not {wrong_colour}, it is {colour}."),
+            "no",
         ),
         _ if dice.chance(50) => {
-            dialogue(dice, &format!("does {who} have the {thing}?"), &format!("yes, {he} has the {thing}."))
+            dialogue(dice, &format!("does {who} have the {thing}?"), &format!("yes, {he} has the {thing}."), "yes")
         }
         _ => dialogue(
             dice,
             &format!("does {who} have the {wrong_thing}?"),
             &format!("no, {he} has the {thing}, not the {wrong_thing}."),
+            "no",
         ),
     };
     format!("{} {close}", told.join(" "))
@@ -302,13 +320,16 @@ fn places(dice: &mut Dice) -> String {
     let j = (i + 1 + dice.below(n - 1)) % n;
     let (who, he, place, wrong) = (people[i].0, people[i].1, places[i], places[j]);
     let close = match dice.below(5) {
-        0 => dialogue(dice, &format!("where is {who}?"), &format!("{he} is at the {place}.")),
-        1 => dialogue(dice, &format!("who is at the {place}?"), &format!("{who} is at the {place}.")),
-        2 => dialogue(dice, &format!("is {who} at the {place}?"), &format!("yes, {he} is at the {place}.")),
+        0 => {
+            dialogue(dice, &format!("where is {who}?"), &format!("{he} is at the {place}."), &format!("at the {place}"))
+        }
+        1 => dialogue(dice, &format!("who is at the {place}?"), &format!("{who} is at the {place}."), who),
+        2 => dialogue(dice, &format!("is {who} at the {place}?"), &format!("yes, {he} is at the {place}."), "yes"),
         3 => dialogue(
             dice,
             &format!("is {who} at the {wrong}?"),
             &format!("no, {he} is not at the {wrong}, {he} is at the {place}."),
+            "no",
         ),
         _ => format!("If you want to talk to {who}, go to the {place}."),
     };
@@ -338,9 +359,9 @@ fn listing(dice: &mut Dice) -> String {
         format!("The first was the {first} and the last was the {last}."),
         format!("The other way round it is {}.", reversed.join(", ")),
         format!("Then {he} said them backwards: {}.", reversed.join(", ")),
-        dialogue(dice, "how many things are there?", &format!("there are {count} things.")),
-        dialogue(dice, "what came first?", &format!("the {first} came first.")),
-        dialogue(dice, "what came last?", &format!("the {last} came last.")),
+        dialogue(dice, "how many things are there?", &format!("there are {count} things."), count),
+        dialogue(dice, "what came first?", &format!("the {first} came first."), first),
+        dialogue(dice, "what came last?", &format!("the {last} came last."), last),
     ];
     let keep = 1 + dice.below(2);
     let chosen: Vec<String> = dice.several(&more, keep).into_iter().cloned().collect();
@@ -394,11 +415,11 @@ fn market(dice: &mut Dice) -> String {
         }
         2 => {
             let answer = format!("{he} bought {} {m}.", NUMBERS[x]);
-            format!("{opening} {}", dialogue(dice, &format!("how many {m} did {name} buy?"), &answer))
+            format!("{opening} {}", dialogue(dice, &format!("how many {m} did {name} buy?"), &answer, NUMBERS[x]))
         }
         3 => {
             let answer = format!("{he} bought {} {n}.", NUMBERS[y]);
-            format!("{opening} {}", dialogue(dice, &format!("how many {n} did {name} buy?"), &answer))
+            format!("{opening} {}", dialogue(dice, &format!("how many {n} did {name} buy?"), &answer, NUMBERS[y]))
         }
         _ => format!("{opening} {} ate one of the {m} on the way home.", capital(he)),
     }

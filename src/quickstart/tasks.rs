@@ -22,6 +22,15 @@ pub struct Task {
     pub output: String,
 }
 
+impl Task {
+    /// The question as the recipe's template puts it to the model.
+    pub fn prompt(&self) -> String {
+        let Task { instruction, input, .. } = self;
+        let input = if input.is_empty() { String::new() } else { format!("\n### Input: {input}") };
+        format!("### Question: {instruction}{input}\n### Answer:")
+    }
+}
+
 fn task(instruction: impl Into<String>, input: impl Into<String>, output: impl Into<String>) -> Task {
     Task { instruction: instruction.into(), input: input.into(), output: output.into() }
 }
@@ -119,8 +128,15 @@ fn facts() -> Vec<Vec<Vec<Task>>> {
 type Ask = fn(&mut Dice) -> Task;
 
 /// Questions whose answer stands in the input: rows for training, rows held out.
-const READING: [(Ask, usize, usize); 7] =
-    [(who, 70, 5), (colour, 70, 5), (place, 70, 5), (yes_or_no, 80, 5), (count, 60, 4), (ends, 50, 3), (backwards, 50, 3)];
+const READING: [(Ask, usize, usize); 7] = [
+    (who, 70, 5),
+    (colour, 70, 5),
+    (place, 70, 5),
+    (yes_or_no, 80, 5),
+    (count, 60, 4),
+    (ends, 50, 3),
+    (backwards, 50, 3),
+];
 
 fn who(dice: &mut Dice) -> Task {
     let (people, things, colours) = (dice.several(&PEOPLE, 2), dice.several(&OBJECTS, 2), dice.several(&COLOURS, 2));

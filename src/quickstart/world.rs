@@ -120,8 +120,7 @@ pub const OTHER_PLURALS: [(&str, &str); 10] = [
 ];
 
 /// The colours.
-pub const COLOURS: [&str; 10] =
-    ["red", "blue", "green", "yellow", "white", "black", "brown", "orange", "pink", "grey"];
+pub const COLOURS: [&str; 10] = ["red", "blue", "green", "yellow", "white", "black", "brown", "orange", "pink", "grey"];
 
 /// What has a colour by nature.
 pub const NATURAL_COLOURS: [(&str, &str); 20] = [
