@@ -1,7 +1,8 @@
 //! A seed or a slice gives the rows that numpy and the `datasets` library give (tests/data/rows/record.py).
 
+use halfbyte::config::data::TestSize;
 use halfbyte::data::random::Pcg64;
-use halfbyte::data::subset::{Slice, TestSize, shuffle, slices, train_test_split};
+use halfbyte::data::subset::{Slice, shuffle, slices, train_test_split};
 use serde_json::Value;
 
 fn recorded(key: &str) -> Vec<Value> {

@@ -1,11 +1,16 @@
 //! What users write, parsed into types that cannot be wrong: below this module nobody asks again.
 //!
-//! * [`lora`]: a LoRA configuration, from a recipe or an adapter folder.
-//! * [`model`]: a model folder's `config.json` → [`model::ModelConfig`].
+//! * [`model`]: a model folder's `config.json` → [`model::ModelConfig`]; [`rope`]: its rotary frequencies.
+//! * [`recipe`]: a recipe → [`recipe::Recipe`], made of [`data`], [`lora`] and [`training`].
+//! * [`keys`]: what we do with each key that a recipe may have; [`raw`]: a recipe as it was typed.
 //! * [`fields`]: reading fields of a JSON object with errors that name file, field and value.
-//! * [`rope`]: rotary frequencies and their scaling.
 
+pub mod data;
 pub mod fields;
+pub mod keys;
 pub mod lora;
 pub mod model;
+pub mod raw;
+pub mod recipe;
 pub mod rope;
+pub mod training;

@@ -189,7 +189,8 @@ impl Loader {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::packing::{OverLength, fit};
+    use crate::config::data::OverLength;
+    use crate::data::packing::fit;
     use crate::data::tokens::TokensWriter;
 
     /// Ten documents of 2 to 11 tokens; document d is made of the id d.
@@ -200,7 +201,7 @@ mod tests {
             writer.push(&Document { labels: ids.iter().map(|&i| i as i32).collect(), ids }).unwrap();
         }
         let tokens = writer.finish().unwrap();
-        let (pieces, _) = fit(&tokens.lengths(), 11, OverLength::Error).unwrap();
+        let (pieces, _) = fit(&tokens.lengths(), 11, OverLength::Error, |_| String::new()).unwrap();
         let rows = if packed { Rows::best_fit_decreasing(pieces, 11) } else { Rows::unpacked(pieces) };
         Dataset { tokens, rows }
     }

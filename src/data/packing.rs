@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use crate::config::data::OverLength;
 use crate::error::{Error, Result};
 
 /// The tokens `start..end` of document `document`.
@@ -25,20 +26,6 @@ impl Piece {
     }
 }
 
-/// What to do with a document of more than `max_seq_length` tokens.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum OverLength {
-    /// Keep its beginning.
-    #[default]
-    Truncate,
-    /// Cut it into several documents.
-    Split,
-    /// Leave it out.
-    Drop,
-    /// Refuse to start.
-    Error,
-}
-
 /// What [`fit`] had to do.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Fitted {
@@ -48,8 +35,14 @@ pub struct Fitted {
     pub tokens_lost: usize,
 }
 
-/// Pieces of at most `max` tokens. Empty documents have no piece.
-pub fn fit(lengths: &[usize], max: usize, rule: OverLength) -> Result<(Vec<Piece>, Fitted)> {
+/// Pieces of at most `max` tokens. Empty documents have no piece. `place` says where a document comes from, for the
+/// error.
+pub fn fit(
+    lengths: &[usize],
+    max: usize,
+    rule: OverLength,
+    place: impl Fn(usize) -> String,
+) -> Result<(Vec<Piece>, Fitted)> {
     let (mut pieces, mut fitted) = (Vec::with_capacity(lengths.len()), Fitted::default());
     for (document, &length) in lengths.iter().enumerate().filter(|(_, length)| **length > 0) {
         if length <= max {
@@ -69,7 +62,7 @@ pub fn fit(lengths: &[usize], max: usize, rule: OverLength) -> Result<(Vec<Piece
             })),
             OverLength::Drop => fitted.tokens_lost += length,
             OverLength::Error => {
-                return Err(Error::input(format!("row {} has {length} tokens, max_seq_length is {max}", document + 1))
+                return Err(Error::input(format!("{}: {length} tokens, max_seq_length is {max}", place(document)))
                     .hint("raise max_seq_length, or set over_length to truncate, split or drop"));
             }
         }
@@ -191,7 +184,7 @@ mod tests {
     use super::*;
 
     fn pieces(lengths: &[usize]) -> Vec<Piece> {
-        fit(lengths, usize::MAX, OverLength::Error).unwrap().0
+        fit(lengths, usize::MAX, OverLength::Error, |_| String::new()).unwrap().0
     }
 
     fn documents(rows: &Rows) -> Vec<Vec<(usize, usize)>> {
@@ -202,15 +195,15 @@ mod tests {
     fn too_long_documents_follow_the_rule() {
         let lengths = [4, 0, 11, 5];
         let spans = |rule| {
-            let (pieces, fitted) = fit(&lengths, 5, rule).unwrap();
+            let (pieces, fitted) = fit(&lengths, 5, rule, |_| String::new()).unwrap();
             (pieces.iter().map(|p| (p.document, p.start, p.end)).collect::<Vec<_>>(), fitted)
         };
         let lost = |tokens_lost| Fitted { too_long: 1, tokens_lost };
         assert_eq!(spans(OverLength::Truncate), (vec![(0, 0, 4), (2, 0, 5), (3, 0, 5)], lost(6)));
         assert_eq!(spans(OverLength::Split), (vec![(0, 0, 4), (2, 0, 5), (2, 5, 10), (2, 10, 11), (3, 0, 5)], lost(0)));
         assert_eq!(spans(OverLength::Drop), (vec![(0, 0, 4), (3, 0, 5)], lost(11)));
-        let error = fit(&lengths, 5, OverLength::Error).unwrap_err().to_string();
-        assert!(error.starts_with("row 3 has 11 tokens, max_seq_length is 5\n  hint: raise"), "{error}");
+        let error = fit(&lengths, 5, OverLength::Error, |d| format!("a.jsonl line {}", d + 1)).unwrap_err().to_string();
+        assert!(error.starts_with("a.jsonl line 3: 11 tokens, max_seq_length is 5\n  hint: raise"), "{error}");
     }
 
     #[test]

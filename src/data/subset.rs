@@ -1,5 +1,6 @@
 //! Which rows: the slices of a split name, `shuffle`, `train_test_split` and `select`, as in the `datasets` library.
 
+use crate::config::data::TestSize;
 use crate::data::random::Pcg64;
 use crate::error::{Error, Result, nearest};
 
@@ -121,15 +122,6 @@ impl Part {
 /// `Dataset.shuffle(seed)` of `rows` rows: the row at each place.
 pub fn shuffle(rows: usize, seed: u64) -> Vec<usize> {
     Pcg64::new(&[seed]).permutation(rows)
-}
-
-/// `test_size` of `train_test_split`.
-#[derive(Clone, Copy, PartialEq, Debug)]
-pub enum TestSize {
-    /// A share of the rows, above 0 and below 1; rounds up.
-    Share(f64),
-    /// A number of rows.
-    Rows(usize),
 }
 
 /// `Dataset.train_test_split(test_size, seed)`: the rows of the training part and those of the test part.

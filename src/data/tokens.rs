@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use crate::data::batch::{Document, IGNORED};
+use crate::data::packing::Piece;
 use crate::data::spill::{Spill, SpillWriter};
 use crate::error::Result;
 
@@ -65,6 +66,13 @@ impl Tokens {
         Document { ids: words.clone().map(|w| w & !MASKED).collect(), labels: words.map(label).collect() }
     }
 
+    /// Whether the loss sees any token of a piece: one with a label that is not its first.
+    pub fn trains(&self, piece: &Piece) -> bool {
+        let start = self.bounds(piece.document).0;
+        let bytes = &self.store[4 * (start + piece.start)..4 * (start + piece.end)];
+        bytes.chunks_exact(4).skip(1).any(|b| u32::from_ne_bytes([b[0], b[1], b[2], b[3]]) & MASKED == 0)
+    }
+
     /// A whole document.
     pub fn document(&self, document: usize) -> Document {
         self.piece(document, 0..self.length(document))
@@ -95,5 +103,7 @@ mod tests {
             assert_eq!(tokens.document(i), *document);
         }
         assert_eq!(tokens.piece(0, 1..3), Document { ids: vec![7, 9], labels: vec![7, IGNORED] });
+        let trains = |document, start, end| tokens.trains(&Piece { document, start, end });
+        assert!(trains(0, 0, 2) && !trains(0, 1, 3) && !trains(0, 2, 3) && trains(2, 0, 2) && !trains(1, 0, 0));
     }
 }

@@ -183,7 +183,8 @@ impl Tape {
             let arena = written.filter(|(v, _)| self.bufs[v.buf.0 as usize].place == Place::Arena);
             self.needs.extend(arena.map(|(v, _)| v.buf));
         }
-        if let Op::Dequantize { out, .. } = &op {
+        // A merged weight may be part 4-bit, part 16-bit: both kinds of its pieces belong to the recipe.
+        if let Op::Dequantize { out, .. } | Op::Cast { out, .. } = &op {
             self.recipes.entry(out.buf).or_default().push(op.clone());
         }
         if let Op::Route { source, slots, .. } = &op {

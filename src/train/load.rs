@@ -1,6 +1,7 @@
 //! Fills a session: base weights from a checkpoint, adapters from a folder or from the random initialisation.
 
 use super::session::{Session, encode};
+use crate::config::recipe::LoadDtype;
 use crate::device::cpu::adamw::State8;
 use crate::device::cpu::pointwise::philox;
 use crate::dtype::Scheme;
@@ -14,11 +15,11 @@ use crate::weights::safetensors::Checkpoint;
 use std::collections::HashMap;
 
 /// Loads every base weight, casting and quantising as transformers does. Weights that the checkpoint holds quantised
-/// are taken as they are.
-pub fn load_base(session: &mut Session, checkpoint: &Checkpoint) -> Result<()> {
+/// are taken as they are. `said` is the recipe's `torch_dtype`.
+pub fn load_base(session: &mut Session, checkpoint: &Checkpoint, said: LoadDtype) -> Result<()> {
     let config = session.model.spec.config.clone();
     let quantised = !session.model.spec.base.is_empty();
-    let dtype = load_dtype(&config, quantised);
+    let dtype = load_dtype(said, &config, checkpoint, quantised);
     for tensor in session.model.params.weights.clone() {
         let (rows, cols) = tensor.shape;
         match tensor.fill {

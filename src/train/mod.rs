@@ -1,6 +1,9 @@
 //! Training: the arithmetic of steps and learning rates.
 
 pub mod arithmetic;
+pub mod build;
 pub mod load;
+pub mod run;
 pub mod schedule;
 pub mod session;
+pub mod trainer;

@@ -10,7 +10,6 @@ use crate::config::model::ModelConfig;
 use crate::dtype::DType;
 use crate::error::{Error, Result, nearest};
 use crate::weights::names::HEAD;
-use crate::weights::quantize::load_dtype;
 use crate::weights::safetensors::{Checkpoint, Output, Tensor, write, write_text};
 use crate::weights::targets::{AdapterModule, resolve};
 
@@ -293,9 +292,10 @@ impl Adapter {
     pub fn check_head(&self, checkpoint: &Checkpoint, model: &ModelConfig) -> Result<()> {
         let Some(head) = &self.head else { return Ok(()) };
         let name = if model.tied { "model.embed_tokens.weight" } else { "lm_head.weight" };
-        let dtype = load_dtype(model, false);
-        let same = |(ours, theirs): (&f32, &f32)| dtype.round(*ours) == dtype.round(*theirs);
-        match checkpoint.tensor(name)?.to_f32()?.iter().zip(head).all(same) {
+        let stored = checkpoint.tensor(name)?.to_f32()?;
+        // It was stored in the type that the model had been loaded in, whichever that was.
+        let same = |dtype: DType| stored.iter().zip(head).all(|(stored, head)| dtype.round(*stored) == *head);
+        match [DType::F32, DType::Bf16, DType::F16].into_iter().any(same) {
             true => Ok(()),
             false => Err(Error::input(format!(
                 "the adapter's own copy of `lm_head` is not that of {}",

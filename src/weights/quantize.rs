@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use crate::config::fields::Fields;
 use crate::config::model::{ModelConfig, QuantKind, float_named};
+use crate::config::recipe::LoadDtype;
 use crate::device::cpu::nf4::{self, Nested};
 use crate::device::cpu::quant8;
 use crate::dtype::DType;
@@ -37,10 +38,17 @@ pub struct Quantized {
     pub shape: [usize; 2],
 }
 
-/// The type that transformers gives a checkpoint's weights before anything else happens to them: the one that
-/// `torch_dtype` names; without one, float16 when they are to be quantised (`load_in_4bit`), else float32.
-pub fn load_dtype(config: &ModelConfig, quantised: bool) -> DType {
-    config.torch_dtype.unwrap_or(if quantised { DType::F16 } else { DType::F32 })
+/// The type in which transformers loads the weights of `checkpoint`, before anything else happens to them: the one
+/// that the recipe's `torch_dtype` names; float16 when it names none and they are quantised while they are loaded
+/// (float32 otherwise); with "auto" the one that config.json names, else the one that the first float is stored in.
+pub fn load_dtype(said: LoadDtype, config: &ModelConfig, checkpoint: &Checkpoint, quantised: bool) -> DType {
+    let stored = || checkpoint.names().filter_map(|n| checkpoint.get(n)).map(|t| t.dtype).find(|d| d.is_float());
+    match said {
+        LoadDtype::Named(dtype) => dtype,
+        LoadDtype::Unsaid if quantised => DType::F16,
+        LoadDtype::Unsaid => DType::F32,
+        LoadDtype::Auto => config.torch_dtype.or_else(stored).unwrap_or(DType::F32),
+    }
 }
 
 /// `tensor` widened to f32 after a cast to `dtype`, as transformers loads it.
@@ -81,27 +89,12 @@ impl Quantized {
     /// Reads the bitsandbytes tensors of `module` (`weight`, `weight.absmax`, `weight.quant_map`, `weight.nested_*`,
     /// `weight.quant_state.bitsandbytes__nf4`); None when the module is stored unquantised.
     pub fn read(checkpoint: &Checkpoint, module: &str, shape: [usize; 2]) -> Result<Option<Self>> {
+        let Some((Scheme { kind, blocksize, .. }, state)) = state(checkpoint, module)? else { return Ok(None) };
         let weight = format!("{module}.weight");
-        let state = [QuantKind::Nf4, QuantKind::Fp4].into_iter().find_map(|kind| {
-            let state = checkpoint.get(&format!("{weight}.quant_state.bitsandbytes__{}", kind.name()))?;
-            Some((kind, state))
-        });
-        let Some((kind, state)) = state else { return Ok(None) };
-        let place = checkpoint.path().join(state.name);
-        let text = std::str::from_utf8(state.bytes()?)
-            .map_err(|e| Error::input(format!("{}: not valid UTF-8: {e}", place.display())))?;
-        let state = Fields::parse(text, &place)?;
-        let blocksize = state.required_count("blocksize")?;
-        if !(32..=4096).contains(&blocksize) || !blocksize.is_power_of_two() {
-            return Err(state.wrong("blocksize", "expected a power of two from 32 to 4096"));
-        }
         let dtype = state.text("dtype")?.and_then(float_named);
         let dtype = dtype.ok_or_else(|| state.wrong("dtype", "expected float32, float16 or bfloat16"))?;
         if state.get("shape") != Some(&serde_json::json!(shape)) {
             return Err(state.wrong("shape", &format!("config.json asks for {shape:?}")));
-        }
-        if state.text("quant_type")? != Some(kind.name()) {
-            return Err(state.wrong("quant_type", &format!("expected {}", kind.name())));
         }
         let elements = shape[0] * shape[1];
         let blocks = elements.div_ceil(blocksize);
@@ -125,6 +118,11 @@ impl Quantized {
         Ok(Some(Self { codes, absmax, kind, blocksize, dtype, shape }))
     }
 
+    /// How the bitsandbytes tensors of `module` were quantised; None when the module is stored unquantised.
+    pub fn stored_scheme(checkpoint: &Checkpoint, module: &str) -> Result<Option<Scheme>> {
+        Ok(state(checkpoint, module)?.map(|(scheme, _)| scheme))
+    }
+
     /// The scales that dequantisation uses, in f32.
     pub fn scales(&self) -> Cow<'_, [f32]> {
         match &self.absmax {
@@ -139,6 +137,28 @@ impl Quantized {
         nf4::dequantize(self.kind, self.blocksize, &self.codes, &self.scales(), &mut out, |x| x);
         out
     }
+}
+
+/// The `quant_state` of a module that bitsandbytes has quantised, and the scheme that it names.
+fn state(checkpoint: &Checkpoint, module: &str) -> Result<Option<(Scheme, Fields)>> {
+    let state = [QuantKind::Nf4, QuantKind::Fp4].into_iter().find_map(|kind| {
+        let state = checkpoint.get(&format!("{module}.weight.quant_state.bitsandbytes__{}", kind.name()))?;
+        Some((kind, state))
+    });
+    let Some((kind, state)) = state else { return Ok(None) };
+    let place = checkpoint.path().join(state.name);
+    let text = std::str::from_utf8(state.bytes()?)
+        .map_err(|e| Error::input(format!("{}: not valid UTF-8: {e}", place.display())))?;
+    let state = Fields::parse(text, &place)?;
+    let blocksize = state.required_count("blocksize")?;
+    if !(32..=4096).contains(&blocksize) || !blocksize.is_power_of_two() {
+        return Err(state.wrong("blocksize", "expected a power of two from 32 to 4096"));
+    }
+    if state.text("quant_type")? != Some(kind.name()) {
+        return Err(state.wrong("quant_type", &format!("expected {}", kind.name())));
+    }
+    let double = state.get("nested_offset").is_some();
+    Ok(Some((Scheme { kind, blocksize, double }, state)))
 }
 
 fn sized<'a>(checkpoint: &'a Checkpoint, name: &str, count: usize) -> Result<Tensor<'a>> {
@@ -169,3 +189,7 @@ fn map(checkpoint: &Checkpoint, name: &str, ours: &[f32]) -> Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+#[path = "quantize_tests.rs"]
+mod tests;

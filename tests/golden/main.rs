@@ -3,6 +3,7 @@
 
 mod adam8bit;
 mod adapters;
+mod chat;
 mod facts;
 mod models;
 mod nf4;
@@ -16,6 +17,7 @@ fn main() {
         ("nf4", nf4::cases),
         ("adam8bit", adam8bit::cases),
         ("schedule", schedule::cases),
+        ("chat", chat::cases),
         ("models", models::cases),
         ("facts", facts::cases),
         ("adapters", adapters::cases),

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use halfbyte::config::model::ModelConfig;
+use halfbyte::config::recipe::LoadDtype;
 use halfbyte::weights::names::{check, is_quantized, linears};
 use halfbyte::weights::quantize::{Absmax, Quantized, Scheme, load_dtype};
 use halfbyte::weights::safetensors::Checkpoint;
@@ -38,7 +39,7 @@ fn compare(original: &Path, quantised: &Path) -> halfbyte::error::Result<Outcome
             return Ok(Err(format!("{} is {} 4 bits", module.name, if read.is_some() { "in" } else { "not in" })));
         }
         let Some(read) = read else { continue };
-        let dtype = load_dtype(&original_config, true);
+        let dtype = load_dtype(LoadDtype::Auto, &original_config, &ours, true);
         let made = Quantized::from_checkpoint(&ours, &module.name, shape, dtype, scheme)?;
         if let Err(wrong) = equal(&made, &read) {
             return Ok(Err(format!("{}: {wrong}", module.name)));

@@ -1,0 +1,253 @@
+//! Text with structure in it. Whatever formats a record returns one string, in which Unicode noncharacters (which no
+//! text may contain) say what text alone cannot: here is a token, here begins what is trained on. So a `</s>` that a
+//! record happens to contain stays text, and masks follow the structure and never a search in the answer.
+
+use std::borrow::Cow;
+
+use crate::config::data::TrainOn;
+
+/// `OPEN id CLOSE` is the token `id`; `OPEN ESCAPED n CLOSE` is the character n, which would else be a mark.
+const OPEN: char = '\u{FDD0}';
+const ESCAPED: char = '=';
+const CLOSE: char = '\u{FDD1}';
+/// What follows is trained on.
+pub const TRAINED: char = '\u{FDD2}';
+/// What follows is not.
+pub const GIVEN: char = '\u{FDD3}';
+/// The text that follows is encoded by itself, with a space in front, as at the beginning of a text.
+pub const APART: char = '\u{FDD4}';
+/// Free for those who encode text.
+pub const SPARE: char = '\u{FDD5}';
+
+fn is_mark(c: char) -> bool {
+    (OPEN..=SPARE).contains(&c)
+}
+
+/// The mark of the token `id`.
+pub fn token(id: u32) -> String {
+    format!("{OPEN}{id}{CLOSE}")
+}
+
+/// `text`, which comes from a record, such that nothing in it is taken for a mark. Noncharacters are not meant for
+/// text, yet nothing keeps a file from holding them.
+pub fn escape(text: &str) -> Cow<'_, str> {
+    // The marks' first byte is rare, and looking for a byte is fast.
+    if !text.bytes().any(|b| b == 0xEF) || !text.contains(is_mark) {
+        return Cow::Borrowed(text);
+    }
+    let mut out = String::with_capacity(text.len() + 16);
+    for c in text.chars() {
+        match is_mark(c) {
+            true => out += &format!("{OPEN}{ESCAPED}{}{CLOSE}", u32::from(c)),
+            false => out.push(c),
+        }
+    }
+    Cow::Owned(out)
+}
+
+/// The literals that stand for tokens, and their ids.
+#[derive(Clone, Default, Debug)]
+pub struct Literals {
+    /// Longer ones first, so that of two that begin alike the longer is found.
+    all: Vec<(String, u32)>,
+    /// The bytes that they begin with.
+    first: Vec<u8>,
+}
+
+impl Literals {
+    /// The given literals.
+    pub fn new(mut all: Vec<(String, u32)>) -> Literals {
+        all.retain(|(text, _)| !text.is_empty());
+        all.sort_by_key(|(text, _)| std::cmp::Reverse(text.len()));
+        let mut first: Vec<u8> = all.iter().map(|(text, _)| text.as_bytes()[0]).collect();
+        first.sort();
+        first.dedup();
+        Literals { all, first }
+    }
+
+    /// The id of a literal.
+    pub fn id(&self, literal: &str) -> Option<u32> {
+        self.all.iter().find(|(text, _)| text == literal).map(|(_, id)| *id)
+    }
+
+    /// The literal of a token.
+    pub fn literal(&self, id: u32) -> Option<&str> {
+        self.all.iter().find(|(_, i)| *i == id).map(|(text, _)| text.as_str())
+    }
+
+    /// `text` with every literal replaced by the token's mark.
+    pub fn mark(&self, text: &str) -> String {
+        let mut out = String::with_capacity(text.len());
+        // What has been copied, and where to look on.
+        let (mut done, mut at) = (0, 0);
+        while let Some(next) = text.as_bytes()[at..].iter().position(|b| self.first.contains(b)) {
+            at += next;
+            // A literal's first byte may stand inside of another character.
+            let here = text.get(at..).unwrap_or_default();
+            match self.all.iter().find(|(literal, _)| here.starts_with(literal)) {
+                Some((literal, id)) => {
+                    out += &text[done..at];
+                    out += &token(*id);
+                    at += literal.len();
+                    done = at;
+                }
+                None => at += 1,
+            }
+        }
+        out + &text[done..]
+    }
+
+    /// `text` with marks turned back into what they stand for: for people to read.
+    pub fn unmark(&self, text: &str) -> String {
+        let mut out = String::with_capacity(text.len());
+        for part in parts(text, TrainOn::All, true) {
+            match part.content {
+                Content::Token(id) => out += self.literal(id).unwrap_or_default(),
+                Content::Text { text, .. } => out += &text,
+            }
+        }
+        out
+    }
+}
+
+/// Where the literals of a conversation's roles stand: `<usr>` and `<bot>`, `[INST]` and `[/INST]`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct RoleMarkers {
+    /// Begins what the user says.
+    pub user: String,
+    /// Begins what the assistant says.
+    pub assistant: String,
+}
+
+impl RoleMarkers {
+    /// `text` with marks at the role markers: what comes after an assistant's marker is trained on, up to the next
+    /// user's.
+    pub fn mark(&self, text: &str) -> String {
+        let text = text.replace(&self.assistant, &format!("{}{TRAINED}", self.assistant));
+        text.replace(&self.user, &format!("{GIVEN}{}", self.user))
+    }
+}
+
+/// A token, or text that is encoded in one go.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Part {
+    /// What it is.
+    pub content: Content,
+    /// Whether it is trained on.
+    pub trained: bool,
+}
+
+/// What a [`Part`] is.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Content {
+    /// A token.
+    Token(u32),
+    /// Text.
+    Text {
+        /// The text.
+        text: String,
+        /// Encoded by itself, with a space in front; else it continues what is before it.
+        apart: bool,
+    },
+}
+
+/// Takes marked text apart. Text is cut only at tokens, where training begins or ends, and where marks say so.
+/// `legacy`: text after a token stands by itself, as transformers' `legacy=True` has it.
+pub fn parts(marked: &str, train_on: TrainOn, legacy: bool) -> Vec<Part> {
+    // With `Completion`, only the last answer counts.
+    let first_answer = match train_on {
+        TrainOn::Completion => marked.rfind(TRAINED).unwrap_or(marked.len()),
+        TrainOn::All | TrainOn::Assistant => 0,
+    };
+    let mut parts: Vec<Part> = Vec::new();
+    let (mut trained, mut apart) = (train_on == TrainOn::All, true);
+    let mut at = 0;
+    while at < marked.len() {
+        let rest = &marked[at..];
+        let end = rest.find(is_mark).unwrap_or(rest.len());
+        let mut push = |more: &str| match parts.last_mut() {
+            Some(Part { content: Content::Text { text, .. }, trained: t }) if *t == trained && !apart => {
+                text.push_str(more);
+            }
+            _ => parts.push(Part { content: Content::Text { text: more.into(), apart }, trained }),
+        };
+        if end > 0 {
+            push(&rest[..end]);
+            (at, apart) = (at + end, false);
+            continue;
+        }
+        at += OPEN.len_utf8();
+        match rest.chars().next() {
+            Some(OPEN) => {
+                let inside = rest[OPEN.len_utf8()..].split(CLOSE).next().unwrap_or_default();
+                at = (at + inside.len() + CLOSE.len_utf8()).min(marked.len());
+                if let Some(number) = inside.strip_prefix(ESCAPED) {
+                    if let Some(c) = number.parse().ok().and_then(char::from_u32) {
+                        push(c.encode_utf8(&mut [0; 4]));
+                    }
+                    apart = false;
+                } else {
+                    parts.extend(inside.parse().ok().map(|id| Part { content: Content::Token(id), trained }));
+                    apart = legacy;
+                }
+            }
+            Some(TRAINED) => trained |= at > first_answer,
+            Some(GIVEN) => trained = train_on == TrainOn::All,
+            Some(APART) => apart = true,
+            _ => {}
+        }
+    }
+    parts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(marked: &str, train_on: TrainOn, legacy: bool) -> String {
+        let show = |part: &Part| {
+            let content = match &part.content {
+                Content::Token(id) => format!("#{id}"),
+                Content::Text { text, apart: true } => format!("^{text}"),
+                Content::Text { text, apart: false } => text.clone(),
+            };
+            if part.trained { format!("({content})") } else { content }
+        };
+        parts(marked, train_on, legacy).iter().map(show).collect::<Vec<_>>().join("|")
+    }
+
+    #[test]
+    fn answers_are_what_follows_the_assistants_marker() {
+        let roles = RoleMarkers { user: "[INST]".into(), assistant: "[/INST]".into() };
+        let literals = Literals::new(vec![("<s>".into(), 1), ("</s>".into(), 2)]);
+        let marked = literals.mark(&roles.mark("<s>[INST] a [/INST] b</s>[INST] c [/INST] d</s>"));
+        assert_eq!(
+            shown(&marked, TrainOn::Assistant, true),
+            "#1|^[INST] a [/INST]|( b)|(#2)|^[INST] c [/INST]|( d)|(#2)"
+        );
+        assert_eq!(shown(&marked, TrainOn::Completion, false), "#1|[INST] a [/INST] b|#2|[INST] c [/INST]|( d)|(#2)");
+        assert_eq!(shown(&marked, TrainOn::All, true), "(#1)|(^[INST] a [/INST] b)|(#2)|(^[INST] c [/INST] d)|(#2)");
+        assert_eq!(literals.unmark(&marked), "<s>[INST] a [/INST] b</s>[INST] c [/INST] d</s>");
+        assert_eq!(shown("no answer", TrainOn::Completion, true), "^no answer");
+    }
+
+    #[test]
+    fn text_apart_is_a_part_of_its_own() {
+        let marked = format!("{}{APART}a{APART}b{TRAINED}{}c{GIVEN}", token(7), token(8));
+        assert_eq!(shown(&marked, TrainOn::Assistant, false), "#7|^a|^b|(#8)|(c)");
+    }
+
+    #[test]
+    fn longer_literals_win_and_marks_in_records_are_only_text() {
+        let literals = Literals::new(vec![("[I".into(), 5), ("[INST]".into(), 6), (String::new(), 9)]);
+        assert_eq!(literals.mark("x[INST][I"), format!("x{}{}", token(6), token(5)));
+        assert!(matches!(escape("\u{FDCF} \u{FDD6} \u{FEFF}"), Cow::Borrowed(_)));
+        let hostile = format!("a{}b{TRAINED}{SPARE}", token(6));
+        assert_eq!(shown(&escape(&hostile), TrainOn::Assistant, true), format!("^{hostile}"));
+        assert_eq!(literals.unmark(&escape(&hostile)), hostile);
+        // Marks that records cannot contain still may not lead to a panic.
+        for broken in ["\u{FDD0}", "\u{FDD0}x", "\u{FDD0}\u{FDD1}", "\u{FDD1}", "\u{FDD0}99999999999\u{FDD1}y"] {
+            assert!(parts(broken, TrainOn::All, true).len() <= 1, "{broken:?}");
+        }
+    }
+}

@@ -1,0 +1,5 @@
+//! Text from a model.
+
+mod greedy;
+
+pub use greedy::{Greedy, greedy};

@@ -1,0 +1,221 @@
+//! Records of every shape, formatted and masked.
+
+mod tiny;
+
+use halfbyte::config::data::TrainOn;
+use halfbyte::data::chat::{ChatTemplate, Layout};
+use halfbyte::data::document::{Encoder, Settings};
+use halfbyte::data::format::{Format, Shape};
+use halfbyte::data::marks::RoleMarkers;
+use halfbyte::data::table::Record;
+use serde_json::{Value, json};
+use tiny::{encoder, show};
+
+fn record(value: Value) -> Record {
+    Record(value.as_object().expect("an object").clone())
+}
+
+fn shaped(shape: Shape, train_on: TrainOn) -> Format {
+    Format { shape, literals: encoder().literals().clone(), special: false, train_on }
+}
+
+fn chat(source: &str, train_on: TrainOn) -> Format {
+    let encoder = encoder();
+    let template = ChatTemplate::new(source, encoder.literals(), encoder.bos(), encoder.eos());
+    shaped(Shape::Chat { column: None, layout: Layout::Template(Box::new(template.unwrap())) }, train_on)
+}
+
+fn formatted(format: &Format, value: Value) -> String {
+    let encoder = encoder();
+    show(&encoder, &encoder.document(&format.text(&record(value)).unwrap(), format.train_on))
+}
+
+fn roles(user: &str, assistant: &str) -> Option<RoleMarkers> {
+    Some(RoleMarkers { user: user.into(), assistant: assistant.into() })
+}
+
+const SCOPES: [TrainOn; 3] = [TrainOn::All, TrainOn::Completion, TrainOn::Assistant];
+
+#[test]
+fn alpaca_trains_on_the_answer_and_its_end() {
+    let with_input = json!({"instruction": "Add.", "input": "1 2", "output": "3"});
+    let without = json!({"instruction": "Hi", "input": "", "output": "Ho"});
+    let text = formatted(&shaped(Shape::Alpaca, TrainOn::Completion), with_input);
+    assert!(text.starts_with("<s>▁Below▁is▁an▁instruction▁that▁describes▁a▁task,▁paired▁with▁an▁input"));
+    assert!(text.ends_with(
+        "request.<0x0A><0x0A>###▁Instruction:<0x0A>Add.<0x0A><0x0A>###▁Input:<0x0A>1▁2<0x0A><0x0A>###▁Response:<0x0A>{3</s>}"
+    ));
+    let text = formatted(&shaped(Shape::Alpaca, TrainOn::All), without.clone());
+    assert!(text.starts_with("{<s>▁Below▁is▁an▁instruction▁that▁describes▁a▁task.▁Write"));
+    assert!(text.ends_with("###▁Instruction:<0x0A>Hi<0x0A><0x0A>###▁Response:<0x0A>Ho</s>}"));
+    assert!(shaped(Shape::Alpaca, TrainOn::All).wants_eos());
+}
+
+#[test]
+fn a_text_column_is_split_at_its_role_markers() {
+    let text = json!({"text": "<usr> a <bot> b <usr> c <bot> d"});
+    let column = |train_on| {
+        Format::column("text", roles("<usr>", "<bot>"), encoder().literals().clone(), false, train_on).unwrap()
+    };
+    let shown = SCOPES.map(|train_on| formatted(&column(train_on), text.clone()));
+    assert_eq!(shown[0], "{<s>▁<usr>▁a▁<bot>▁b▁<usr>▁c▁<bot>▁d</s>}");
+    assert_eq!(shown[1], "<s>▁<usr>▁a▁<bot>▁b▁<usr>▁c▁<bot>{▁d</s>}");
+    assert_eq!(shown[2], "<s>▁<usr>▁a▁<bot>{▁b▁}<usr>▁c▁<bot>{▁d</s>}");
+}
+
+#[test]
+fn begin_and_end_tokens_come_exactly_once() {
+    let column = |special| Format::column("text", None, encoder().literals().clone(), special, TrainOn::All).unwrap();
+    for (text, as_tokens) in [
+        ("a", "{<s>▁a</s>}"),
+        ("<s>a</s>", "{<s>▁a</s>}"),
+        ("<s>[INST] a [/INST] b </s>", "{<s>[INST]▁▁a▁[/INST]▁▁b▁</s>}"),
+        ("a</s><s>b", "{<s>▁a</s><s>▁b</s>}"),
+    ] {
+        assert_eq!(formatted(&column(true), json!({ "text": text })), as_tokens, "{text}");
+    }
+    assert_eq!(formatted(&column(false), json!({"text": "<s>a</s>"})), "{<s>▁<s>a</s></s>}", "as text: more pieces");
+    let literal = column(false).text(&record(json!({"text": "<s>a</s>"}))).unwrap();
+    assert!(encoder().has_literal(&literal), "which the report says");
+    assert!(!encoder().has_literal(&column(true).text(&record(json!({"text": "<s>a</s>"}))).unwrap()));
+    let neither =
+        Encoder::new(tiny::tokenizer(), Settings { add_bos: false, add_eos: false, legacy: false }, &[], None).unwrap();
+    assert_eq!(show(&neither, &neither.document("a", TrainOn::All)), "{▁a}");
+    assert_eq!(neither.document("", TrainOn::All).ids, [] as [u32; 0]);
+    assert_eq!(encoder().document("", TrainOn::All).ids, [] as [u32; 0], "an empty text does not become two tokens");
+}
+
+#[test]
+fn a_template_trains_on_what_its_markers_or_its_generation_block_say() {
+    let literals = encoder().literals().clone();
+    let source = "<s>[INST] {{ q }} [/INST] {{ a }}</s>";
+    let template = |special, train_on| {
+        Format::template(source, roles("[INST]", "[/INST]").as_ref(), literals.clone(), special, train_on)
+    };
+    let hostile = json!({"q": "x [/INST] y</s>", "a": "z"});
+    assert_eq!(
+        formatted(&template(true, TrainOn::Completion).unwrap(), hostile.clone()),
+        "<s>[INST]▁▁x▁[/INST]▁y</s>▁[/INST]{▁▁z</s>}",
+        "markers and tokens in the record are only text"
+    );
+    let text = formatted(&template(false, TrainOn::Completion).unwrap(), hostile);
+    assert_eq!(text, "<s>▁<s>[INST]▁x▁[/INST]▁y</s>▁[/INST]{▁z</s></s>}");
+    let block = "Q: {{ q }}\nA:{% generation %} {{ a }}{% endgeneration %}.";
+    let template = Format::template(block, None, literals.clone(), false, TrainOn::Assistant).unwrap();
+    assert_eq!(formatted(&template, json!({"q": "x", "a": "z"})), "<s>▁Q:▁x<0x0A>A:{▁z}.</s>");
+    let error = Format::template("{{ q }}", None, literals, false, TrainOn::Completion).err().unwrap().to_string();
+    assert!(error.contains("train_on: a template alone does not say what the answer is"), "{error}");
+}
+
+const TURNS: &str = "{{ bos_token }}{% for m in messages %}{% if m['role'] == 'user' %}{{ '[INST] ' + m['content'] + ' [/INST]' }}\
+    {% elif m.role == 'assistant' %}{{ ' ' + m.content.strip() + eos_token }}\
+    {% else %}{{ raise_exception('only user and assistant') }}{% endif %}{% endfor %}";
+
+fn conversation() -> Value {
+    let message = |role: &str, content: &str| json!({"role": role, "content": content});
+    json!([message("user", "a</s>"), message("assistant", " b "), message("user", "c"), message("assistant", "d")])
+}
+
+#[test]
+fn a_chat_template_trains_on_what_it_adds_to_the_prompt() {
+    let messages = json!({ "messages": conversation() });
+    let shown = SCOPES.map(|train_on| formatted(&chat(TURNS, train_on), messages.clone()));
+    assert_eq!(shown[0], "{<s>[INST]▁▁a</s>▁[/INST]▁▁b</s>[INST]▁▁c▁[/INST]▁▁d</s>}");
+    assert_eq!(shown[1], "<s>[INST]▁▁a</s>▁[/INST]▁▁b</s>[INST]▁▁c▁[/INST]{▁▁d</s>}");
+    assert_eq!(shown[2], "<s>[INST]▁▁a</s>▁[/INST]{▁▁b</s>}[INST]▁▁c▁[/INST]{▁▁d</s>}");
+    let sharegpt = json!({"conversations": [{"from": "human", "value": "a</s>"}, {"from": "gpt", "value": " b "},
+        {"from": "human", "value": "c"}, {"from": "gpt", "value": "d"}]});
+    assert_eq!(formatted(&chat(TURNS, TrainOn::Assistant), sharegpt), shown[2]);
+    let instruction = json!({"instruction": "a", "input": "i", "output": "d"});
+    let text = formatted(&chat(TURNS, TrainOn::Assistant), instruction);
+    assert_eq!(text, "<s>[INST]▁▁a<0x0A><0x0A>i▁[/INST]{▁▁d</s>}");
+}
+
+#[test]
+fn a_generation_prompt_belongs_to_the_prompt() {
+    let chatml = "{% for m in messages %}{{ '<|' + m.role + '|>\n' + m.content + '<|end|>\n' }}{% endfor %}\
+        {% if add_generation_prompt %}{{ '<|assistant|>\n' }}{% endif %}";
+    let text = formatted(&chat(chatml, TrainOn::Completion), json!({ "messages": conversation() }));
+    assert!(text.ends_with("c<|end|><0x0A><|assistant|><0x0A>{d<|end|><0x0A></s>}"), "{text}");
+}
+
+#[test]
+fn a_chat_template_that_rewrites_earlier_turns_is_refused_unless_all_is_trained_on() {
+    let last_only = "{{ messages | length }}{% for m in messages %}{{ m.content }}{% endfor %}";
+    let text = |train_on| chat(last_only, train_on).text(&record(json!({ "messages": conversation() })));
+    assert!(text(TrainOn::All).is_ok());
+    let error = text(TrainOn::Assistant).unwrap_err().to_string();
+    assert!(error.contains("message 2 is written differently") && error.contains("train_on"), "{error}");
+    let error = chat(TURNS, TrainOn::All).text(&record(json!({"messages": [{"role": "tool", "content": ""}]})));
+    assert!(error.unwrap_err().to_string().contains("only user and assistant"));
+}
+
+#[test]
+fn mistral_writes_its_turns_as_text_or_as_tokens() {
+    let messages = json!({"messages": [{"role": "system", "content": "s"}, {"role": "user", "content": "a"},
+        {"role": "assistant", "content": "b "}, {"role": "user", "content": "c"}, {"role": "assistant", "content": "d"}]});
+    let format = |layout| shaped(Shape::Chat { column: None, layout }, TrainOn::Assistant);
+    assert_eq!(
+        formatted(&format(Layout::MistralV1), messages.clone()),
+        "<s>▁[INST]▁s<0x0A><0x0A>a▁[/INST]{▁b▁</s>}▁[INST]▁c▁[/INST]{▁d</s>}"
+    );
+    assert_eq!(
+        formatted(&format(Layout::MistralV3), messages),
+        "<s>[INST]▁a[/INST]{▁b</s>}[INST]▁s<0x0A><0x0A>c[/INST]{▁d</s>}"
+    );
+}
+
+#[test]
+fn a_dialog_loses_only_its_empty_last_turn() {
+    let input = "Talk.\n[|Human|] a\n[|AI|] b\n[|Human|] c\n[|AI|] d\n[|Human|] ";
+    let format = shaped(Shape::Dialog { name: "input".into() }, TrainOn::Assistant);
+    assert_eq!(
+        formatted(&format, json!({ "input": input })),
+        "<s>▁Talk.<0x0A>[|Human|]▁a<0x0A>[|AI|]{▁b<0x0A>}[|Human|]▁c<0x0A>[|AI|]{▁d</s>}"
+    );
+}
+
+#[test]
+fn records_of_the_wrong_shape_are_named() {
+    let what = |format: &Format, value: Value| format.text(&record(value)).unwrap_err().to_string();
+    let mistral = shaped(Shape::Chat { column: None, layout: Layout::MistralV1 }, TrainOn::All);
+    assert!(
+        what(&shaped(Shape::Alpaca, TrainOn::All), json!({"instruction": "a", "input": "", "ouput": "b"}))
+            .contains("no column `output`\n  hint: did you mean `ouput`?")
+    );
+    assert!(
+        what(&shaped(Shape::Alpaca, TrainOn::All), json!({"instruction": 5})).contains("`instruction` holds a number")
+    );
+    assert!(what(&mistral, json!({"a": 1})).contains("no column `messages` or `conversations`"));
+    assert!(what(&mistral, json!({"messages": "x"})).contains("`messages` holds text, not a list"));
+    assert!(
+        what(&mistral, json!({"messages": [{"role": "user"}]})).contains("`messages[0]`: a message has no `content`")
+    );
+    assert!(what(&mistral, json!({"messages": [[]]})).contains("`messages[0]`: a message is an object, not a list"));
+    assert!(what(&mistral, json!({"messages": [{"role": "tool", "content": ""}]})).contains("the role `tool`"));
+    assert!(what(&mistral, json!({"messages": [{"role": 1, "content": ""}]})).contains("`role` holds a number"));
+    let column = Format::column("text", None, encoder().literals().clone(), false, TrainOn::Completion);
+    assert!(column.err().unwrap().to_string().contains("train_on: a text_column alone"));
+}
+
+/// What the formatting functions of four well-known tutorials return for a record.
+#[test]
+fn templates_equal_the_tutorials_functions() {
+    let read = |key: &str| -> Vec<Value> {
+        let all: Value = serde_json::from_str(include_str!("data/rows/tutorials.json")).unwrap();
+        all[key].as_array().unwrap().clone()
+    };
+    for (key, source) in [
+        ("swapped_roles", include_str!("data/rows/swapped_roles.jinja")),
+        ("code_instructions", include_str!("data/rows/code_instructions.jinja")),
+    ] {
+        let literals = encoder().literals().clone();
+        let format = Format::template(source, None, literals.clone(), true, TrainOn::All).unwrap();
+        let cases = read(key);
+        assert!(cases.len() >= 3);
+        for case in cases {
+            let text = format.text(&record(case["record"].clone())).unwrap();
+            assert_eq!(literals.unmark(&text), case["text"].as_str().unwrap(), "{key}");
+        }
+    }
+}

@@ -1,0 +1,40 @@
+//! A tokenizer small enough to read its tokens: every character is one.
+
+use halfbyte::data::batch::{Document, IGNORED};
+use halfbyte::data::document::{Encoder, Settings};
+use halfbyte_tokenizer::model_file::NormalizerSpec;
+use halfbyte_tokenizer::{ModelFile, Piece, PieceKind, Tokenizer};
+
+/// `<unk>`, `<s>`, `</s>`, `[INST]`, `[/INST]`, then a piece for every byte and for every printable ASCII character.
+pub fn tokenizer() -> Tokenizer {
+    let piece = |text: &str, kind| Piece { text: text.into(), score: 0.0, kind };
+    let mut pieces = vec![piece("<unk>", PieceKind::Unknown)];
+    pieces.extend(["<s>", "</s>", "[INST]", "[/INST]"].map(|text| piece(text, PieceKind::Control)));
+    pieces.extend((0..=255).map(|b| piece(&format!("<0x{b:02X}>"), PieceKind::Byte)));
+    pieces.push(piece("▁", PieceKind::Normal));
+    pieces.extend(('!'..='~').map(|c| piece(&c.to_string(), PieceKind::Normal)));
+    let normalizer =
+        NormalizerSpec { name: "identity".into(), remove_extra_whitespaces: false, ..NormalizerSpec::default() };
+    let model = ModelFile { pieces, byte_fallback: true, normalizer, ..ModelFile::default() };
+    Tokenizer::from_model(model).expect("a valid model")
+}
+
+/// An encoder that adds both tokens, as `legacy=True`.
+pub fn encoder() -> Encoder {
+    let settings = Settings { add_bos: true, add_eos: true, legacy: true };
+    Encoder::new(tokenizer(), settings, &[], None).expect("an encoder")
+}
+
+/// The pieces of a document, what is trained on in braces: `<s>▁hi{▁ho</s>}`.
+pub fn show(encoder: &Encoder, document: &Document) -> String {
+    let (mut out, mut trained) = (String::new(), false);
+    for (&id, &label) in document.ids.iter().zip(&document.labels) {
+        if (label != IGNORED) != trained {
+            trained = !trained;
+            out.push(if trained { '{' } else { '}' });
+        }
+        assert!(label == IGNORED || label == id as i32, "a label is its id or ignored");
+        out += encoder.piece(id);
+    }
+    if trained { out + "}" } else { out }
+}
