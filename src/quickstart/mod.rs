@@ -48,6 +48,15 @@ pub fn extract(folder: &Path) -> Result<Extracted> {
     Ok(Extracted { recipe, held_out: rows.held_out })
 }
 
+/// Words of the instructions that are worth showing.
+const SHOWN: [&str; 10] =
+    ["opposite of", "plural of", "colour is", "day comes", "How much", "kind", "Who has", "Where is", "first", "backwards"];
+
+/// Rows of `held_out` to show, one for each of [`SHOWN`].
+pub fn examples(held_out: &[Task]) -> Vec<Task> {
+    SHOWN.iter().filter_map(|words| held_out.iter().find(|task| task.instruction.contains(words))).cloned().collect()
+}
+
 /// The recipe for files in `folder`.
 fn recipe_text(folder: &Path) -> Result<String> {
     // Into a TOML string: a backslash would begin an escape there, and Windows takes slashes as well.
