@@ -25,7 +25,11 @@ pub struct Model {
 
 /// Records all phases that the spec asks for.
 pub fn record(spec: Spec) -> Result<Model> {
-    let mut t = Tape::new(spec.tokens, spec.compute);
+    record_on(Tape::new(spec.tokens, spec.compute), spec)
+}
+
+/// The same on an empty tape of the caller's.
+pub fn record_on(mut t: Tape, spec: Spec) -> Result<Model> {
     let params = params::declare(&mut t, &spec)?;
     if params.master.is_some() {
         begin(&mut t, &params);

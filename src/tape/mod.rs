@@ -51,6 +51,8 @@ pub struct Tape {
     /// For each `source` of a routing, its inverse `slots`.
     slots: HashMap<Buf, View>,
     fusion: Fusion,
+    /// Whether lists are fused when they are finished.
+    fuse: bool,
 }
 
 impl Tape {
@@ -72,7 +74,13 @@ impl Tape {
             ranges: HashMap::new(),
             slots: HashMap::new(),
             fusion: Fusion::default(),
+            fuse: true,
         }
+    }
+
+    /// The same tape, but nothing will be fused (tests compare both).
+    pub fn unfused(self) -> Self {
+        Self { fuse: false, ..self }
     }
 
     /// The type of statistics, logits, gradients of parameters: max(f32, compute).
@@ -136,7 +144,7 @@ impl Tape {
     pub fn finish(&mut self, phase: Phase) {
         let ops = std::mem::take(&mut self.ops);
         let ops = prune::prune(&self.bufs, ops);
-        let ops = self.fusion.fuse(ops, self.tokens);
+        let ops = if self.fuse { self.fusion.fuse(ops, self.tokens) } else { ops };
         self.phases.push((phase, ops));
         self.blocks.clear();
         self.grads = Grads::default();

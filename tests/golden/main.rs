@@ -5,10 +5,13 @@ mod adam8bit;
 mod adapters;
 mod chat;
 mod facts;
+mod forward;
 mod models;
 mod nf4;
+mod rig;
 mod schedule;
 mod tensors;
+mod train;
 mod walk;
 
 fn main() {
@@ -21,6 +24,8 @@ fn main() {
         ("models", models::cases),
         ("facts", facts::cases),
         ("adapters", adapters::cases),
+        ("forward", forward::cases),
+        ("train", train::cases),
     ];
     if !walk::run(areas, &filter) {
         std::process::exit(1);

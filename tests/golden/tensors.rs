@@ -56,6 +56,18 @@ impl Tensors {
         }
     }
 
+    /// A tensor of integers.
+    pub fn i64(&self, name: &str) -> Result<Vec<i64>, String> {
+        match self.view(name)? {
+            (_, Dtype::I64, data) => Ok(data.as_chunks().0.iter().map(|b| i64::from_le_bytes(*b)).collect()),
+            (_, other, _) => Err(format!("{name} is {other:?}, not I64")),
+        }
+    }
+
+    pub fn shape(&self, name: &str) -> Result<Vec<usize>, String> {
+        Ok(self.view(name)?.0)
+    }
+
     /// A tensor of bytes.
     pub fn u8(&self, name: &str) -> Result<Vec<u8>, String> {
         match self.view(name)? {
@@ -63,6 +75,12 @@ impl Tensors {
             (_, other, _) => Err(format!("{name} is {other:?}, not U8")),
         }
     }
+}
+
+/// Reads a JSON file.
+pub fn json(path: &Path) -> Result<serde_json::Value, String> {
+    let text = std::fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()))?;
+    serde_json::from_str(&text).map_err(|e| format!("{}: {e}", path.display()))
 }
 
 /// The files called `*{suffix}` in `folder`, without the suffix, sorted; empty when the folder does not exist.

@@ -9,13 +9,14 @@ use std::sync::OnceLock;
 
 use serde::Deserialize;
 
+use crate::Tokenizer;
+use crate::assemble::byte_of;
 use crate::decode::Leading;
 use crate::error::{Error, Result};
 use crate::model_file::{ModelFile, Piece, PieceKind};
 use crate::normalize::{Normalizer, Prefix};
 use crate::special::{SpaceRule, SpecialTokens};
 use crate::vocab::Order;
-use crate::{Tokenizer, byte_of};
 
 #[derive(Deserialize)]
 struct File {
@@ -155,7 +156,7 @@ impl Tokenizer {
         let unk_surface = if hidden { String::new() } else { unk };
         let model = ModelFile { pieces, byte_fallback: file.model.byte_fallback, unk_surface, ..ModelFile::default() };
         let normalizer = Normalizer::bare(spaces.prefix, spaces.escape);
-        let tokenizer = Self::assemble(&model, normalizer, Order::List(&merges))?;
+        let tokenizer = Self::assemble(model, normalizer, Order::List(&merges))?;
         Ok(Self { leading, default_special: OnceLock::from(special), ..tokenizer })
     }
 }

@@ -31,10 +31,6 @@ impl Matcher {
         self.ids.is_empty()
     }
 
-    pub(crate) fn contains(&self, text: &str) -> bool {
-        self.ids.contains_key(text)
-    }
-
     /// The characters that a match can start with.
     pub(crate) fn first_chars(&self) -> impl Iterator<Item = char> {
         self.lengths.keys().copied()
@@ -74,8 +70,14 @@ impl UserDefined {
         self.raw.insert(text, id)
     }
 
-    pub(crate) fn contains(&self, text: &str) -> bool {
-        self.raw.contains(text)
+    /// The piece with exactly this text, as written.
+    pub(crate) fn id(&self, text: &str) -> Option<u32> {
+        self.raw.ids.get(text).copied()
+    }
+
+    /// All pieces, as written, in no order.
+    pub(crate) fn all(&self) -> impl Iterator<Item = (&str, u32)> {
+        self.raw.ids.iter().map(|(text, id)| (&**text, *id))
     }
 
     pub(crate) fn longest_raw(&self, text: &str) -> Option<(usize, u32)> {

@@ -28,7 +28,7 @@ pub use real::Real;
 use super::{Device, Timing};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::op::{Access, Buf, Op, Phase, Place, Program};
+use crate::op::{Access, Buf, Op, Phase, Place, Program, View};
 use crate::plan::Plan;
 use std::sync::Arc;
 use std::time::Instant;
@@ -42,10 +42,38 @@ pub struct CpuOptions {
     pub late_copies: bool,
 }
 
+/// What an op has just written, as an observer sees it: arena buffers do not outlive the run.
+pub struct Written<'a> {
+    /// The phase that runs.
+    pub phase: Phase,
+    /// The buffer's name.
+    pub name: &'a str,
+    view: View,
+    live: usize,
+    memory: &'a Memory,
+}
+
+impl Written<'_> {
+    /// The live rows of the operand, one after the other; empty for integers.
+    pub fn values(&self) -> Vec<f64> {
+        match self.memory.dtype(&self.view) {
+            DType::F64 => self.memory.load::<f64>(&self.view, self.live).data().to_vec(),
+            dtype if dtype.is_float() => {
+                self.memory.load::<f32>(&self.view, self.live).data().iter().map(|&x| f64::from(x)).collect()
+            }
+            _ => Vec::new(),
+        }
+    }
+}
+
+/// Called after each op, once for each operand that it wrote.
+pub type Observer = Box<dyn FnMut(Written) + Send>;
+
 /// The CPU as a device.
 #[derive(Default)]
 pub struct Cpu {
     options: CpuOptions,
+    observer: Option<Observer>,
     loaded: Option<Loaded>,
 }
 
@@ -58,7 +86,12 @@ struct Loaded {
 impl Cpu {
     /// A CPU device.
     pub fn new(options: CpuOptions) -> Self {
-        Self { options, loaded: None }
+        Self { options, observer: None, loaded: None }
+    }
+
+    /// Shows `observer` everything that is written from now on.
+    pub fn observed(self, observer: Observer) -> Self {
+        Self { observer: Some(observer), ..self }
     }
 
     fn loaded(&mut self) -> Result<&mut Loaded> {
@@ -67,6 +100,8 @@ impl Cpu {
 
     fn run_ops(&mut self, phase: Phase, live: usize, mut after: impl FnMut(usize, Instant)) -> Result<()> {
         let options = self.options;
+        // Taken out while the rest of the device is borrowed.
+        let mut observer = self.observer.take();
         let Loaded { program, plan, memory } = self.loaded()?;
         assert!(live <= program.tokens, "{live} tokens in a program planned for {}", program.tokens);
         let Some(index) = program.phases.iter().position(|(p, _)| *p == phase) else {
@@ -84,10 +119,17 @@ impl Cpu {
                 exec::exec::<f32>(memory, op, live, options.late_copies);
             }
             after(i, started);
+            if let Some(observer) = &mut observer {
+                for (view, _) in op.accesses().into_iter().filter(|(_, access)| *access != Access::Read) {
+                    let name = &program.info(view.buf).name;
+                    observer(Written { phase, name, view, live, memory });
+                }
+            }
             if options.poison {
                 poison(memory, program, plan, op, |life| life.last == i);
             }
         }
+        self.observer = observer;
         Ok(())
     }
 }

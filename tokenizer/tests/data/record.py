@@ -24,7 +24,7 @@ CORPUS = os.path.join(HERE, "corpus.txt")
 # Rules that replace, delete, compose, and overlap: "a" + U+0301, alone and before another rule.
 RULES = {
     "\u0061\u0301": "á", "\u0065\u0301": "é", "ﬁ": "fi", "Ａ": "A", "①": "1", "㈱": "(株)", "\u3000": " ",
-    "\u00a0": " ", "\u200b": "", "\ufeff": "", "\t": " ", "\n": " ", "…": "...", "ｶ": "カ", "ｶﾞ": "ガ",
+    "\u00a0": " ", "\u200b": "", "\ufeff": "", "\t": " ", "\n": " ", "…": "...", "--": "-", "-->": "=>", "ｶ": "カ", "ｶﾞ": "ガ",
 }
 MODELS = {
     "small": ["1000", "coverage=0.995", "control=[INST]", "control=[/INST]"],
@@ -54,7 +54,7 @@ def texts(rng, corpus):
     odd = list(" ▁ ▁\t\n\0\u0301abcdeth①ﬁＡ㈱ｶﾞ\u3000\u00a0\u200b\ufeff…가강한漢字😀\ufffd\ufffe\U0010ffff") + list(RULES)
     hand = ["", " ", "  ", "▁", "▁▁", "a", " a", "a ", "  a  b  ", "\n", "\t\ta", "<q>", "a<q>>b", "<q<q>>", "the", "other",
             "of the", " of ", "king of France", "▁of▁", "[X]", "a[X] [X]", "<s>", "</s>", "<unk>", "<0x41>", "[INST]",
-            "\u0301", "a\u0301", "e\u0301\u0301", "ｶﾞｶ", "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
+            "a--b-->c--->d", "\u0301", "a\u0301", "e\u0301\u0301", "ｶﾞｶ", "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
             " " * 70 + "x", "1234567890", "\U0010ffff\U0010ffff", "x\u200by", "x \u200b y", "\u200b", " \u200b "]
     yield from hand
     for _ in range(120):
