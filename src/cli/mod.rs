@@ -4,6 +4,7 @@ mod generate;
 mod inspect;
 mod plan;
 mod progress;
+mod quickstart;
 mod train;
 mod tree;
 
@@ -21,6 +22,8 @@ pub struct Cli {
 
 #[derive(Subcommand, Debug)]
 enum Command {
+    /// Fine-tune a tiny model that comes with the program, and ask it questions before and after
+    Quickstart(quickstart::Args),
     /// Fine-tune a model as a recipe says
     Train(train::Args),
     /// Show what a recipe resolves to and how much memory it needs; no GPU and no weights needed
@@ -35,6 +38,7 @@ impl Cli {
     /// Runs the command.
     pub fn run(self) -> Result<()> {
         match self.command {
+            Command::Quickstart(args) => quickstart::run(args),
             Command::Train(args) => train::run(args),
             Command::Generate(args) => generate::run(args),
             Command::Plan(args) => plan::run(args),

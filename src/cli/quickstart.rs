@@ -11,7 +11,7 @@ use crate::quickstart::tasks::Task;
 use crate::quickstart::{examples, extract};
 use crate::train::data::open_tokenizer;
 use crate::train::run::{Run, prepare};
-use crate::train::trainer::{Event, Reply};
+use crate::train::trainer::Reply;
 use halfbyte_tokenizer::Tokenizer;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
@@ -68,9 +68,16 @@ pub fn run(args: Args) -> Result<()> {
     println!("{:>24}  {:8.3}  {:8.3}", "loss", before.loss, after.loss);
     println!("{:>24}  {:8}  {:8}", "answered right", before.right, after.right);
     let folder = args.output.display();
-    println!("\nThe adapter (PEFT's format) is in {}; {:.0} s in all.", run.adapter_folder().display(), began.elapsed().as_secs_f64());
+    println!(
+        "\nThe adapter (PEFT's format) is in {}; {:.0} s in all.",
+        run.adapter_folder().display(),
+        began.elapsed().as_secs_f64()
+    );
     println!("Ask it something:");
-    println!("  halfbyte generate {folder}/model --load-in-4bit --adapter {} --max-new-tokens 12 \\", run.adapter_folder().display());
+    println!(
+        "  halfbyte generate {folder}/model --load-in-4bit --adapter {} --max-new-tokens 12 \\",
+        run.adapter_folder().display()
+    );
     println!("    --prompt $'### Question: What is the opposite of hot?\\n### Answer:'");
     println!("Change {folder}/recipe.toml and run it again:");
     println!("  halfbyte train {folder}/recipe.toml --set output_dir={folder}/second");

@@ -49,8 +49,18 @@ pub fn extract(folder: &Path) -> Result<Extracted> {
 }
 
 /// Words of the instructions that are worth showing.
-const SHOWN: [&str; 10] =
-    ["opposite of", "plural of", "colour is", "day comes", "How much", "kind", "Who has", "Where is", "first", "backwards"];
+const SHOWN: [&str; 10] = [
+    "opposite of",
+    "plural of",
+    "colour is",
+    "day comes",
+    "How much",
+    "kind",
+    "Who has",
+    "Where is",
+    "first",
+    "backwards",
+];
 
 /// Rows of `held_out` to show, one for each of [`SHOWN`].
 pub fn examples(held_out: &[Task]) -> Vec<Task> {
