@@ -1,8 +1,9 @@
 //! `halfbyte generate MODEL --prompt TEXT`: greedy continuation.
 
+use super::device::DeviceArgs;
 use crate::config::model::ModelConfig;
 use crate::config::recipe::LoadDtype;
-use crate::device::cpu::{Cpu, CpuOptions};
+use crate::device::cpu::CpuOptions;
 use crate::dtype::{DType, QuantKind, Scheme};
 use crate::error::{Error, Result};
 use crate::generate::{Greedy, greedy};
@@ -40,6 +41,8 @@ pub struct Args {
     /// Type of activations: float32, bfloat16 or float16
     #[arg(long, default_value = "float32")]
     dtype: String,
+    #[command(flatten)]
+    device: DeviceArgs,
     /// Leave out the begin token
     #[arg(long)]
     no_bos: bool,
@@ -79,7 +82,8 @@ pub fn run(args: Args) -> Result<()> {
     let base = base_schemes(&config, Some(&checkpoint), scheme, &[])?;
     let modules = adapter.as_ref().map_or(&[][..], |a| &a.modules);
     let spec = inference_spec(&config, compute, modules, base, tokens.max(1));
-    let mut session = Session::new(record(spec)?, Box::new(Cpu::new(CpuOptions::default())))?;
+    let (device, _) = args.device.open(compute, CpuOptions::default())?;
+    let mut session = Session::new(record(spec)?, device)?;
     load_base(&mut session, &checkpoint, LoadDtype::Auto)?;
     if let Some(adapter) = adapter {
         let names = adapter.modules.iter().map(|m| m.module.name.clone());

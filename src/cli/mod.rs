@@ -1,10 +1,13 @@
 //! The command line: one file for each command.
 
+mod device;
+mod devices;
 mod generate;
 mod inspect;
 mod plan;
 mod progress;
 mod quickstart;
+mod tokenize;
 mod train;
 mod tree;
 
@@ -26,12 +29,16 @@ enum Command {
     Quickstart(quickstart::Args),
     /// Fine-tune a model as a recipe says
     Train(train::Args),
+    /// List the devices that a run can use: driver, GPUs, memory, and the code path chosen
+    Devices(devices::Args),
     /// Show what a recipe resolves to and how much memory it needs; no GPU and no weights needed
     Plan(plan::Args),
     /// Continue a prompt with a model, with or without an adapter
     Generate(generate::Args),
     /// Show a model folder: tensors, modules that can be adapted, parameter counts
     Inspect(inspect::Args),
+    /// Text to token ids, pieces or counts, and ids back to text
+    Tokenize(tokenize::Args),
 }
 
 impl Cli {
@@ -41,8 +48,10 @@ impl Cli {
             Command::Quickstart(args) => quickstart::run(args),
             Command::Train(args) => train::run(args),
             Command::Generate(args) => generate::run(args),
+            Command::Devices(args) => devices::run(args),
             Command::Plan(args) => plan::run(args),
             Command::Inspect(args) => inspect::run(&args),
+            Command::Tokenize(args) => tokenize::run(args),
         }
     }
 }

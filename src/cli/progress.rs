@@ -21,12 +21,12 @@ impl Progress {
     }
 
     /// What is about to run.
-    pub fn prepared(&mut self, p: &Prepared) {
+    pub fn prepared(&mut self, p: &Prepared, device: &str) {
         let plan = crate::plan::plan(&p.model.program);
         if self.json {
             let record = json!({
                 "event": "prepared", "steps": p.steps.total, "rows": p.data.train.rows.len(), "memory": plan.bytes,
-                "notes": p.notes, "parameters": p.parameters(), "train": p.data.report,
+                "notes": p.notes, "device": device, "parameters": p.parameters(), "train": p.data.report,
             });
             println!("{record}");
             return;
@@ -37,6 +37,7 @@ impl Progress {
             print!("{}", report.text());
         }
         p.notes.iter().for_each(|note| println!("note: {note}"));
+        println!("device: {device}");
         println!("memory: {} ({} of activations)", human_bytes(plan.bytes), human_bytes(plan.arena_bytes));
         if std::io::stderr().is_terminal() {
             let bar = ProgressBar::new(p.steps.total as u64);

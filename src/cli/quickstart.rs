@@ -45,7 +45,7 @@ pub fn run(args: Args) -> Result<()> {
 
     let mut progress = Progress::new(false);
     let prepared = prepare(recipe, &|_| ())?;
-    progress.prepared(&prepared);
+    progress.prepared(&prepared, "cpu");
     let mut run = prepared.start(Box::new(Cpu::new(CpuOptions::default())), args.overwrite)?;
     let tokenizer = open_tokenizer(&run.place.folder)?;
     let shown = examples(&files.held_out);
@@ -67,20 +67,15 @@ pub fn run(args: Args) -> Result<()> {
     println!("{:>24}  {:>8}  {:>8}", "", "before", "after");
     println!("{:>24}  {:8.3}  {:8.3}", "loss", before.loss, after.loss);
     println!("{:>24}  {:8}  {:8}", "answered right", before.right, after.right);
-    let folder = args.output.display();
-    println!(
-        "\nThe adapter (PEFT's format) is in {}; {:.0} s in all.",
-        run.adapter_folder().display(),
-        began.elapsed().as_secs_f64()
-    );
+    let (folder, adapter) = (args.output.display(), run.adapter_folder().display());
+    println!("\nThe adapter (PEFT's format) is in {adapter}. {:.0} s in all.", began.elapsed().as_secs_f64());
+    // As the program was called: after `cargo run` it is on no path.
+    let program = std::env::args().next().unwrap_or_else(|| "halfbyte".into());
     println!("Ask it something:");
-    println!(
-        "  halfbyte generate {folder}/model --load-in-4bit --adapter {} --max-new-tokens 12 \\",
-        run.adapter_folder().display()
-    );
+    println!("  {program} generate {folder}/model --load-in-4bit --adapter {adapter} --max-new-tokens 12 \\");
     println!("    --prompt $'### Question: What is the opposite of hot?\\n### Answer:'");
-    println!("Change {folder}/recipe.toml and run it again:");
-    println!("  halfbyte train {folder}/recipe.toml --set output_dir={folder}/second");
+    println!("Change {folder}/recipe.toml and train again:");
+    println!("  {program} train {folder}/recipe.toml --set output_dir={folder}/second");
     Ok(())
 }
 

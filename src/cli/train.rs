@@ -1,11 +1,12 @@
 //! `halfbyte train RECIPE`.
 
+use super::device::DeviceArgs;
 use super::progress::Progress;
 use crate::config::recipe::Recipe;
-use crate::device::cpu::{Cpu, CpuOptions};
+use crate::device::cpu::CpuOptions;
 use crate::error::{Error, Result};
-use crate::train::run::prepare;
-use crate::train::trainer::{Event, Reply, Summary};
+use crate::train::run::{Run, prepare};
+use crate::train::trainer::{EvalRecord, Event, Reply, Summary};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,7 +22,9 @@ pub struct Args {
     /// Replace the results of an earlier run in output_dir
     #[arg(long)]
     pub overwrite: bool,
-    /// Fill dead memory with NaN (slower; the numbers must not change)
+    #[command(flatten)]
+    device: DeviceArgs,
+    /// On the CPU, fill dead memory with NaN (slower; the numbers must not change)
     #[arg(long)]
     pub poison: bool,
     /// Print every event as a line of JSON
@@ -49,23 +52,32 @@ pub fn run(args: Args) -> Result<()> {
     let stop = stop_flag()?;
     let mut progress = Progress::new(args.json);
     let prepared = prepare(recipe, &|_| ())?;
-    progress.prepared(&prepared);
-    let device = Box::new(Cpu::new(CpuOptions { poison: args.poison, late_copies: false }));
+    let cpu = CpuOptions { poison: args.poison, late_copies: false };
+    let (device, device_name) = args.device.open(prepared.recipe.compute, cpu)?;
+    progress.prepared(&prepared, &device_name);
     let mut run = prepared.start(device, args.overwrite)?;
     if let Some(before) = run.evaluate(false)? {
         progress.event(&Event::Evaluated(before));
     }
+    let mut evaluated = 0;
     let summary = run.train(|event| {
         progress.event(event);
+        if let Event::Evaluated(record) = event {
+            evaluated = record.step;
+        }
         if stop.load(Ordering::SeqCst) { Reply::Stop } else { Reply::Continue }
     })?;
-    if let Some(after) = run.evaluate(true)?.filter(|_| !summary.interrupted) {
-        progress.event(&Event::Evaluated(crate::train::trainer::EvalRecord { step: summary.steps, ..after }));
+    // After the last step too, unless the recipe has just done that.
+    if !summary.interrupted
+        && evaluated != summary.steps
+        && let Some(after) = run.evaluate(true)?
+    {
+        progress.event(&Event::Evaluated(EvalRecord { step: summary.steps, ..after }));
     }
     finish(&mut progress, &summary, &run)
 }
 
-fn finish(progress: &mut Progress, summary: &Summary, run: &crate::train::run::Run) -> Result<()> {
+fn finish(progress: &mut Progress, summary: &Summary, run: &Run) -> Result<()> {
     progress.finished(summary, run.adapter_folder());
     if summary.interrupted {
         let steps = summary.steps;

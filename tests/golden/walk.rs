@@ -27,7 +27,8 @@ pub type Collect = fn(root: &Path) -> Vec<Case>;
 
 /// The project's own set and those that the environment names.
 pub fn roots() -> Vec<PathBuf> {
-    let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/golden");
+    // Relative: cargo runs tests in the package's folder, and a bundle is run in a checkout without cargo.
+    let own = PathBuf::from("tests/data/golden");
     let named = std::env::var_os("HALFBYTE_GOLDEN").map(|v| std::env::split_paths(&v).collect::<Vec<_>>());
     std::iter::once(own).chain(named.into_iter().flatten()).collect()
 }
