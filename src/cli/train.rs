@@ -33,7 +33,7 @@ pub struct Args {
 }
 
 /// Set by SIGINT and SIGTERM.
-fn stop_flag() -> Result<Arc<AtomicBool>> {
+pub(super) fn stop_flag() -> Result<Arc<AtomicBool>> {
     let flag = Arc::new(AtomicBool::new(false));
     let signalled = flag.clone();
     let handler = move || {
