@@ -92,3 +92,10 @@ fn broken_recipes_are_refused() {
     folder.text("recipe.toml", "");
     folder.run(&["plan", "recipe.toml"]).refused(2, &["model_name_or_path"]);
 }
+
+#[test]
+fn absurd_sizes_are_refused_before_anything_is_allocated() {
+    refused("max_steps=4000000000", 2, &["4000000000 steps", "max_steps"]);
+    refused("per_device_train_batch_size=10000000000", 2, &["per_device_train_batch_size"]);
+    refused("r=100000", 2, &["rank"]);
+}
