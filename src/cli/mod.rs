@@ -6,6 +6,7 @@ mod generate;
 mod inspect;
 mod plan;
 mod progress;
+mod quickstart;
 mod tokenize;
 mod train;
 mod tree;
@@ -24,6 +25,8 @@ pub struct Cli {
 
 #[derive(Subcommand, Debug)]
 enum Command {
+    /// Fine-tune a tiny model that comes with the program, and ask it questions before and after
+    Quickstart(quickstart::Args),
     /// Fine-tune a model as a recipe says
     Train(train::Args),
     /// List the devices that a run can use: driver, GPUs, memory, and the code path chosen
@@ -42,6 +45,7 @@ impl Cli {
     /// Runs the command.
     pub fn run(self) -> Result<()> {
         match self.command {
+            Command::Quickstart(args) => quickstart::run(args),
             Command::Train(args) => train::run(args),
             Command::Generate(args) => generate::run(args),
             Command::Devices(args) => devices::run(args),

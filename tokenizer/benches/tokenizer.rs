@@ -2,8 +2,7 @@
 //!
 //! By default with the small model and the small corpus of the tests. `HALFBYTE_BENCH_MODEL` names another model,
 //! `HALFBYTE_BENCH_TEXT` a folder of `*.txt` files (those of `benches/compare/corpus.py`), each of which is a case.
-
-#![expect(missing_docs, reason = "criterion_group! makes a public function")]
+#![expect(missing_docs, reason = "criterion_group! makes a public function without documentation")]
 
 use std::hint::black_box;
 use std::path::PathBuf;
