@@ -1,7 +1,7 @@
 //! How long it takes to record and plan the programs of real models (goal: 0.2 s each). Parts: recording the op lists
 //! (forward, derivatives, recomputation, fusion), and finding addresses.
 
-#![expect(missing_docs, reason = "criterion's macro makes a function")]
+#![expect(missing_docs, reason = "criterion_group! makes a public function")]
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use halfbyte::model::record;

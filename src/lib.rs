@@ -2,7 +2,8 @@
 //!
 //! The map of the crate. A module uses only modules further down (`tests/layering.rs` reads every `crate::` in it):
 //!
-//! * [`cli`]: one file for each command.
+//! * [`cli`]: the commands, one file each.
+//! * [`quickstart`]: model, texts and recipe of the README's first command.
 //! * [`generate`]: greedy decoding.
 //! * [`train`]: recipe → program → session; the training loop, learning rates.
 //! * [`model`]: Llama, Mistral, Mixtral and LoRA, written once, forward only. Running this code records a program.
@@ -27,6 +28,7 @@ pub mod generate;
 pub mod model;
 pub mod op;
 pub mod plan;
+pub mod quickstart;
 pub mod tape;
 pub mod train;
 pub mod weights;

@@ -43,7 +43,7 @@ const PLACES: [Place; 5] = [
         common: &["copy", "exec", "gpu", "graph", "launch", "memory", "mod", "modules"],
     },
     Place { folder: "tests/kernels", extension: "rs", without: Some(&["quant8"]), common: &["harness", "main"] },
-    Place { folder: "benches/kernels", extension: "rs", without: None, common: &["main"] },
+    Place { folder: "benches/kernels", extension: "rs", without: Some(&["quant8"]), common: &["harness", "main"] },
 ];
 
 #[test]

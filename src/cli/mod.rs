@@ -6,6 +6,8 @@ mod generate;
 mod inspect;
 mod plan;
 mod progress;
+mod quickstart;
+mod tokenize;
 mod train;
 mod tree;
 
@@ -23,6 +25,8 @@ pub struct Cli {
 
 #[derive(Subcommand, Debug)]
 enum Command {
+    /// Fine-tune a tiny model that comes with the program, and ask it questions before and after
+    Quickstart(quickstart::Args),
     /// Fine-tune a model as a recipe says
     Train(train::Args),
     /// List the devices that a run can use: driver, GPUs, memory, and the code path chosen
@@ -33,17 +37,21 @@ enum Command {
     Generate(generate::Args),
     /// Show a model folder: tensors, modules that can be adapted, parameter counts
     Inspect(inspect::Args),
+    /// Text to token ids, pieces or counts, and ids back to text
+    Tokenize(tokenize::Args),
 }
 
 impl Cli {
     /// Runs the command.
     pub fn run(self) -> Result<()> {
         match self.command {
+            Command::Quickstart(args) => quickstart::run(args),
             Command::Train(args) => train::run(args),
             Command::Generate(args) => generate::run(args),
             Command::Devices(args) => devices::run(args),
             Command::Plan(args) => plan::run(args),
             Command::Inspect(args) => inspect::run(&args),
+            Command::Tokenize(args) => tokenize::run(args),
         }
     }
 }

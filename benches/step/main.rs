@@ -4,16 +4,14 @@
 //!
 //! Without a GPU it says so and ends.
 
-use halfbyte::config::model::{ModelConfig, QuantKind};
-use halfbyte::data::batch::{Document, MicroBatch, num_items};
+mod model;
+
+use halfbyte::config::model::ModelConfig;
 use halfbyte::device::cuda::{Cuda, CudaOptions, free_memory, list};
-use halfbyte::dtype::{DType, Scheme};
-use halfbyte::model::{AdapterSpec, Fill, LossSpec, OptimizerKind, OptimizerSpec, Spec, record};
-use halfbyte::op::{Betas, ControlRule, Phase};
-use halfbyte::train::build::{BLOCK, base_schemes};
-use halfbyte::train::load::{init_adapter, init_optimizer};
+use halfbyte::dtype::DType;
+use halfbyte::model::record;
+use halfbyte::op::Phase;
 use halfbyte::train::session::Session;
-use halfbyte::weights::names::linears;
 use std::path::Path;
 use std::time::Instant;
 
@@ -62,28 +60,8 @@ fn main() {
 fn run(w: &Wanted) -> halfbyte::error::Result<()> {
     let mut config = ModelConfig::open(Path::new(&w.config))?;
     config.layers = w.layers.unwrap_or(config.layers);
-    let scheme = Scheme { kind: QuantKind::Nf4, blocksize: BLOCK, double: true };
-    // All linears but head and router, as the usual recipes have it.
-    let targets = linears(&config).into_iter().filter(|l| l.leaf != "lm_head" && l.leaf != "gate");
-    let spec = Spec {
-        compute: if w.f16 { DType::F16 } else { DType::Bf16 },
-        tokens: w.rows * w.length,
-        base: base_schemes(&config, None, Some(scheme), &[])?,
-        adapters: targets.map(|l| (l.name, AdapterSpec { r: 16, scale: 1.0 })).collect(),
-        dropout: 0.0,
-        checkpointing: w.checkpointing,
-        loss: LossSpec { chunk: 2048, aux: None },
-        optimizer: Some(OptimizerSpec {
-            state: OptimizerKind::Torch,
-            betas: Betas { beta1: 0.9, beta2: 0.999, eps: 1e-8 },
-            weight_decay: 0.0,
-            rule: ControlRule { max_norm: Some(0.3), growth_interval: w.f16.then_some(2000) },
-            updates: w.steps,
-            lora_b_factor: 1.0,
-        }),
-        logits_rows: 0,
-        config,
-    };
+    let compute = if w.f16 { DType::F16 } else { DType::Bf16 };
+    let spec = model::spec(config, compute, w.rows * w.length, w.checkpointing, w.steps)?;
     let before = free_memory(0)?;
     let recorded = Instant::now();
     let model = record(spec)?;
@@ -97,8 +75,9 @@ fn run(w: &Wanted) -> halfbyte::error::Result<()> {
         w.length,
         recorded.elapsed().as_secs_f64()
     );
-    fill(&mut s)?;
-    let (batch, items) = batch(w, s.model.spec.config.vocab_size, s.model.spec.config.sliding_window);
+    model::fill(&mut s)?;
+    let config = &s.model.spec.config;
+    let (batch, items) = model::texts(&vec![w.length; w.rows], config.vocab_size, config.sliding_window, false);
     let mut times = Vec::new();
     let mut first = (0.0, 0.0);
     for step in 0..w.steps {
@@ -156,58 +135,6 @@ fn profile(s: &mut Session, tokens: usize) -> halfbyte::error::Result<()> {
         println!("  {name:16} {count:6} ops {ms:9.2} ms");
     }
     Ok(())
-}
-
-/// Random weights: codes, scales of a normal model, embeddings of deviation 0.02, norms 1.
-fn fill(s: &mut Session) -> halfbyte::error::Result<()> {
-    let mut state = 0x9E37_79B9_7F4A_7C15u64;
-    let mut random = move || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state
-    };
-    let bytes: Vec<u8> = (0..1 << 22).flat_map(|_| random().to_le_bytes()).collect();
-    for tensor in s.model.params.weights.clone() {
-        let (rows, cols) = tensor.shape;
-        match tensor.fill {
-            Fill::Dense(view) if rows == 1 => s.write(view, &vec![1.0; cols])?,
-            Fill::Dense(view) => {
-                let small = |i: usize| (f64::from(bytes[i % bytes.len()]) / 127.5 - 1.0) * 0.035;
-                for row in 0..rows {
-                    let values: Vec<f64> = (0..cols).map(|i| small(row * 4099 + i)).collect();
-                    s.write(halfbyte::op::View { offset: view.offset + row * view.ld, ..view }, &values)?;
-                }
-            }
-            Fill::Quantized(q) => {
-                let codes = rows * cols / 2;
-                let piece = |n: usize| bytes.iter().cycle().take(n).copied().collect::<Vec<u8>>();
-                s.write_bytes(q.codes, &piece(codes))?;
-                s.write_bytes(q.absmax, &piece(q.absmax.cols))?;
-                if let Some(nested) = q.nested {
-                    s.write(nested.absmax, &vec![0.01; nested.absmax.cols])?;
-                    s.write(nested.offset, &[0.05])?;
-                }
-            }
-        }
-    }
-    init_adapter(s, 42)?;
-    init_optimizer(s)?;
-    if let Some(schedule) = s.model.params.optimizer.as_ref().map(|o| o.schedule) {
-        s.write(schedule, &vec![2e-4; schedule.cols])?;
-    }
-    Ok(())
-}
-
-fn batch(w: &Wanted, vocab: usize, window: Option<usize>) -> (MicroBatch, usize) {
-    let documents: Vec<Document> = (0..w.rows)
-        .map(|r| {
-            let ids: Vec<u32> = (0..w.length).map(|i| ((i * 7919 + r * 104729) % vocab) as u32).collect();
-            Document { labels: ids.iter().map(|&id| id as i32).collect(), ids }
-        })
-        .collect();
-    let all: Vec<&Document> = documents.iter().collect();
-    (MicroBatch::new(&all, window), num_items(all))
 }
 
 /// FNV-1a.

@@ -1,0 +1,139 @@
+//! `halfbyte quickstart`: the run of `train` on the model and the data that come with the program, with questions asked
+//! before and after.
+
+use super::progress::Progress;
+use super::train::stop_flag;
+use crate::config::recipe::Recipe;
+use crate::device::cpu::{Cpu, CpuOptions};
+use crate::error::{Error, Result};
+use crate::generate::{Greedy, greedy};
+use crate::quickstart::tasks::Task;
+use crate::quickstart::{examples, extract};
+use crate::train::data::open_tokenizer;
+use crate::train::run::{Run, prepare};
+use crate::train::trainer::Reply;
+use halfbyte_tokenizer::Tokenizer;
+use std::path::PathBuf;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+/// Arguments of `quickstart`.
+#[derive(clap::Args, Debug)]
+pub struct Args {
+    /// The folder to work in; it is created
+    #[arg(long, default_value = "quickstart")]
+    output: PathBuf,
+    /// Override a key of the recipe: --set learning_rate=1e-3
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// Replace the results of an earlier run
+    #[arg(long)]
+    overwrite: bool,
+}
+
+/// Tokens of an answer of the base model, which would go on and on.
+const SHOWN_TOKENS: usize = 16;
+
+/// Runs the command.
+pub fn run(args: Args) -> Result<()> {
+    let began = Instant::now();
+    let files = extract(&args.output)?;
+    let recipe = Recipe::open(&files.recipe, &args.set)?;
+    let stop = stop_flag()?;
+    println!("A Mistral of a million parameters, fine-tuned in 4 bits on this CPU.");
+    println!("Model, data and recipe are in {}.\n", args.output.display());
+
+    let mut progress = Progress::new(false);
+    let prepared = prepare(recipe, &|_| ())?;
+    progress.prepared(&prepared, "cpu");
+    let mut run = prepared.start(Box::new(Cpu::new(CpuOptions::default())), args.overwrite)?;
+    let tokenizer = open_tokenizer(&run.place.folder)?;
+    let shown = examples(&files.held_out);
+    let before = Exam::take(&mut run, &tokenizer, &files.held_out, &shown, false)?;
+    let summary = run.train(|event| {
+        progress.event(event);
+        if stop.load(Ordering::SeqCst) { Reply::Stop } else { Reply::Continue }
+    })?;
+    progress.finished(&summary, run.adapter_folder());
+    if summary.interrupted {
+        return Err(Error::run(format!("stopped after step {}", summary.steps))
+            .hint(format!("the adapter so far is in {}", run.adapter_folder().display())));
+    }
+    let after = Exam::take(&mut run, &tokenizer, &files.held_out, &shown, true)?;
+
+    print_table(&shown, &before.answers, &after.answers);
+    let count = files.held_out.len();
+    println!("\nNone of the {count} held-out questions was trained on:");
+    println!("{:>24}  {:>8}  {:>8}", "", "before", "after");
+    println!("{:>24}  {:8.3}  {:8.3}", "loss", before.loss, after.loss);
+    println!("{:>24}  {:8}  {:8}", "answered right", before.right, after.right);
+    let (folder, adapter) = (args.output.display(), run.adapter_folder().display());
+    println!("\nThe adapter (PEFT's format) is in {adapter}. {:.0} s in all.", began.elapsed().as_secs_f64());
+    // As the program was called: after `cargo run` it is on no path.
+    let program = std::env::args().next().unwrap_or_else(|| "halfbyte".into());
+    println!("Ask it something:");
+    println!("  {program} generate {folder}/model --load-in-4bit --adapter {adapter} --max-new-tokens 12 \\");
+    println!("    --prompt $'### Question: What is the opposite of hot?\\n### Answer:'");
+    println!("Change {folder}/recipe.toml and train again:");
+    println!("  {program} train {folder}/recipe.toml --set output_dir={folder}/second");
+    Ok(())
+}
+
+/// What the model knows at one time.
+struct Exam {
+    /// Its answers to the questions that are shown.
+    answers: Vec<String>,
+    /// How many of the held-out answers are right to the letter.
+    right: usize,
+    /// Mean loss of the held-out answers' tokens.
+    loss: f64,
+}
+
+impl Exam {
+    fn take(run: &mut Run, tokenizer: &Tokenizer, held_out: &[Task], shown: &[Task], adapter: bool) -> Result<Self> {
+        let loss = run.evaluate(adapter)?.map_or(f64::NAN, |record| record.eval_loss_per_token);
+        let mut right = 0;
+        for task in held_out {
+            // A wrong answer need not be heard to its end.
+            let tokens = tokenizer.encode(&task.output).len() + 1;
+            right += usize::from(answer(run, tokenizer, task, tokens, adapter)? == task.output);
+        }
+        let answers = shown.iter().map(|task| answer(run, tokenizer, task, SHOWN_TOKENS, adapter));
+        Ok(Self { answers: answers.collect::<Result<_>>()?, right, loss })
+    }
+}
+
+/// The answer to `task`; with an ellipsis if it did not end after `max_new_tokens`.
+fn answer(run: &mut Run, tokenizer: &Tokenizer, task: &Task, max_new_tokens: usize, adapter: bool) -> Result<String> {
+    let ends = run.session.model.spec.config.eos_ids.clone();
+    let prompt: Vec<u32> = tokenizer.bos().into_iter().chain(tokenizer.encode(&task.prompt())).collect();
+    let mut ids = greedy(&mut run.session, &prompt, Greedy { max_new_tokens, eos: &ends, adapter }, |_| true)?;
+    let ended = ids.pop_if(|id| ends.contains(id)).is_some();
+    let text = tokenizer.decode(&ids).map_err(|e| Error::run(e.to_string()))?;
+    Ok(text.trim().to_string() + if ended { "" } else { " …" })
+}
+
+/// question | before | after | expected; the text that a question is about stands below it.
+fn print_table(tasks: &[Task], before: &[String], after: &[String]) {
+    let row = |cells: [&str; 4]| {
+        let [question, before, after, expected] = cells.map(|cell| cell.replace('\n', " "));
+        println!("{} | {} | {} | {expected}", cell(&question, 46), cell(&before, 30), cell(&after, 16));
+    };
+    println!();
+    row(["question", "before", "after", "expected"]);
+    println!("{:-<46}-+-{:-<30}-+-{:-<16}-+-{:-<14}", "", "", "", "");
+    for ((task, before), after) in tasks.iter().zip(before).zip(after) {
+        row([&task.instruction, before, after, &task.output]);
+        if !task.input.is_empty() {
+            row([&format!("  {}", task.input), "", "", ""]);
+        }
+    }
+}
+
+/// `text` in exactly `width` characters.
+fn cell(text: &str, width: usize) -> String {
+    match text.char_indices().nth(width) {
+        Some(_) => text.chars().take(width - 1).chain(['…']).collect(),
+        None => format!("{text:width$}"),
+    }
+}
