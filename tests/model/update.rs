@@ -112,18 +112,22 @@ fn an_expert_that_saw_no_token_is_not_updated() {
         let mut s = session(spec, CpuOptions::default());
         let count = s.model.params.adapter.len();
         let before: Vec<_> = (0..count).map(|i| tensor(&mut s, i)).collect();
-        s.begin().expect("begin");
-        // Two tokens one after the other: what one of them touched stays touched.
-        for seed in [1, 2] {
+        // One token after the other: what one of them touched stays touched.
+        let after = |s: &mut Session, seed: u64| -> BTreeSet<usize> {
             s.micro(&batch(&[1], seed).0, 1, [0, 0]).expect("micro");
-        }
-        s.update().expect("update");
-        let touched: Vec<bool> = {
             let bytes = s.read_bytes(s.model.params.touched).expect("read");
-            bytes.as_chunks().0.iter().map(|b| i32::from_le_bytes(*b) != 0).collect()
+            (0..8).filter(|e| i32::from_le_bytes(bytes.as_chunks().0[*e]) != 0).collect()
         };
-        let used: BTreeSet<usize> = (0..8).filter(|e| touched[*e]).collect();
-        assert!(used.len() >= 4 && used.len() < 8, "of 2 × 4 experts {used:?} saw a token");
+        let found = (0..100).any(|seed| {
+            s.begin().expect("begin");
+            let (first, both) = (after(&mut s, seed), after(&mut s, seed + 1));
+            assert!(first.len() == 4 && both.is_superset(&first), "{first:?} and then {both:?} of 2 × 4 experts");
+            both.len() > 4 && both.len() < 8
+        });
+        assert!(found, "no two tokens that use other experts and leave some idle");
+        let bytes = s.read_bytes(s.model.params.touched).expect("read");
+        let touched: Vec<bool> = bytes.as_chunks().0.iter().map(|b| i32::from_le_bytes(*b) != 0).collect();
+        s.update().expect("update");
         for i in 0..count {
             let after = tensor(&mut s, i);
             let idle = s.model.params.adapter[i].touched.is_some_and(|e| !touched[e]);
