@@ -45,6 +45,10 @@ pub fn base_schemes(
                 .filter(|_| is_quantized(&module, &stored.skip_modules)),
             (None, _) => scheme.filter(|_| is_quantized(&module, skip)),
         };
+        if scheme.is_some() && !module.in_features.is_multiple_of(2) {
+            let what = format!("{} has {} input features; 4-bit codes come in pairs", module.name, module.in_features);
+            return Err(Error::input(what).hint("leave the module in 16 bit: name it in llm_int8_skip_modules"));
+        }
         schemes.extend(scheme.map(|scheme| (module.name, scheme)));
     }
     Ok(schemes)

@@ -99,3 +99,11 @@ fn absurd_sizes_are_refused_before_anything_is_allocated() {
     refused("per_device_train_batch_size=10000000000", 2, &["per_device_train_batch_size"]);
     refused("r=100000", 2, &["rank"]);
 }
+
+#[test]
+fn odd_widths_cannot_be_4_bit() {
+    let folder = Folder::new();
+    let config = std::fs::read_to_string(folder.path("model/config.json")).expect("read");
+    folder.text("model/config.json", &config.replace("\"intermediate_size\": 64", "\"intermediate_size\": 65"));
+    folder.run(&["plan", "recipe.toml"]).refused(3, &["down_proj", "65", "llm_int8_skip_modules"]);
+}
