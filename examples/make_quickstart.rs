@@ -4,7 +4,7 @@
 //! cargo run --release --example make_quickstart -- [OUT_FOLDER]
 //! ```
 //!
-//! The recipe is `docs/recipes/quickstart-base.toml`. It takes about half an hour on two cores; the folder gets a new
+//! The recipe is `docs/recipes/quickstart-base.toml`. It takes some ten minutes on two cores; the folder gets a new
 //! set of weights every 200 steps.
 
 use std::collections::HashMap;

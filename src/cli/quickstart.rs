@@ -115,23 +115,23 @@ fn answer(run: &mut Run, tokenizer: &Tokenizer, task: &Task, max_new_tokens: usi
 
 /// question | before | after | expected; the text that a question is about stands below it.
 fn print_table(tasks: &[Task], before: &[String], after: &[String]) {
-    let row = |cells: [&str; 4]| {
-        let [question, before, after, expected] = cells.map(|cell| cell.replace('\n', " "));
-        println!("{} | {} | {} | {expected}", cell(&question, 46), cell(&before, 30), cell(&after, 16));
+    let row = |question: &str, before: &str, after: &str, expected: &str| {
+        println!("{} | {} | {} | {expected}", cell(question, 33), cell(before, 30), cell(after, 20));
     };
     println!();
-    row(["question", "before", "after", "expected"]);
-    println!("{:-<46}-+-{:-<30}-+-{:-<16}-+-{:-<14}", "", "", "", "");
+    row("question", "before", "after", "expected");
+    println!("{:-<33}-+-{:-<30}-+-{:-<20}-+-{:-<20}", "", "", "", "");
     for ((task, before), after) in tasks.iter().zip(before).zip(after) {
-        row([&task.instruction, before, after, &task.output]);
+        row(&task.instruction, before, after, &task.output);
         if !task.input.is_empty() {
-            row([&format!("  {}", task.input), "", "", ""]);
+            println!("  {}", task.input);
         }
     }
 }
 
-/// `text` in exactly `width` characters.
+/// `text` on one line, in exactly `width` characters.
 fn cell(text: &str, width: usize) -> String {
+    let text = text.replace('\n', " ");
     match text.char_indices().nth(width) {
         Some(_) => text.chars().take(width - 1).chain(['…']).collect(),
         None => format!("{text:width$}"),

@@ -2,4 +2,5 @@
 
 mod bad_input;
 mod folder;
+mod quickstart;
 mod train;
