@@ -4,6 +4,7 @@ mod device;
 mod devices;
 mod generate;
 mod inspect;
+mod inspect_data;
 mod plan;
 mod progress;
 mod train;
@@ -33,6 +34,8 @@ enum Command {
     Generate(generate::Args),
     /// Show a model folder: tensors, modules that can be adapted, parameter counts
     Inspect(inspect::Args),
+    /// Show what a recipe's data become: records, text, tokens, masks, rows; no weights needed
+    InspectData(inspect_data::Args),
 }
 
 impl Cli {
@@ -44,6 +47,7 @@ impl Cli {
             Command::Devices(args) => devices::run(args),
             Command::Plan(args) => plan::run(args),
             Command::Inspect(args) => inspect::run(&args),
+            Command::InspectData(args) => inspect_data::run(&args),
         }
     }
 }

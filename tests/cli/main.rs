@@ -2,4 +2,5 @@
 
 mod bad_input;
 mod folder;
+mod inspect_data;
 mod train;
