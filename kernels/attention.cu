@@ -178,7 +178,8 @@ __device__ inline void forward(Mat<elem> out, Mat<float> lse, Mat<const elem> q,
 
         // Compute: scores
         float s[PARTS][TILE / 8][4] = {};
-#pragma unroll
+        // One step at a time: unrolled, the fragments that are loaded ahead spill.
+#pragma unroll 1
         for (int d = 0; d < D; d += 16) {
             u32 fq[PARTS][4];
 #pragma unroll
@@ -199,7 +200,7 @@ __device__ inline void forward(Mat<elem> out, Mat<float> lse, Mat<const elem> q,
             for (int i = 0; i < PARTS; i++)
 #pragma unroll
                 for (int half = 0; half < 2; half++) {
-                    int2 range = ranges[warp_row + i * 16 + half * 8 + g];
+                    int2 range = ranges[recomputed(u32(warp_row)) + i * 16 + half * 8 + g];
 #pragma unroll
                     for (int j = 0; j < TILE / 8; j++)
 #pragma unroll

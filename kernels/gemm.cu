@@ -4,14 +4,14 @@
 //     nn   out[m,n] = a[m,k] * b[k,n]                   dx = dy * W       b is a weight
 //     tn   out[m,n] = a[rows,m]^T * b[rows,n]           dW = dy^T * x     the sum runs over tokens
 //
-// a and b are elements, out and plus are elements or f32; sums are f32, rounded once by the store. plus may be null or out
-// itself. Each output is one chain of k16 steps in ascending order, whatever the tile: all shapes below give the same bits,
-// so the host chooses among them by speed alone. Only tn with `chunk` sums in another order (see there).
+// a and b are elements, out and plus both elements or both f32; sums are f32, rounded once by the store. plus may be null
+// or out itself. Each output is one chain of k16 steps in ascending order, whatever the tile: all shapes below give the same
+// bits, so the host chooses among them by speed alone. Only tn with `chunk` sums in another order (see there).
 //
 // Layout   rows of a and b begin at multiples of 16 bytes and are read in pieces of 8 elements: their leading dimensions are
 //          multiples of 8, and so is k in nt and nn; n (nn, tn) and m (tn) may be anything if the columns up to the next
-//          multiple of 8 are readable. out and plus may have any width and leading dimension; where both and the addresses allow it, rows are
-//          written 8 columns at a time.
+//          multiple of 8 are readable. out and plus may have any width and leading dimension; where these and the addresses
+//          allow it, rows are written 8 columns at a time.
 // Rows     nt, nn: m = rows.count(); tn: the sum runs over rows.count() rows. Rows beyond are never read.
 // Groups   offsets[groups + 1] on the device, or null for one group. Group e owns the rows offsets[e] .. offsets[e+1] of a
 //          and out (nt, nn) or of a and b (tn), and slab e of b (n rows each in nt, k rows each in nn) or of out (m rows).
@@ -30,8 +30,9 @@
 //          Threads and dynamic shared memory:
 //
 //          shape      BM   BN  BK  STAGES  WM  WN  threads   bytes   serves
-//          large     128  256  32       4  64  64      256   98304   large products
-//          small      64   64  64       4  32  32      128   65536   nt, nn: few rows, n <= 64, few tiles; tn: m or n <= 64
+//          large     128  256  64       3  64  64      256  147456   nt, nn: large products, on cards with that much
+//          medium    128  128  32       3  64  64      128   49152   nt, nn: the others with more than 64 rows; tn: large products
+//          small      64   64  64       4  32  32      128   65536   nt, nn: few rows, n <= 64; tn: m or n <= 64
 //          narrow     64   16  64       6  16  16      128   61440   nt, nn: n <= 16 (x * A^T, dy * B)
 //          shallow    64  128  32       2  32  64      128   24576   nt, nn: k <= 64 (t * B^T, dt * A)
 //          flat       16  128  64       3  16  32      128   55296   tn: m <= 16 (dA)
@@ -46,9 +47,8 @@ template <int M, int N, int K, int RING, int WARP_M, int WARP_N, int RESIDENT> s
     static constexpr int THREADS = BM / WM * (BN / WN) * WARP;
     static constexpr int BLOCKS = RESIDENT;  // on one multiprocessor, as far as registers decide
 };
-using Large = Shape<128, 256, 32, 4, 64, 64, 1>;
-using Deep = Shape<128, 256, 64, 3, 64, 64, 1>;
-using Medium = Shape<128, 128, 64, 3, 64, 64, 2>;
+using Large = Shape<128, 256, 64, 3, 64, 64, 1>;
+using Medium = Shape<128, 128, 32, 3, 64, 64, 2>;
 using Small = Shape<64, 64, 64, 4, 32, 32, 3>;
 using Narrow = Shape<64, 16, 64, 6, 16, 16, 3>;
 using Shallow = Shape<64, 128, 32, 2, 32, 64, 3>;
@@ -92,40 +92,47 @@ __device__ inline void store(float* p, const Pack& x) {
     reinterpret_cast<float4*>(p)[0] = make_float4(x.v[0], x.v[1], x.v[2], x.v[3]);
     reinterpret_cast<float4*>(p)[1] = make_float4(x.v[4], x.v[5], x.v[6], x.v[7]);
 }
-__device__ inline float to_float(float x) { return x; }
-__device__ inline float to_float(elem x) { return widen(x); }
-template <class Out> __device__ inline Out from_float(float x) { return Out(x); }
-
-// Whether eight columns at a time can be read or written.
-template <class Out> __device__ inline bool wide(Mat<Out> m) { return (u64(m.at) % 16 | u64(m.ld) % PACK) == 0; }
+// Eight columns of an operand that is f32 or elements.
+__device__ inline Pack load_pack(Either m, i64 row, i64 col) {
+    i64 i = row * m.ld + col;
+    return m.wide ? load(static_cast<const float*>(m.at) + i) : load(static_cast<const elem*>(m.at) + i);
+}
+__device__ inline void store_pack(Either m, i64 row, i64 col, const Pack& x) {
+    i64 i = row * m.ld + col;
+    m.wide ? store(static_cast<float*>(m.at) + i, x) : store(static_cast<elem*>(m.at) + i, x);
+}
+// Whether all packs of an operand, or of none, begin at multiples of 16 bytes.
+__device__ inline bool aligned(Either m) { return (u64(m.at) % 16 | u64(m.ld) % PACK) == 0; }
 
 // Has a tile of plus brought into L2 while the products are computed.
-template <class S, class Out> __device__ inline void prefetch_tile(Mat<const Out> plus, i64 row, int col, int rows, int n) {
-    constexpr int LINE = 128 / sizeof(Out), LINES = (S::BN + LINE - 1) / LINE;
+template <class S> __device__ inline void prefetch_tile(Either plus, i64 row, int col, int rows, int n) {
     if (plus.at == nullptr) return;
-    for (int i = threadIdx.x; i < S::BM * LINES; i += S::THREADS)
-        if (i / LINES < rows && col + i % LINES * LINE < n) prefetch_l2(plus.row(row + i / LINES) + col + i % LINES * LINE);
+    int bytes = plus.wide ? 4 : 2, line = 128 / bytes, lines = (S::BN + line - 1) / line;
+    for (int i = threadIdx.x; i < S::BM * lines; i += S::THREADS) {
+        int r = i / lines, c = i % lines * line;
+        if (r < rows && col + c < n) prefetch_l2(static_cast<const char*>(plus.at) + ((row + r) * plus.ld + col + c) * bytes);
+    }
 }
 
 // A warp's WM x WN sums, scaled, added to plus. They pass through shared memory (16 rows at a time), so that a warp writes
 // whole sectors: in the fragments four lanes hold 8 neighbouring columns. `rows` and `n` are what exists below and right of
 // (row, col).
-template <class S, class Out>
-__device__ inline void store_tile(float* staged, const float (&sum)[S::WM / 16][S::WN / 8][4], Mat<Out> out, Mat<const Out> plus,
-                                  float scale, i64 row, int col, int rows, int n) {
+template <class S>
+__device__ inline void store_tile(float* staged, const float (&sum)[S::WM / 16][S::WN / 8][4], Either out, Either plus, float scale,
+                                  i64 row, int col, int rows, int n) {
     // 8 floats of padding keep the fragments' rows in different banks.
     constexpr int PITCH = S::WN + 8, LANES = S::WN / PACK, STEP = WARP / LANES, TIMES = 16 / STEP;
     int lane = threadIdx.x % WARP, g = lane / 4, t = lane % 4;
     int r = lane / LANES, c = lane % LANES * PACK;
-    bool pieces = wide(out) && (plus.at == nullptr || wide(plus)) && c + PACK <= n - col;
+    bool packs = aligned(out) && aligned(plus) && c + PACK <= n - col;
 #pragma unroll
     for (int i = 0; i < S::WM / 16; i++) {
         // All of plus before any of out: they may be the same, and then loads do not overtake stores.
         Pack add[TIMES] = {};
 #pragma unroll
         for (int pass = 0; pass < TIMES; pass++)
-            if (pieces && plus.at != nullptr && i * 16 + pass * STEP + r < rows)
-                add[pass] = load(plus.row(row + i * 16 + pass * STEP + r) + col + c);
+            if (packs && plus.at != nullptr && i * 16 + pass * STEP + r < rows)
+                add[pass] = load_pack(plus, row + i * 16 + pass * STEP + r, col + c);
 #pragma unroll
         for (int j = 0; j < S::WN / 8; j++) {
             *reinterpret_cast<float2*>(staged + g * PITCH + j * 8 + t * 2) = make_float2(sum[i][j][0], sum[i][j][1]);
@@ -137,13 +144,13 @@ __device__ inline void store_tile(float* staged, const float (&sum)[S::WM / 16][
             if (i * 16 + pass * STEP + r >= rows) continue;
             i64 at = row + i * 16 + pass * STEP + r;
             Pack x = load(staged + (pass * STEP + r) * PITCH + c);
-            if (pieces) {
+            if (packs) {
 #pragma unroll
                 for (int q = 0; q < PACK; q++) x.v[q] = add[pass].v[q] + scale * x.v[q];
-                store(out.row(at) + col + c, x);
+                store_pack(out, at, col + c, x);
             } else {
                 for (int q = 0; q < PACK && c + q < n - col; q++)
-                    out.row(at)[col + c + q] = from_float<Out>((plus.at == nullptr ? 0.0f : to_float(plus.row(at)[col + c + q])) + scale * x.v[q]);
+                    store(out, at, col + c + q, (plus.at == nullptr ? 0.0f : load(plus, at, col + c + q)) + scale * x.v[q]);
             }
         }
         __syncwarp();
@@ -225,8 +232,8 @@ __device__ inline int2 tile_of(int block, int rows, int cols) {
     return make_int2(band * BAND + within % height, within / height);
 }
 
-template <Form FORM, class S, class Out>
-__device__ inline void by_rows(Mat<Out> out, Mat<const Out> plus, Mat<const elem> a, Mat<const elem> b, Rows rows, int n, int k, float scale,
+template <Form FORM, class S>
+__device__ inline void by_rows(Either out, Either plus, Mat<const elem> a, Mat<const elem> b, Rows rows, int n, int k, float scale,
                                const int* offsets, int groups) {
     extern __shared__ __align__(1024) unsigned char shared[];
     int row_tiles = (rows.most + S::BM - 1) / S::BM + (offsets == nullptr ? 0 : groups);
@@ -256,16 +263,16 @@ __device__ inline void by_rows(Mat<Out> out, Mat<const Out> plus, Mat<const elem
 
     int warp = threadIdx.x / WARP, warp_m = warp / (S::BN / S::WN) * S::WM, warp_n = warp % (S::BN / S::WN) * S::WN;
     float* staged = reinterpret_cast<float*>(shared) + warp * 16 * (S::WN + 8);
-    store_tile<S, Out>(staged, sum, out, plus, scale, i64(first) + warp_m, col + warp_n, end - first - warp_m, n);
+    store_tile<S>(staged, sum, out, plus, scale, i64(first) + warp_m, col + warp_n, end - first - warp_m, n);
 }
 
 // With chunk > 0 the rows of a group are cut into chunks, each summed by blocks of its own into one of the slots
 // out[slot][m][n] (f32, dense; plus null, scale 1); gemm_tn_sum adds them in ascending order. The host derives chunk from m
 // and n alone, so the bits depend neither on the capacity nor on the GPU: 512 rows if m * n <= 2^17, 1024 if m * n <= 2^21,
 // otherwise 0. There are ceil(rows.most / chunk) + groups - 1 slots.
-template <class S, class Out>
-__device__ inline void over_rows(Mat<Out> out, Mat<const Out> plus, Mat<const elem> a, Mat<const elem> b, Rows rows, int m, int n,
-                                 float scale, const int* offsets, int groups, int chunk) {
+template <class S>
+__device__ inline void over_rows(Either out, Either plus, Mat<const elem> a, Mat<const elem> b, Rows rows, int m, int n, float scale,
+                                 const int* offsets, int groups, int chunk) {
     extern __shared__ __align__(1024) unsigned char shared[];
     int2 tile = tile_of(blockIdx.x, (m + S::BM - 1) / S::BM, (n + S::BN - 1) / S::BN);
     int row = tile.x * S::BM, col = tile.y * S::BN;
@@ -283,11 +290,9 @@ __device__ inline void over_rows(Mat<Out> out, Mat<const Out> plus, Mat<const el
         first += (int(blockIdx.y) - first / chunk - group) * chunk;
         if (first >= end) return;
         end = min(end, first + chunk);
-        out.at += i64(blockIdx.y) * m * n;
-    } else {
-        if (first == end && plus.at == out.at) return;
-        out.at = out.row(i64(group) * m);
-        if (plus.at != nullptr) plus.at = plus.row(i64(group) * m);
+        group = blockIdx.y;  // the slot is the slab of out
+    } else if (first == end && plus.at == out.at) {
+        return;
     }
 
     a.at = a.row(first) + row;
@@ -297,60 +302,51 @@ __device__ inline void over_rows(Mat<Out> out, Mat<const Out> plus, Mat<const el
 
     int warp = threadIdx.x / WARP, warp_m = warp / (S::BN / S::WN) * S::WM, warp_n = warp % (S::BN / S::WN) * S::WN;
     float* staged = reinterpret_cast<float*>(shared) + warp * 16 * (S::WN + 8);
-    store_tile<S, Out>(staged, sum, out, plus, scale, row + warp_m, col + warp_n, m - row - warp_m, n);
+    store_tile<S>(staged, sum, out, plus, scale, i64(group) * m + row + warp_m, col + warp_n,
+                  m - row - warp_m, n);
 }
+
+// ---- Kernels: gemm_<form>_<shape> -------------------------------------------------------------------------------------------
+
+#define BY_ROWS(form, FORM, shape, SHAPE)                                                                                                    \
+    extern "C" __global__ void __launch_bounds__(SHAPE::THREADS, SHAPE::BLOCKS)                                                              \
+        gemm_##form##_##shape(Either out, Either plus, Mat<const elem> a, Mat<const elem> b, Rows rows, int n, int k, float scale,           \
+                              const int* offsets, int groups) {                                                                              \
+        by_rows<FORM, SHAPE>(out, plus, a, b, rows, n, k, scale, offsets, groups);                                                           \
+    }
+#define OVER_ROWS(shape, SHAPE)                                                                                                              \
+    extern "C" __global__ void __launch_bounds__(SHAPE::THREADS, SHAPE::BLOCKS)                                                              \
+        gemm_tn_##shape(Either out, Either plus, Mat<const elem> a, Mat<const elem> b, Rows rows, int m, int n, float scale,                 \
+                        const int* offsets, int groups, int chunk) {                                                                         \
+        over_rows<SHAPE>(out, plus, a, b, rows, m, n, scale, offsets, groups, chunk);                                                        \
+    }
+BY_ROWS(nt, NT, large, Large)
+BY_ROWS(nt, NT, medium, Medium)
+BY_ROWS(nt, NT, small, Small)
+BY_ROWS(nt, NT, narrow, Narrow)
+BY_ROWS(nt, NT, shallow, Shallow)
+BY_ROWS(nn, NN, large, Large)
+BY_ROWS(nn, NN, medium, Medium)
+BY_ROWS(nn, NN, small, Small)
+BY_ROWS(nn, NN, narrow, Narrow)
+BY_ROWS(nn, NN, shallow, Shallow)
+OVER_ROWS(medium, Medium)
+OVER_ROWS(small, Small)
+OVER_ROWS(flat, Flat)
+OVER_ROWS(tall, Tall)
 
 // out = plus + scale * the slots of each group, in ascending order. Grid (ceil(m * n / 256), groups), 256 threads: one for
 // each output. Reads the slots once: bound by memory.
-template <class Out>
-__device__ inline void sum_slots(Mat<Out> out, Mat<const Out> plus, const float* slots, Rows rows, int m, int n, float scale,
-                                 const int* offsets, int chunk) {
-    i64 i = i64(blockIdx.x) * blockDim.x + threadIdx.x;
-    if (i >= i64(m) * n) return;
+extern "C" __global__ void __launch_bounds__(256) gemm_tn_sum(Either out, Either plus, const float* slots, Rows rows, int m, int n,
+                                                              float scale, const int* offsets, int chunk) {
+    i64 i = global_thread(), slab = i64(m) * n;
+    if (i >= slab) return;
     int group = blockIdx.y;
     int first = offsets == nullptr ? 0 : offsets[group], end = offsets == nullptr ? rows.count() : offsets[group + 1];
     if (first == end && plus.at == out.at) return;
-    slots += i64(first / chunk + group) * m * n + i;
+    slots += (first / chunk + group) * slab + i;
     float sum = 0.0f;
-    for (; first < end; first += chunk, slots += i64(m) * n) sum += *slots;
+    for (; first < end; first += chunk, slots += slab) sum += *slots;
     i64 row = i64(group) * m + i / n, col = i % n;
-    out.row(row)[col] = from_float<Out>((plus.at == nullptr ? 0.0f : to_float(plus.row(row)[col])) + scale * sum);
+    store(out, row, col, (plus.at == nullptr ? 0.0f : load(plus, row, col)) + scale * sum);
 }
-
-// ---- Kernels: gemm_<form>_<shape>_<type of out> -----------------------------------------------------------------------------
-
-#define BY_ROWS(form, FORM, shape, SHAPE, out_name, Out)                                                                              \
-    extern "C" __global__ void __launch_bounds__(SHAPE::THREADS, SHAPE::BLOCKS)                                                       \
-        gemm_##form##_##shape##_##out_name(Mat<Out> out, Mat<const Out> plus, Mat<const elem> a, Mat<const elem> b, Rows rows, int n, \
-                                           int k, float scale, const int* offsets, int groups) {                                      \
-        by_rows<FORM, SHAPE, Out>(out, plus, a, b, rows, n, k, scale, offsets, groups);                                               \
-    }
-#define OVER_ROWS(shape, SHAPE, out_name, Out)                                                                                          \
-    extern "C" __global__ void __launch_bounds__(SHAPE::THREADS, SHAPE::BLOCKS)                                                         \
-        gemm_tn_##shape##_##out_name(Mat<Out> out, Mat<const Out> plus, Mat<const elem> a, Mat<const elem> b, Rows rows, int m, int n,  \
-                                     float scale, const int* offsets, int groups, int chunk) {                                          \
-        over_rows<SHAPE, Out>(out, plus, a, b, rows, m, n, scale, offsets, groups, chunk);                                              \
-    }
-#define FOR_OUT(out_name, Out)                                                                                                        \
-    BY_ROWS(nt, NT, large, Large, out_name, Out)                                                                                      \
-    BY_ROWS(nt, NT, deep, Deep,   out_name, Out)                                                                                      \
-    BY_ROWS(nt, NT, medium, Medium, out_name, Out)                                                                                    \
-    BY_ROWS(nt, NT, small, Small, out_name, Out)                                                                                      \
-    BY_ROWS(nt, NT, narrow, Narrow, out_name, Out)                                                                                    \
-    BY_ROWS(nt, NT, shallow, Shallow, out_name, Out)                                                                                  \
-    BY_ROWS(nn, NN, large, Large, out_name, Out)                                                                                      \
-    BY_ROWS(nn, NN, deep, Deep,   out_name, Out)                                                                                      \
-    BY_ROWS(nn, NN, medium, Medium, out_name, Out)                                                                                    \
-    BY_ROWS(nn, NN, small, Small, out_name, Out)                                                                                      \
-    BY_ROWS(nn, NN, narrow, Narrow, out_name, Out)                                                                                    \
-    BY_ROWS(nn, NN, shallow, Shallow, out_name, Out)                                                                                  \
-    OVER_ROWS(large, Large, out_name, Out)                                                                                            \
-    OVER_ROWS(small, Small, out_name, Out)                                                                                            \
-    OVER_ROWS(flat, Flat, out_name, Out)                                                                                              \
-    OVER_ROWS(tall, Tall, out_name, Out)                                                                                              \
-    extern "C" __global__ void gemm_tn_sum_##out_name(Mat<Out> out, Mat<const Out> plus, const float* slots, Rows rows, int m, int n, \
-                                                      float scale, const int* offsets, int chunk) {                                   \
-        sum_slots<Out>(out, plus, slots, rows, m, n, scale, offsets, chunk);                                                          \
-    }
-FOR_OUT(elem, elem)
-FOR_OUT(f32, float)

@@ -104,7 +104,7 @@ impl Findings {
         let width = rows.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
         for (name, slot) in &rows {
             let stored = self.stored_as(&slot.name).unwrap_or_default();
-            text += &format!("  {name:width$}  {:<15}  {stored}", format!("{:?}", slot.shape)).trim_end();
+            text += format!("  {name:width$}  {:<15}  {stored}", format!("{:?}", slot.shape)).trim_end();
             text.push('\n');
         }
         text += "\nlinear modules (names for target_modules)\n";
@@ -118,7 +118,8 @@ impl Findings {
                 let bits = if self.is_quantised(module) { "4-bit " } else { "16-bit" };
                 let shape = format!("{} -> {}", module.in_features, module.out_features);
                 let mark = if adapted > 0 { format!("  adapted: {adapted}") } else { String::new() };
-                text += &format!("  {:<10} {same:>5} x  {shape:<16} {bits}{mark}\n", module.leaf);
+                text += format!("  {:<10} {same:>5} x  {shape:<16} {bits}{mark}", module.leaf).trim_end();
+                text.push('\n');
             }
         }
         for (name, near) in &self.adapter.unmatched {

@@ -7,6 +7,7 @@ mod inspect;
 mod inspect_data;
 mod plan;
 mod progress;
+mod tokenize;
 mod train;
 mod tree;
 
@@ -36,6 +37,8 @@ enum Command {
     Inspect(inspect::Args),
     /// Show what a recipe's data become: records, text, tokens, masks, rows; no weights needed
     InspectData(inspect_data::Args),
+    /// Text to token ids, pieces or counts, and ids back to text
+    Tokenize(tokenize::Args),
 }
 
 impl Cli {
@@ -48,6 +51,7 @@ impl Cli {
             Command::Plan(args) => plan::run(args),
             Command::Inspect(args) => inspect::run(&args),
             Command::InspectData(args) => inspect_data::run(&args),
+            Command::Tokenize(args) => tokenize::run(args),
         }
     }
 }

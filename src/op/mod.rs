@@ -113,6 +113,11 @@ pub enum Control {
 /// Number of fields of the control buffer.
 pub const CONTROL_FIELDS: usize = 8;
 
+/// Elements of 8-bit codes that share a scale: in the moments of an optimizer, and in the scales of double quantisation.
+pub const BLOCK_8BIT: usize = 256;
+/// Elements of the gradient that one partial sum of its norm covers: a property of the result's bits, hence fixed.
+pub const NORM_PARTIAL: usize = 65536;
+
 /// Columns of a segment table, I64 `[segments, SEGMENT_FIELDS]`: one row for each PEFT tensor that an AdamW op updates.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Segment {

@@ -5,7 +5,7 @@ use halfbyte::dtype::DType;
 use halfbyte::weights::names::tensors;
 use halfbyte::weights::safetensors::{Output, write};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 /// What the program said.
 pub struct Said {
@@ -107,14 +107,23 @@ impl Folder {
         write(&self.path(model).join("model.safetensors"), &outputs).expect("written");
     }
 
+    /// Starts `halfbyte` in the folder.
+    pub fn start(&self, args: &[&str]) -> Child {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_halfbyte"));
+        command.args(args).current_dir(self.0.path()).stdin(Stdio::null());
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program starts")
+    }
+
     /// Runs `halfbyte` in the folder.
     pub fn run(&self, args: &[&str]) -> Said {
-        let output = Command::new(env!("CARGO_BIN_EXE_halfbyte"))
-            .args(args)
-            .current_dir(self.0.path())
-            .stdin(Stdio::null())
-            .output()
-            .expect("the program starts");
+        Said::of(self.start(args))
+    }
+}
+
+impl Said {
+    /// What a started program says until it ends.
+    pub fn of(child: Child) -> Self {
+        let output = child.wait_with_output().expect("the program ends");
         Said {
             code: output.status.code(),
             out: String::from_utf8_lossy(&output.stdout).into_owned(),

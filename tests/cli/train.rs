@@ -1,6 +1,8 @@
 //! Runs that succeed.
 
-use crate::folder::Folder;
+use crate::folder::{Folder, Said};
+use std::process::Command;
+use std::time::Duration;
 
 #[test]
 fn a_run_leaves_adapter_metrics_and_recipe_and_the_loss_falls() {
@@ -67,4 +69,23 @@ fn plan_needs_no_weights() {
     let json = folder.run(&["plan", "recipe.toml", "--json"]).fine();
     let parsed: serde_json::Value = serde_json::from_str(&json.out).expect("JSON");
     assert!(parsed["total"].as_u64().is_some_and(|n| n > 0), "{parsed}");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_signal_ends_a_run_cleanly_with_the_adapter_saved() {
+    for signal in ["-INT", "-TERM"] {
+        let folder = Folder::new();
+        let child = folder.start(&["train", "recipe.toml", "--set", "max_steps=1000000", "--set", "logging_steps=1"]);
+        let metrics = folder.path("run/metrics.jsonl");
+        while std::fs::metadata(&metrics).map_or(0, |m| m.len()) == 0 {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let sent = Command::new("kill").args([signal, &child.id().to_string()]).status().expect("kill");
+        assert!(sent.success());
+        Said::of(child).refused(5, &["stopped after step", "run"]);
+        assert!(folder.path("run/adapter_model.safetensors").is_file(), "the adapter so far is saved");
+        let last = std::fs::read_to_string(&metrics).expect("read");
+        assert!(last.contains("\"interrupted\":true"), "{last}");
+    }
 }

@@ -53,8 +53,10 @@ pub fn cases() -> Vec<Case> {
             cases.push(case(form, live, n, k, 4, false, true));
         }
     }
-    cases.push(case(Form::Nt, 1030, 2056, 264, 1, false, true));
-    cases.push(case(Form::Nn, 1030, 264, 2056, 1, false, false));
+    // Enough tiles for the large shape.
+    cases.push(case(Form::Nt, 1030, 3850, 136, 1, false, true));
+    cases.push(case(Form::Nn, 1030, 72, 3848, 1, true, false));
+    cases.push(case(Form::Nt, 600, 3848, 72, 3, false, false));
     for (live, n, k) in [(1, 16, 64), (77, 16, 200), (1100, 200, 16), (1500, 64, 72), (600, 16, 14336)] {
         cases.push(case(Form::Tn, live, n, k, 1, true, true));
         cases.push(case(Form::Tn, live, n, k, 1, false, false));

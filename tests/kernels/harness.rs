@@ -239,6 +239,12 @@ impl Devices {
                 return Err("the GPU gives other bits in place".into());
             }
         }
+        cuda.limit_shared_memory(true);
+        let small = run(cuda, case, rounding, rounding, None);
+        cuda.limit_shared_memory(false);
+        if small.map_err(|e| format!("GPU, little shared memory: {e}"))? != gpu {
+            return Err("the GPU gives other bits with little shared memory".into());
+        }
         cuda.use_graphs(true);
         if run(cuda, case, rounding, rounding, None).map_err(|e| format!("GPU, as a graph: {e}"))? != gpu {
             return Err("the GPU gives other bits as a graph".into());
@@ -358,7 +364,8 @@ fn compare(case: &Case, exact: &[Output], rounded: &[Output], gpu: &[Output]) ->
         };
         // A limit means many elements; a few may happen to round worse.
         let allowed = (2.0 * of_cpu).max(unit).min(limit.max(1.25 * of_cpu));
-        if !(of_gpu <= allowed) {
+        // NaN is an error too.
+        if of_gpu.is_nan() || of_gpu > allowed {
             return Err(format!("output {i}: error {of_gpu:.2e}, rounded {of_cpu:.2e}, allowed {allowed:.2e}"));
         }
         if of_gpu / allowed >= worst.0 {

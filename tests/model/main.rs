@@ -11,4 +11,5 @@ mod lies;
 mod made;
 mod plans;
 mod rig;
+mod shapes;
 mod update;

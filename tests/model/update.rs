@@ -2,10 +2,10 @@
 
 use crate::invariants::{left, loss_scale};
 use crate::rig::{batch, session, spec};
-use halfbyte::device::cpu::CpuOptions;
+use halfbyte::device::cpu::{CpuOptions, adamw};
 use halfbyte::dtype::DType;
 use halfbyte::model::{AdapterSpec, AdapterTensor, Half, OptimizerKind, Spec};
-use halfbyte::op::{AdamState, Control};
+use halfbyte::op::{AdamState, Betas, Control};
 use halfbyte::train::session::{Session, Update};
 use std::collections::{BTreeSet, HashMap};
 
@@ -186,4 +186,78 @@ fn places(narrow: &Session, wide: &Session) -> Vec<(usize, usize)> {
         pairs.extend(elements.map(|(r, c)| (t.offset + r * t.cols + c, to.offset + r * to.cols + c)));
     }
     pairs
+}
+
+/// What a power of two is multiplied with and divided by again changes nothing: not the norm, not the update.
+#[test]
+fn the_loss_scale_cancels() {
+    for moe in [false, true] {
+        let run = |scale: f64| {
+            let mut s = session(spec(moe, DType::F32, true), CpuOptions::default());
+            loss_scale(&mut s, scale);
+            let updates = [step(&mut s, 1), step(&mut s, 2)];
+            let (master, gradient) = s.model.params.master.expect("adapters");
+            (updates, s.read(master, 0).expect("read"), s.read(gradient, 0).expect("read"))
+        };
+        let (plain, scaled) = (run(1.0), run(1024.0));
+        assert_eq!(plain.0, scaled.0);
+        assert_eq!(plain.1, scaled.1);
+        assert!(plain.2.iter().zip(&scaled.2).all(|(a, b)| 1024.0 * a == *b), "the gradient itself is scaled");
+    }
+}
+
+/// One tensor's moments, in each of the three forms.
+#[derive(Default)]
+struct Moments {
+    wide: [Vec<f32>; 2],
+    codes: [Vec<u8>; 2],
+    absmax: [Vec<f32>; 2],
+}
+
+/// The segment table: every tensor meets its own gradient, its own moments, its own learning rate.
+#[test]
+fn every_tensor_is_updated_by_itself() {
+    for state in [OptimizerKind::Torch, OptimizerKind::Bitsandbytes32, OptimizerKind::Bitsandbytes8] {
+        let mut spec = spec(false, DType::F32, true);
+        for large in ["lm_head", "model.layers.0.mlp.up_proj"] {
+            spec.adapters.insert(large.into(), AdapterSpec { r: 520, scale: 0.9 });
+        }
+        let optimizer = spec.optimizer.as_mut().expect("trains");
+        (optimizer.state, optimizer.lora_b_factor) = (state, 4.0);
+        let (betas, weight_decay) = (optimizer.betas, optimizer.weight_decay);
+        let mut s = session(spec, CpuOptions::default());
+        let (master, gradient) = s.model.params.master.expect("adapters");
+        let narrow = |values: Vec<f64>| values.into_iter().map(|x| x as f32).collect::<Vec<f32>>();
+        let mut expected = narrow(s.read(master, 0).expect("read"));
+        let tensors = s.model.params.adapter.clone();
+        let mut moments: Vec<Moments> = tensors.iter().map(|_| Moments::default()).collect();
+        for t in 1..=3 {
+            step(&mut s, t);
+            let gradient = narrow(s.read(gradient, 0).expect("read"));
+            let (scale, rate) = (field(&mut s, Control::GradScale) as f32, field(&mut s, Control::LearningRate));
+            for (tensor, moments) in tensors.iter().zip(&mut moments) {
+                let n = tensor.rows * tensor.cols;
+                let at = tensor.offset..tensor.offset + n;
+                let g: Vec<f32> = gradient[at.clone()].iter().map(|g| g * scale).collect();
+                let factor = if tensor.half == Half::B { 4.0 } else { 1.0 };
+                let weight_decay = f64::from(weight_decay as f32);
+                let Betas { beta1, beta2, eps } = betas;
+                let hyper = adamw::Hyper { lr: rate * factor, beta1, beta2, eps, weight_decay };
+                moments.wide.iter_mut().for_each(|m| m.resize(n, 0.0));
+                let (p, [m, v]) = (&mut expected[at], &mut moments.wide);
+                match state {
+                    OptimizerKind::Torch => adamw::torch(&hyper, t, p, &g, m, v, |x| x),
+                    OptimizerKind::Bitsandbytes8 if n >= 4096 => {
+                        moments.codes.iter_mut().for_each(|c| c.resize(n, 0));
+                        moments.absmax.iter_mut().for_each(|a| a.resize(n.div_ceil(256), 0.0));
+                        let ([codes1, codes2], [absmax1, absmax2]) = (&mut moments.codes, &mut moments.absmax);
+                        let mut state = adamw::State8 { codes1, absmax1, codes2, absmax2 };
+                        adamw::bitsandbytes8(&hyper, t, p, &g, &mut state, |x| x);
+                    }
+                    _ => adamw::bitsandbytes32(&hyper, t, p, &g, m, v, |x| x),
+                }
+            }
+            assert_eq!(narrow(s.read(master, 0).expect("read")), expected, "{state:?}, update {t}");
+        }
+    }
 }

@@ -222,7 +222,8 @@ fn spaces(file: &File) -> Result<Spaces> {
 /// Whether decoding drops the first space.
 fn leading(file: &File, spaces: &Spaces) -> Result<Leading> {
     let mut leading = Leading::Keep;
-    for step in Step::flat(file.decoder.as_ref()) {
+    let steps = Step::flat(file.decoder.as_ref());
+    for step in &steps {
         let number = |key| step.rest.get(key).and_then(|v| v.as_u64());
         match step.kind.as_str() {
             "ByteFallback" | "Fuse" => {}
@@ -238,6 +239,10 @@ fn leading(file: &File, spaces: &Spaces) -> Result<Leading> {
             }
             _ => return Err(step.refuse("decoder")),
         }
+    }
+    let joins_bytes = steps.iter().any(|step| step.kind == "ByteFallback");
+    if file.model.byte_fallback && file.decoder.is_some() && !joins_bytes {
+        return Err(Error::unsupported("decoder has no ByteFallback, so that bytes would decode to <0x0A>"));
     }
     if file.decoder.is_none() && spaces.prefix != Prefix::Never {
         leading = Leading::DropOne;

@@ -1,5 +1,28 @@
 //! SentencePiece BPE tokenizer: exact and fast.
 //!
+//! ```
+//! # fn main() -> Result<(), halfbyte_tokenizer::Error> {
+//! use halfbyte_tokenizer::Tokenizer;
+//!
+//! let tokenizer = Tokenizer::open("tests/data/tokenizers/small/tokenizer.model")?;
+//! let ids = tokenizer.encode("the king");
+//! assert_eq!(tokenizer.decode(&ids)?, "the king");
+//!
+//! // Text never produces control tokens; a chat layout is put together from ids and from contents by themselves.
+//! let mut prompt: Vec<u32> = tokenizer.bos().into_iter().chain(tokenizer.id_of("[INST]")).collect();
+//! tokenizer.encode_into("Who is the king?", &mut prompt);
+//! prompt.extend(tokenizer.id_of("[/INST]"));
+//!
+//! // As ids are generated, the text can be shown: never half a character.
+//! let mut decoder = tokenizer.decoder();
+//! for id in ids {
+//!     print!("{}", decoder.push(id)?);
+//! }
+//! println!("{}", decoder.finish());
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! The modules, in the order in which a text meets them:
 //!
 //! * [`model_file`] reads and writes `.model` files (`proto` is their wire format), `hf_json` reads `tokenizer.json`;

@@ -215,8 +215,12 @@ impl Launcher<'_> {
             return Ok(());
         }
         let [x, y, z] = grid.blocks;
-        if x > i32::MAX as usize || y > 65535 || z > 65535 || grid.shared > self.shared_memory {
+        if x > i32::MAX as usize || y > 65535 || z > 65535 {
             return Err(Error::run(format!("{}: a grid of {x}·{y}·{z} blocks is too large for the GPU", self.op)));
+        }
+        if grid.shared > self.shared_memory {
+            let (needed, there) = (grid.shared, self.shared_memory);
+            return Err(Error::run(format!("{kernel} needs {needed} bytes of shared memory; the GPU has {there}")));
         }
         let function = self.modules.kernel(family, kernel, grid.shared)?;
         let mut addresses: Vec<*mut c_void> = args.iter().map(|a| a.address()).collect();

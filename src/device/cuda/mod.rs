@@ -62,6 +62,9 @@ impl Default for CudaOptions {
     }
 }
 
+/// Shared memory that a block may have on RTX 30 and 40 cards.
+const SMALL_SHARED: usize = 99 << 10;
+
 /// A GPU as a device.
 pub struct Cuda {
     // Dropped in this order: graphs and memory, then kernels, then the stream and the context.
@@ -72,6 +75,8 @@ pub struct Cuda {
     context: Arc<CudaContext>,
     gpu: Gpu,
     options: CudaOptions,
+    /// Act as a card with little shared memory.
+    limited: bool,
 }
 
 struct Loaded {
@@ -110,7 +115,7 @@ impl Cuda {
         let context = CudaContext::new(options.ordinal).map_err(|e| failed("start", e))?;
         let stream = Stream::new()?;
         let modules = Modules::new(options.arch.unwrap_or(best));
-        Ok(Self { loaded: None, staging: Staging::new()?, modules, stream, context, gpu, options })
+        Ok(Self { loaded: None, staging: Staging::new()?, modules, stream, context, gpu, options, limited: false })
     }
 
     /// The GPU.
@@ -134,6 +139,20 @@ impl Cuda {
         self.options.graph = on;
     }
 
+    /// Keeps every kernel within the 99 KB of shared memory that RTX 30 and 40 cards have, whatever this one has.
+    pub fn limit_shared_memory(&mut self, on: bool) {
+        self.limited = on;
+    }
+
+    /// Time on the device of `runs` runs of a phase, one after the other.
+    pub fn time(&mut self, phase: Phase, live: usize, runs: usize) -> Result<Duration> {
+        let start = Mark::record(self.stream.0)?;
+        (0..runs).try_for_each(|_| self.run(phase, live))?;
+        let end = Mark::record(self.stream.0)?;
+        self.synchronize()?;
+        start.until(&end)
+    }
+
     /// Waits until everything that runs has ended.
     pub fn synchronize(&self) -> Result<()> {
         self.bind()?;
@@ -152,7 +171,8 @@ impl Cuda {
 
     /// Puts the ops of `phase` into the stream; `after` is called behind each. `tokens`: what grids are cut for.
     fn replay(&mut self, phase: Phase, tokens: usize, mut after: impl FnMut(usize) -> Result<()>) -> Result<()> {
-        let (stream, shared_memory) = (self.stream.0, self.gpu.shared_memory);
+        let most = if self.limited { SMALL_SHARED } else { usize::MAX };
+        let (stream, shared_memory) = (self.stream.0, self.gpu.shared_memory.min(most));
         self.bind()?;
         let Some(Loaded { program, plan, memory, .. }) = &self.loaded else {
             return Err(Error::run("the device was used before a program was loaded"));
@@ -186,6 +206,13 @@ impl Cuda {
         let size = program.bytes(buf);
         assert!(at + len <= size, "{len} bytes at {at} of `{}`, which has {size}", info.name);
         Ok((info.place == Place::Host, plan.address(buf) + at))
+    }
+}
+
+impl Drop for Cuda {
+    fn drop(&mut self) {
+        // What is freed next belongs to the context; this thread may never have used it. If that fails, it is gone.
+        let _ = self.bind();
     }
 }
 

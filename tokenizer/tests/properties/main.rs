@@ -142,6 +142,24 @@ fn spans_cover_the_text_in_order() {
 }
 
 #[test]
+fn one_tokenizer_serves_all_threads() {
+    fn shared<T: Send + Sync>() {}
+    shared::<Tokenizer>();
+    let (tokenizer, mut rng) = (small("small"), Rng::new(7));
+    let texts: Vec<String> = (0..200).map(|_| rng.unicode(40)).collect();
+    let expected: Vec<Vec<u32>> = texts.iter().map(|t| small("small").encode(t)).collect();
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for (text, ids) in texts.iter().zip(&expected).cycle().take(1000) {
+                    assert_eq!(tokenizer.encode(text), *ids);
+                }
+            });
+        }
+    });
+}
+
+#[test]
 fn a_batch_equals_one_after_the_other() {
     let (tokenizer, mut rng) = (small("small-user"), Rng::new(5));
     let corpus = std::fs::read_to_string(format!("{DATA}/corpus.txt")).unwrap();
