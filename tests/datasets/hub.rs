@@ -163,7 +163,9 @@ fn what_cannot_be_reached_says_what_to_do() {
     let nowhere = Hub { endpoint: "http://127.0.0.1:1".into(), ..hub.clone() };
     assert!(nowhere.model("a/b", None).unwrap_err().to_string().contains("without a network"));
     assert!(hub.model("no such folder", None).unwrap_err().to_string().contains("it is no hub id"));
-    assert!(is_id("a-b/c_d.e") && !is_id("nowhere") && !is_id("a/b/c") && !is_id("../x") && !is_id("a/") && !is_id("./a"));
+    assert!(
+        is_id("a-b/c_d.e") && !is_id("nowhere") && !is_id("a/b/c") && !is_id("../x") && !is_id("a/") && !is_id("./a")
+    );
 }
 
 #[test]
