@@ -43,7 +43,7 @@ pub(crate) struct WordCache {
     hot: Vec<Short>,
     short: Vec<[Short; 2]>,
     long: Vec<[Long; 2]>,
-    /// How many sets `long` gets when the first long word comes; a power of two.
+    /// How many sets `long` gets when the first long word comes.
     long_sets: usize,
     seed: u64,
 }
@@ -70,12 +70,13 @@ fn pack(text: &[u8], start: usize, end: usize) -> u128 {
 
 impl WordCache {
     pub(crate) fn new() -> Self {
-        Self::with_sets(SHORT_SETS, LONG_SETS)
+        Self::with_sets(HOT_SETS, SHORT_SETS, LONG_SETS)
     }
 
-    fn with_sets(short_sets: usize, long_sets: usize) -> Self {
+    /// Powers of two.
+    fn with_sets(hot_sets: usize, short_sets: usize, long_sets: usize) -> Self {
         Self {
-            hot: vec![[0; 2]; HOT_SETS],
+            hot: vec![[0; 2]; hot_sets],
             short: vec![[[0; 2]; 2]; short_sets],
             long: Vec::new(),
             long_sets,
@@ -91,7 +92,7 @@ impl WordCache {
         }
         let key = pack(text, start, end);
         let hash = short_hash(key, self.seed);
-        let hot = hash >> 32 & (HOT_SETS - 1);
+        let hot = hash >> 32 & (self.hot.len() - 1);
         let mut entry = self.hot[hot];
         if entry[0] & KEY != key {
             let at = hash & (self.short.len() - 1);
@@ -164,7 +165,7 @@ mod tests {
     #[test]
     fn words_come_back_or_are_unknown() {
         // One set of each kind: all words meet there, and what is found must still be right.
-        let mut cache = WordCache::with_sets(1, 1);
+        let mut cache = WordCache::with_sets(1, 1, 1);
         // Words of all lengths up to 70, of which many differ in their last letter or their length only.
         let word =
             |i: usize| format!("{}{}", "x".repeat(i % 71), if i.is_multiple_of(3) { "y" } else { "" }).into_bytes();
