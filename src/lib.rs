@@ -1,4 +1,21 @@
 //! halfbyte: QLoRA fine-tuning of Llama, Mistral and Mixtral.
+//!
+//! The map of the crate. A module uses only modules further down (`tests/layering.rs` reads every `crate::` in it):
+//!
+//! * [`cli`]: the commands, one file each.
+//! * [`generate`]: greedy decoding.
+//! * [`train`]: recipe → program → session; the training loop, learning rates.
+//! * [`model`]: Llama, Mistral, Mixtral and LoRA, written once, forward only. Running this code records a program.
+//! * [`weights`]: checkpoints, 4-bit weights, adapters, merging.
+//! * [`data`]: files → documents → micro-batches.
+//! * [`tape`]: the recorder and the passes over what it recorded: derivatives, recomputation, fusion, pruning.
+//! * [`device`]: what runs a program. `cpu` is the definition of every op.
+//! * [`plan`]: addresses for buffers.
+//! * [`op`]: the instruction set, and what each op reads and writes.
+//! * [`config`]: recipes and model folders, checked.
+//! * [`dtype`], [`error`].
+//!
+//! A training step goes: recipe → data → `model` records → `tape` derives → `plan` → `device` replays, step after step.
 
 pub mod cli;
 pub mod config;

@@ -1,9 +1,18 @@
 //! The command line: one file for each command.
 
+mod device;
+mod devices;
+mod generate;
+mod inspect;
 mod plan;
+mod progress;
+mod tokenize;
+mod train;
+mod tree;
 
 use crate::error::Result;
 use clap::{Parser, Subcommand};
+use std::io::Write;
 
 /// QLoRA fine-tuning of Llama, Mistral and Mixtral.
 #[derive(Parser, Debug)]
@@ -15,17 +24,38 @@ pub struct Cli {
 
 #[derive(Subcommand, Debug)]
 enum Command {
+    /// Fine-tune a model as a recipe says
+    Train(train::Args),
+    /// List the devices that a run can use: driver, GPUs, memory, and the code path chosen
+    Devices(devices::Args),
     /// Show what a recipe resolves to and how much memory it needs; no GPU and no weights needed
     Plan(plan::Args),
+    /// Continue a prompt with a model, with or without an adapter
+    Generate(generate::Args),
+    /// Show a model folder: tensors, modules that can be adapted, parameter counts
+    Inspect(inspect::Args),
+    /// Text to token ids, pieces or counts, and ids back to text
+    Tokenize(tokenize::Args),
 }
 
 impl Cli {
     /// Runs the command.
     pub fn run(self) -> Result<()> {
         match self.command {
+            Command::Train(args) => train::run(args),
+            Command::Generate(args) => generate::run(args),
+            Command::Devices(args) => devices::run(args),
             Command::Plan(args) => plan::run(args),
+            Command::Inspect(args) => inspect::run(&args),
+            Command::Tokenize(args) => tokenize::run(args),
         }
     }
+}
+
+/// Prints `text` to standard output. A reader that has gone away (`| head`) is no error.
+pub fn out(text: &str) {
+    let mut stdout = std::io::stdout().lock();
+    let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
 }
 
 /// Bytes as people read them: `1.25 GiB`.

@@ -166,7 +166,7 @@ impl DataConfig {
             add_eos_token: raw.flag("add_eos_token")?,
             legacy: raw.flag("legacy")?,
             model_max_length: raw.count("model_max_length", 1)?,
-            max_seq_length: raw.count("max_seq_length", 2)?,
+            max_seq_length: raw.size("max_seq_length", 2)?,
             over_length: raw.choice("over_length", &OVER_LENGTH)?.unwrap_or(OverLength::Truncate),
             packing: raw.flag("packing")?.unwrap_or(false),
             packing_strategy: raw.choice("packing_strategy", &PACKING)?.unwrap_or(PackingStrategy::Bfd),

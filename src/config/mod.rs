@@ -10,6 +10,7 @@ pub mod fields;
 pub mod keys;
 pub mod lora;
 pub mod model;
+mod model_fields;
 pub mod raw;
 pub mod recipe;
 pub mod rope;

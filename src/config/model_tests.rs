@@ -1,6 +1,7 @@
 //! Tests of [`super`].
 
 use super::*;
+use serde_json::{Value, json};
 
 /// A config of `family` with `changes` (a JSON object) laid over it; null removes a field.
 fn config(family: &str, changes: Value) -> Result<ModelConfig> {

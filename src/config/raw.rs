@@ -132,10 +132,19 @@ impl Raw {
         self.read(key, &format!("a number of at least {low}"), |v| number(v).filter(|x| x.is_finite() && *x >= low))
     }
 
-    /// A whole number of at least `low`.
+    /// A whole number of at least `low` (and below 2³², as seeds are).
     pub fn count(&self, key: &str, low: usize) -> Result<Option<usize>> {
-        let read = |v: &Value| v.as_integer().and_then(|n| usize::try_from(n).ok()).filter(|n| *n >= low);
-        self.read(key, &format!("a whole number of at least {low}"), read)
+        let read = |v: &Value| v.as_integer().and_then(|n| usize::try_from(n).ok());
+        let range = low..1 << 32;
+        self.read(key, &format!("a whole number of at least {low}"), |v| read(v).filter(|n| range.contains(n)))
+    }
+
+    /// A size from `low` to 2²⁰, so that products of several fit 64 bits.
+    pub fn size(&self, key: &str, low: usize) -> Result<Option<usize>> {
+        match self.count(key, low)? {
+            Some(n) if n > 1 << 20 => Err(self.wrong(key, "expected at most 1048576")),
+            n => Ok(n),
+        }
     }
 
     /// Text.

@@ -107,6 +107,8 @@ fn values_have_the_type_that_is_expected() {
     refused("lora_r = 1.5", &["`lora_r` is 1.5", "no hint"]);
     refused("packing = 1", &["`packing`", "true or false", "no hint"]);
     refused("gradient_accumulation_steps = 0", &["gradient_accumulation_steps", "at least 1", "no hint"]);
+    refused("per_device_train_batch_size = 9223372036854775807", &["per_device_train_batch_size", "no hint"]);
+    refused("max_seq_length = 10000000", &["max_seq_length", "1048576", "no hint"]);
     refused("num_train_epochs = -1", &["num_train_epochs", "no hint"]);
     refused("warmup_ratio = 1.5", &["warmup_ratio", "no hint"]);
     refused("adam_beta1 = 1.0", &["adam_beta1", "no hint"]);
@@ -192,6 +194,12 @@ fn optimizers_have_a_formula_and_a_placement() {
     assert_eq!((optim("paged_adamw_32bit").bits, optim("paged_adamw_32bit").formula), (32, Formula::Bitsandbytes));
     assert_eq!(optim("adamw_torch_fused"), optim("adamw_torch"));
     refused("optim = \"sgd\"", &["optim", "no hint"]);
+}
+
+#[test]
+fn a_missing_recipe_is_named() {
+    let error = Recipe::open(Path::new("no/such/recipe.toml"), &[]).expect_err("missing").to_string();
+    assert!(error.contains("no/such/recipe.toml"), "{error}");
 }
 
 #[test]

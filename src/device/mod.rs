@@ -2,6 +2,7 @@
 //! exhaustive `match` over [`Op`](crate::op::Op).
 
 pub mod cpu;
+pub mod cuda;
 
 use crate::error::Result;
 use crate::op::{Buf, Phase, Program};

@@ -19,4 +19,4 @@ pub use linear::{Base, Projection};
 pub use optimizer::{AdamGroup, OptimizerState};
 pub use params::{AdapterTensor, Exchange, Fill, Half, Params, WeightTensor};
 pub use spec::{AdapterSpec, LossSpec, OptimizerKind, OptimizerSpec, Spec};
-pub use steps::{Model, record};
+pub use steps::{Model, record, record_on};

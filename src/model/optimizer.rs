@@ -2,11 +2,12 @@
 
 use super::params::{AdapterTensor, Half};
 use super::spec::{OptimizerKind, OptimizerSpec};
-use crate::device::cpu::adamw::MIN_8BIT;
-use crate::device::cpu::quant8;
 use crate::dtype::DType;
-use crate::op::{AdamState, Kind, SEGMENT_FIELDS, Segment, View};
+use crate::op::{AdamState, BLOCK_8BIT, Kind, SEGMENT_FIELDS, Segment, View};
 use crate::tape::Tape;
+
+/// bitsandbytes keeps the moments of tensors with fewer elements in f32 (`min_8bit_size`).
+const MIN_8BIT: usize = 4096;
 
 /// One AdamW op's tensors.
 #[derive(Clone, Debug)]
@@ -56,7 +57,7 @@ pub fn declare_optimizer(t: &mut Tape, spec: &OptimizerSpec, adapter: &[AdapterT
             let factor = if a.half == Half::B { spec.lora_b_factor } else { 1.0 };
             rates.extend([factor as f32, spec.weight_decay as f32]);
             state += length;
-            blocks += length.div_ceil(quant8::BLOCK);
+            blocks += length.div_ceil(BLOCK_8BIT);
         }
         let n = tensors.len();
         let bytes = table.iter().flat_map(|x| x.to_le_bytes()).collect();

@@ -5,10 +5,9 @@ use super::linear::{Adapter, Base, Part, Projection};
 use super::llama::Block;
 use super::optimizer::{OptimizerState, declare_optimizer};
 use super::spec::{AdapterSpec, Spec};
-use crate::device::cpu::quant8;
 use crate::dtype::{DType, Scheme};
 use crate::error::{Error, Result};
-use crate::op::{CONTROL_FIELDS, Kind, Nested, Place, Rows, View};
+use crate::op::{BLOCK_8BIT, CONTROL_FIELDS, Kind, Nested, Place, Rows, View};
 use crate::tape::{Quantized, Tape};
 
 /// Columns of the padded copies of adapters are a multiple of this: the K step of a tensor-core product.
@@ -288,7 +287,7 @@ impl Declare<'_> {
                     absmax: t.resident(
                         &format!("{name}.nested_absmax"),
                         1,
-                        blocks.div_ceil(quant8::BLOCK),
+                        blocks.div_ceil(BLOCK_8BIT),
                         DType::F32,
                         Kind::Weight,
                     ),

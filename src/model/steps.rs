@@ -5,9 +5,8 @@ use super::linear::AdapterUse;
 use super::llama::{Run, stack};
 use super::params::{self, Params};
 use super::spec::Spec;
-use crate::device::cpu::grad_norm::PARTIAL;
 use crate::error::Result;
-use crate::op::{Op, Phase, Program, Rows};
+use crate::op::{NORM_PARTIAL, Op, Phase, Program, Rows};
 use crate::tape::{Fusion, Tape};
 
 /// A recorded model: the program, and where its inputs, outputs and weights are.
@@ -25,7 +24,11 @@ pub struct Model {
 
 /// Records all phases that the spec asks for.
 pub fn record(spec: Spec) -> Result<Model> {
-    let mut t = Tape::new(spec.tokens, spec.compute);
+    record_on(Tape::new(spec.tokens, spec.compute), spec)
+}
+
+/// The same on an empty tape of the caller's.
+pub fn record_on(mut t: Tape, spec: Spec) -> Result<Model> {
     let params = params::declare(&mut t, &spec)?;
     if params.master.is_some() {
         begin(&mut t, &params);
@@ -79,7 +82,7 @@ fn update(t: &mut Tape, spec: &Spec, params: &Params) {
     let (Some(o), Some(state)) = (&spec.optimizer, &params.optimizer) else { return };
     let Some((master, grads)) = params.master else { return };
     let control = params.exchange.control;
-    let partials = t.arena("gradient_norm.partials", Rows::Fixed(1), grads.cols.div_ceil(PARTIAL), t.wide());
+    let partials = t.arena("gradient_norm.partials", Rows::Fixed(1), grads.cols.div_ceil(NORM_PARTIAL), t.wide());
     t.push(Op::GradNorm { grads, partials, norm: state.norm });
     t.push(Op::Control { rule: o.rule, norm: state.norm, rates: state.schedule, control });
     for g in &state.groups {

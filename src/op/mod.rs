@@ -113,6 +113,11 @@ pub enum Control {
 /// Number of fields of the control buffer.
 pub const CONTROL_FIELDS: usize = 8;
 
+/// Elements of 8-bit codes that share a scale: in the moments of an optimizer, and in the scales of double quantisation.
+pub const BLOCK_8BIT: usize = 256;
+/// Elements of the gradient that one partial sum of its norm covers: a property of the result's bits, hence fixed.
+pub const NORM_PARTIAL: usize = 65536;
+
 /// Columns of a segment table, I64 `[segments, SEGMENT_FIELDS]`: one row for each PEFT tensor that an AdamW op updates.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Segment {
@@ -407,7 +412,7 @@ impl Op {
     /// Pairs (output, input) where the output may be given the input's memory if the input is not needed afterwards:
     /// the op reads each element of the input before (or when) it writes that element of the output.
     pub fn may_take(&self) -> Vec<(View, View)> {
-        match self {
+        let pairs = match self {
             Op::Add { a, b, out } => vec![(*out, *a), (*out, *b)],
             Op::SwiGluBwd { gate, up, dgate, dup, .. } => vec![(*dgate, *gate), (*dup, *up)],
             Op::SwiGlu { gate, out, .. } => vec![(*out, *gate)],
@@ -417,10 +422,23 @@ impl Op {
             Op::RouteBwd { plus: Some(plus), dlogits, .. } => vec![(*dlogits, *plus)],
             Op::Dropout { x, plus, out, .. } => plus.iter().map(|p| (*out, *p)).chain([(*out, *x)]).collect(),
             Op::CrossEntropy { logits, dlogits: Some(dlogits), .. } => vec![(*dlogits, *logits)],
-            // The later parts add to the output of the first.
-            Op::Fused { parts, .. } => parts.first().map_or_else(Vec::new, Op::may_take),
-            _ => Vec::new(),
-        }
+            // The later parts add to the output of the first, and still need their own inputs.
+            Op::Fused { parts, .. } => {
+                let mut pairs = parts.first().map_or_else(Vec::new, Op::may_take);
+                let later: Vec<Buf> = parts.iter().skip(1).flat_map(Op::accesses).map(|(v, _)| v.buf).collect();
+                pairs.retain(|(_, from)| !later.contains(&from.buf));
+                return pairs;
+            }
+            _ => return Vec::new(),
+        };
+        // Not if the output is itself read (it has contents of its own), nor if the input's buffer is also read otherwise,
+        // as a matrix of the product, say: other elements of it may still be needed.
+        let accesses = self.accesses();
+        let reads = |buf| accesses.iter().filter(|(v, a)| v.buf == buf && *a != Access::Write).count();
+        let taken =
+            |o: &View, f: &View| pairs.iter().filter(|(out, from)| (out.buf, from.buf) == (o.buf, f.buf)).count();
+        let free = |(o, f): &(View, View)| reads(o.buf) == 0 && reads(f.buf) == taken(o, f);
+        pairs.iter().copied().filter(free).collect()
     }
 
     /// The name of the op in listings and profiles.

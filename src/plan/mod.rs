@@ -1,6 +1,7 @@
 //! Addresses for buffers. Lifetimes are known, so memory is a packing problem that is solved once, on the host, before
 //! anything is allocated: one allocation holds the resident buffers and, behind them, the arena that phases share.
 
+mod check;
 mod lifetimes;
 mod offsets;
 mod report;
@@ -87,65 +88,5 @@ impl Plan {
     /// The byte address of `buf`.
     pub fn address(&self, buf: Buf) -> usize {
         self.address[buf.0 as usize]
-    }
-
-    /// Checks the plan against the program by brute force, without the code that made it: walks every phase op by op
-    /// and asserts that no two buffers that are alive at once share a byte, that nothing is read before it was written,
-    /// and that the arena is at least the largest sum of live bytes, which it returns.
-    pub fn check(&self, program: &Program) -> Result<usize, String> {
-        let mut most = 0;
-        for (phase, ops) in &program.phases {
-            // Last op that touches each buffer.
-            let mut last = BTreeMap::new();
-            for (i, op) in ops.iter().enumerate() {
-                for (view, _) in op.accesses() {
-                    if program.info(view.buf).place == Place::Arena {
-                        last.insert(view.buf, i);
-                    }
-                }
-            }
-            let mut alive: BTreeMap<Buf, (usize, usize)> = BTreeMap::new();
-            for (i, op) in ops.iter().enumerate() {
-                let taken: Vec<(Buf, Buf)> = op.may_take().iter().map(|(out, from)| (out.buf, from.buf)).collect();
-                let mut handed_over = Vec::new();
-                for (view, access) in op.accesses() {
-                    let buf = view.buf;
-                    if program.info(buf).place != Place::Arena || alive.contains_key(&buf) {
-                        continue;
-                    }
-                    let name = &program.info(buf).name;
-                    if access != crate::op::Access::Write {
-                        return Err(format!("{phase:?} op {i} ({}) reads {name} before anything wrote it", op.name()));
-                    }
-                    let range = (self.address(buf), self.address(buf) + program.bytes(buf));
-                    if range.0 < self.arena_start || range.1 > self.bytes {
-                        return Err(format!("{name} lies outside of the arena"));
-                    }
-                    for (&other, &there) in &alive {
-                        let share = range.0 < there.1 && there.0 < range.1;
-                        let may = taken.contains(&(buf, other)) && last[&other] == i && range == there;
-                        if share && !may {
-                            return Err(format!(
-                                "{phase:?} op {i} ({}): {name} overlaps {}, which is alive",
-                                op.name(),
-                                program.info(other).name
-                            ));
-                        }
-                        if share {
-                            handed_over.push(other);
-                        }
-                    }
-                    alive.insert(buf, range);
-                }
-                alive.retain(|b, _| !handed_over.contains(b));
-                let live: usize = alive.keys().map(|b| program.bytes(*b).next_multiple_of(ALIGN)).sum();
-                most = most.max(live);
-                alive.retain(|b, _| last[b] > i);
-            }
-        }
-        if most > self.arena_bytes {
-            return Err(format!("{most} bytes are alive at once, but the arena has {}", self.arena_bytes));
-        }
-        Ok(most)
     }
 }

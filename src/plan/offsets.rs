@@ -17,8 +17,12 @@ pub struct Packed {
 /// Tries a few orders of placing; takes the first that meets the lower bound, else the best.
 pub fn pack(slots: &[Slot]) -> Packed {
     let lower_bound = most_alive(slots);
-    let length = |s: &Slot| s.life.last - s.life.first;
-    let orders: [&dyn Fn(&Slot) -> (Reverse<usize>, Reverse<usize>); 3] =
+    fn length(s: &Slot) -> usize {
+        s.life.last - s.life.first
+    }
+    // What comes first is placed first; ties are broken by the second key.
+    type Order = dyn Fn(&Slot) -> (Reverse<usize>, Reverse<usize>);
+    let orders: [&Order; 3] =
         [&|s| (Reverse(s.bytes), Reverse(length(s))), &|s| (Reverse(length(s)), Reverse(s.bytes)), &|s| {
             (Reverse(s.bytes * (1 + length(s))), Reverse(s.bytes))
         }];

@@ -12,7 +12,8 @@ impl Tape {
     pub(super) fn record_again(&mut self, block: Range<usize>) -> Range<usize> {
         let start = self.ops.len();
         let mut twin: HashMap<Buf, Buf> = HashMap::new();
-        for mut op in self.ops[block].to_vec() {
+        for i in block {
+            let mut op = self.ops[i].clone();
             for (view, access) in op.accesses() {
                 let first = access == Access::Write && !twin.contains_key(&view.buf);
                 if first && self.info(view.buf).place == Place::Arena {

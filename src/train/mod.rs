@@ -2,7 +2,9 @@
 
 pub mod arithmetic;
 pub mod build;
+pub mod data;
 pub mod load;
+pub mod output;
 pub mod run;
 pub mod schedule;
 pub mod session;

@@ -1,12 +1,25 @@
 //! A whole run, as the `train` command does it: from a recipe to an adapter folder.
+//!
+//! [`prepare`] reads everything and records the program; nothing has been written then, and any mistake of the user has
+//! been found. [`Prepared::start`] loads the weights, [`Run::train`] trains and saves.
 
+use super::arithmetic::{Length, Steps};
 use super::build::{Capacity, base_schemes, training_spec};
+use super::data::{RunData, open_data};
+use super::load::{init_adapter, init_optimizer, load_base, read_adapter, write_adapter};
+use super::output::RunFolder;
+use super::session::Session;
+use super::trainer::{EvalRecord, Evaluation, Event, Reply, Summary, evaluate, train};
 use crate::config::lora::LoraConfig;
 use crate::config::model::ModelConfig;
 use crate::config::recipe::{ModelSource, Recipe};
+use crate::config::training::Placement;
+use crate::data::loader::{Batching, Loader};
+use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::model::{Model, record};
-use crate::weights::adapter::read_config;
+use crate::weights::adapter::{Adapter, read_config};
+use crate::weights::names::check;
 use crate::weights::safetensors::Checkpoint;
 use crate::weights::targets::{AdapterModule, resolve};
 use std::path::{Path, PathBuf};
@@ -70,4 +83,199 @@ pub fn record_training(
     let base = base_schemes(config, checkpoint, quantization.map(|q| q.scheme), skip)?;
     let model = record(training_spec(recipe, config, &modules, lora.dropout, base, capacity)?)?;
     Ok((model, notes))
+}
+
+/// A run that is ready to start: data tokenised, program recorded, nothing written yet.
+pub struct Prepared {
+    /// The recipe.
+    pub recipe: Recipe,
+    /// The base model's folder.
+    pub place: ModelPlace,
+    /// Its config, with what the recipe says about it.
+    pub config: ModelConfig,
+    /// Rows, reports, tokenizer.
+    pub data: RunData,
+    /// The length of the run.
+    pub steps: Steps,
+    /// The recorded program.
+    pub model: Model,
+    /// Lines for the report.
+    pub notes: Vec<String>,
+    lora: LoraConfig,
+    modules: Vec<AdapterModule>,
+    checkpoint: Checkpoint,
+    start: Option<Adapter>,
+}
+
+/// Reads the recipe's model, adapter and data, and records the program.
+pub fn prepare(recipe: Recipe, progress: &dyn Fn(usize)) -> Result<Prepared> {
+    let place = ModelPlace::find(&recipe.model)?;
+    let config = recipe.apply(place.config()?)?;
+    let checkpoint = Checkpoint::open(&place.folder)?;
+    check(&checkpoint, &config)?;
+    let lora = lora_config(&recipe)?;
+    let (modules, unmatched) = targets(&lora, &config)?;
+    let start = match &recipe.model.adapter {
+        Some(folder) => {
+            let adapter = Adapter::open(Path::new(folder), &config)?;
+            adapter.check_head(&checkpoint, &config)?;
+            Some(adapter)
+        }
+        None => None,
+    };
+    let mut data = open_data(&recipe.data, &place.folder, &config, progress)?;
+    let training = &recipe.training;
+    let length = Length {
+        samples: data.train.rows.len(),
+        batch: training.batch_size,
+        accumulation: training.accumulation,
+        epochs: training.epochs,
+        max_steps: training.max_steps,
+        drop_last: training.drop_last,
+    };
+    let steps = length.steps()?;
+    data.report.steps = Some(steps.total);
+    let tokens = capacity(&data, training.batch_size);
+    let (model, _) = record_training(&recipe, &config, Some(&checkpoint), Capacity { tokens, updates: steps.total })?;
+    let mut notes: Vec<String> = recipe.notes.iter().chain(&unmatched).chain(&data.notes).cloned().collect();
+    let warmup = super::schedule::warmup_steps(steps.total, training.warmup_steps, training.warmup_ratio);
+    if warmup > 0 && training.schedule == "constant" {
+        notes.push(
+            "lr_scheduler_type = \"constant\" ignores the warm-up, as in HF; \"constant_with_warmup\" has one".into(),
+        );
+    }
+    if training.optim.placement == Placement::Paged {
+        notes.push("optim: the state stays resident, there is room for it; pages change no number".into());
+    }
+    Ok(Prepared { recipe, place, config, data, steps, model, notes, lora, modules, checkpoint, start })
+}
+
+/// Tokens of the largest micro-batch: the longest rows together. Evaluation splits its batches to fit.
+fn capacity(data: &RunData, batch: usize) -> usize {
+    let mut lengths = data.train.rows.lengths();
+    lengths.sort_unstable_by_key(|n| std::cmp::Reverse(*n));
+    let train: usize = lengths.iter().take(batch).sum();
+    let eval = data.eval.as_ref().and_then(|(d, _)| d.rows.lengths().into_iter().max()).unwrap_or(0);
+    train.max(eval)
+}
+
+impl Prepared {
+    /// Trainable parameters and all parameters: true counts, and as HF prints them for a 4-bit base.
+    pub fn parameters(&self) -> String {
+        let trainable: u64 = self.modules.iter().map(|m| m.parameters() as u64).sum();
+        let skip = match (&self.config.quantization, &self.recipe.quantization) {
+            (Some(q), _) => Some(&q.skip_modules[..]),
+            (None, Some(q)) => Some(&q.skip_modules[..]),
+            (None, None) => None,
+        };
+        let base = crate::weights::names::count(&self.config, skip);
+        let share = |all: u64| 100.0 * trainable as f64 / all as f64;
+        let all = base.parameters + trainable;
+        let mut line = format!("trainable params: {trainable} || all params: {all} || trainable%: {:.4}", share(all));
+        if skip.is_some() {
+            let packed = base.packed + trainable;
+            line += &format!(" (HF counts packed bytes: {packed} || {:.4})", share(packed));
+        }
+        line
+    }
+
+    /// Allocates on `device`, loads the base, starts the adapter. The run folder is created here.
+    pub fn start(self, device: Box<dyn Device>, overwrite: bool) -> Result<Run> {
+        let folder = RunFolder::create(Path::new(&self.recipe.training.output_dir), overwrite)?;
+        let Prepared { recipe, place, config, data, steps, model, lora, modules, checkpoint, start, .. } = self;
+        let mut session = Session::new(model, device)?;
+        load_base(&mut session, &checkpoint, recipe.model.dtype)?;
+        init_optimizer(&mut session)?;
+        match start {
+            None => init_adapter(&mut session, recipe.training.seed)?,
+            Some(adapter) => {
+                let names = adapter.modules.iter().map(|m| m.module.name.clone());
+                write_adapter(&mut session, &names.zip(adapter.weights).collect())?;
+            }
+        }
+        let batching = Batching {
+            batch: recipe.training.batch_size,
+            accumulation: recipe.training.accumulation,
+            group_by_length: recipe.data.group_by_length,
+            drop_last: recipe.training.drop_last,
+            packed: recipe.data.packing,
+            sliding_window: config.sliding_window,
+            seed: recipe.training.data_seed,
+        };
+        let evaluation = data.eval.map(|(dataset, _)| Evaluation {
+            dataset,
+            batch: recipe.training.eval_batch_size,
+            packed: recipe.data.packing,
+        });
+        let loader = Loader::new(data.train, batching)?;
+        Ok(Run { recipe, place, steps, session, loader, evaluation, folder, lora, modules, checkpoint })
+    }
+}
+
+/// A started run.
+pub struct Run {
+    /// The recipe.
+    pub recipe: Recipe,
+    /// The base model's folder.
+    pub place: ModelPlace,
+    /// The length of the run.
+    pub steps: Steps,
+    /// The model on its device.
+    pub session: Session,
+    loader: Loader,
+    evaluation: Option<Evaluation>,
+    folder: RunFolder,
+    lora: LoraConfig,
+    modules: Vec<AdapterModule>,
+    checkpoint: Checkpoint,
+}
+
+impl Run {
+    /// Trains to the end (or until `observe` says stop) and saves the adapter. Metrics go to metrics.jsonl.
+    pub fn train(&mut self, mut observe: impl FnMut(&Event) -> Reply) -> Result<Summary> {
+        let Run { recipe, steps, session, loader, evaluation, folder, .. } = self;
+        let resolved = folder.path().join("recipe.toml");
+        crate::weights::safetensors::write_text(&resolved, &recipe.resolved_toml())?;
+        let summary = train(session, loader, evaluation.as_ref(), &recipe.training, steps, |_, event| {
+            match &event {
+                Event::Logged(record) => folder.log(record)?,
+                Event::Evaluated(record) => folder.log(record)?,
+                Event::Stepped(_) | Event::SaveDue { .. } => {}
+            }
+            Ok(observe(&event))
+        })?;
+        self.folder.log(&summary)?;
+        self.save()?;
+        Ok(summary)
+    }
+
+    /// The loss of the evaluation set, with the adapter or of the base alone; `None` if the recipe has no such set.
+    pub fn evaluate(&mut self, adapter: bool) -> Result<Option<EvalRecord>> {
+        match &self.evaluation {
+            Some(evaluation) => evaluate(&mut self.session, evaluation, adapter, 0).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Where the adapter is written.
+    pub fn adapter_folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Writes the adapter in PEFT's layout, and the tokenizer beside it.
+    fn save(&mut self) -> Result<()> {
+        let mut found = read_adapter(&mut self.session)?;
+        let weights = self.modules.iter().filter_map(|m| found.remove(&m.module.name)).collect();
+        let adapter = Adapter {
+            config: self.lora.clone(),
+            base_model: Some(self.recipe.model.name_or_path.clone()),
+            modules: self.modules.clone(),
+            weights,
+            head: None,
+        };
+        let tied = self.session.model.spec.config.tied;
+        let head = if tied { "model.embed_tokens.weight" } else { "lm_head.weight" };
+        adapter.save(self.folder.path(), self.checkpoint.get(head).as_ref())?;
+        self.folder.copy_tokenizer(&self.place.folder)
+    }
 }

@@ -5,9 +5,10 @@
 //! * [`quantize`]: 4-bit weights, made here or by bitsandbytes.
 //! * [`targets`]: which modules a LoRA configuration adapts.
 //! * [`adapter`]: PEFT adapter folders, read and written.
-//! * [`merge`]: base weights with an adapter added.
+//! * [`merge`]: base weights with an adapter added; [`export`]: such a model as a folder of its own.
 
 pub mod adapter;
+pub mod export;
 pub mod merge;
 pub mod names;
 pub mod quantize;

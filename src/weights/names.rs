@@ -130,6 +130,39 @@ pub struct Counts {
     pub packed: u64,
 }
 
+impl Counts {
+    /// The line that PEFT's `print_trainable_parameters` prints: true counts.
+    pub fn line(&self, trainable: u64) -> String {
+        let all = self.parameters + trainable;
+        let percent = 100.0 * trainable as f64 / all as f64;
+        format!(
+            "trainable params: {} || all params: {} || trainable%: {percent:.4}",
+            thousands(trainable),
+            thousands(all)
+        )
+    }
+
+    /// The line that the QLoRA tutorials print: packed bytes counted as parameters.
+    pub fn packed_line(&self, trainable: u64) -> String {
+        let all = self.packed + trainable;
+        let percent = 100.0 * trainable as f64 / all as f64;
+        format!("trainable params: {trainable} || all params: {all} || trainable%: {percent}")
+    }
+}
+
+/// 46,759,628,800
+fn thousands(n: u64) -> String {
+    let digits = n.to_string();
+    let mut text = String::new();
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
 /// Counts the parameters of `config`; `quantized` is the skip list of a 4-bit model, None when it is not quantised.
 pub fn count(config: &ModelConfig, quantized: Option<&[String]>) -> Counts {
     let parameters: usize = tensors(config).iter().map(|t| t.shape.iter().product::<usize>()).sum();

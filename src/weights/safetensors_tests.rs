@@ -7,7 +7,9 @@ pub struct Folder(pub PathBuf);
 
 impl Folder {
     pub fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("halfbyte-{}-{name}", std::process::id()));
+        static COUNT: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
+        let count = COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("halfbyte-{}-{count}-{name}", std::process::id()));
         let _ = std::fs::remove_dir_all(&path);
         std::fs::create_dir_all(&path).expect("a writable temporary folder");
         Self(path)
@@ -124,4 +126,28 @@ fn a_folder_without_weights_says_what_it_needs() {
     folder.file("pytorch_model.bin", "x");
     let message = failure(Checkpoint::open(&folder.0));
     assert!(message.contains("model.safetensors") && message.contains(".bin"), "{message}");
+}
+
+#[test]
+fn no_damage_to_a_file_is_worse_than_an_error() {
+    let folder = Folder::new("damage");
+    write(&folder.0.join("whole"), &two_tensors()).expect("written");
+    let whole = std::fs::read(folder.0.join("whole")).expect("readable");
+    let mut opened = 0;
+    for i in 0..500usize {
+        let mut bytes = whole.clone();
+        // one or two bytes changed, mostly in the header
+        for at in [i * 7919, i * 104729 / 3].into_iter().take(1 + i % 2) {
+            let at = if i % 5 == 0 { at % bytes.len() } else { at % (bytes.len() - 32) };
+            bytes[at] = bytes[at].wrapping_add((i % 255 + 1) as u8);
+        }
+        let file = folder.file("damaged", &bytes);
+        if let Ok(checkpoint) = Checkpoint::open_file(&file) {
+            opened += 1;
+            for name in checkpoint.names() {
+                let _ = checkpoint.tensor(name).expect("listed").to_f32();
+            }
+        }
+    }
+    assert!(opened > 0, "damage to values alone goes unnoticed");
 }

@@ -4,6 +4,7 @@
 mod adam8bit;
 mod adapters;
 mod chat;
+mod device;
 mod facts;
 mod forward;
 mod generate;

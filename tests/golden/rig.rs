@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use halfbyte::config::model::{ModelConfig, QuantKind};
 use halfbyte::config::recipe::LoadDtype;
 use halfbyte::data::batch::{Document, IGNORED, MicroBatch};
-use halfbyte::device::cpu::{Cpu, CpuOptions, Written};
+use halfbyte::device::cpu::Written;
 use halfbyte::dtype::{DType, Scheme};
 use halfbyte::model::{LossSpec, OptimizerSpec, Spec, record};
 use halfbyte::op::Phase;
@@ -66,8 +66,8 @@ pub fn open(folder: &Path, setup: Setup, watch: fn(&str) -> bool) -> Result<(Ses
             sink.lock().expect("no panic while it is held").insert(key, written.values());
         }
     };
-    let device = Cpu::new(CpuOptions::default()).observed(Box::new(observer));
-    let mut session = Session::new(record(spec).map_err(text)?, Box::new(device)).map_err(text)?;
+    let device = crate::device::open(setup.compute, Box::new(observer))?;
+    let mut session = Session::new(record(spec).map_err(text)?, device).map_err(text)?;
     load_base(&mut session, &checkpoint, LoadDtype::Named(setup.load_as)).map_err(text)?;
     init_optimizer(&mut session).map_err(text)?;
     if let Some(adapter) = setup.adapter {

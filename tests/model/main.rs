@@ -1,8 +1,15 @@
 //! Properties of whole recorded programs: gradients against central differences, what must be bit-identical, plans of
 //! real model sizes, and what each op reads and writes.
 
+mod alone;
 mod audit;
+mod copies;
+mod dropout;
 mod gradients;
 mod invariants;
+mod lies;
+mod made;
 mod plans;
 mod rig;
+mod shapes;
+mod update;

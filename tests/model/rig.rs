@@ -4,7 +4,7 @@ use halfbyte::config::model::ModelConfig;
 use halfbyte::data::batch::{Document, IGNORED, MicroBatch};
 use halfbyte::device::cpu::{Cpu, CpuOptions};
 use halfbyte::dtype::{DType, QuantKind, Scheme};
-use halfbyte::model::{AdapterSpec, Fill, LossSpec, OptimizerKind, OptimizerSpec, Spec, record};
+use halfbyte::model::{AdapterSpec, Fill, LossSpec, Model, OptimizerKind, OptimizerSpec, Spec, record};
 use halfbyte::op::{Betas, ControlRule, View};
 use halfbyte::train::session::Session;
 use std::collections::HashMap;
@@ -91,7 +91,11 @@ pub fn spec(moe: bool, compute: DType, checkpointing: bool) -> Spec {
 
 /// A session on the CPU with random weights, adapters (B included) and learning rates.
 pub fn session(spec: Spec, options: CpuOptions) -> Session {
-    let model = record(spec).expect("recordable");
+    start(record(spec).expect("recordable"), options)
+}
+
+/// The same for a model that is recorded already.
+pub fn start(model: Model, options: CpuOptions) -> Session {
     let mut s = Session::new(model, Box::new(Cpu::new(options))).expect("a session");
     s.plan.check(&s.model.program).expect("a sound plan");
     let mut random = Random(7);
@@ -131,16 +135,24 @@ pub fn session(spec: Spec, options: CpuOptions) -> Session {
 }
 
 /// Documents of these lengths, with some labels masked.
-pub fn batch(lengths: &[usize], seed: u64) -> (MicroBatch, usize) {
+pub fn documents(lengths: &[usize], seed: u64) -> Vec<Document> {
     let mut random = Random(seed);
-    let documents: Vec<Document> = lengths
-        .iter()
-        .map(|&n| {
-            let ids: Vec<u32> = (0..n).map(|_| random.below(19) as u32).collect();
-            let labels = ids.iter().map(|&id| if random.below(4) == 0 { IGNORED } else { id as i32 }).collect();
-            Document { ids, labels }
-        })
-        .collect();
+    let document = |&n: &usize| {
+        let ids: Vec<u32> = (0..n).map(|_| random.below(19) as u32).collect();
+        let labels = ids.iter().map(|&id| if random.below(4) == 0 { IGNORED } else { id as i32 }).collect();
+        Document { ids, labels }
+    };
+    lengths.iter().map(document).collect()
+}
+
+/// These documents as a micro-batch.
+pub fn packed(documents: &[&Document]) -> MicroBatch {
+    MicroBatch::new(documents, Some(4))
+}
+
+/// A micro-batch of documents of these lengths, and by how many labels its loss is divided.
+pub fn batch(lengths: &[usize], seed: u64) -> (MicroBatch, usize) {
+    let documents = documents(lengths, seed);
     let all: Vec<&Document> = documents.iter().collect();
-    (MicroBatch::new(&all, Some(4)), halfbyte::data::batch::num_items(all))
+    (packed(&all), halfbyte::data::batch::num_items(all).max(1))
 }

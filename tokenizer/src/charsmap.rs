@@ -14,6 +14,9 @@ pub(crate) struct Charsmap {
 
 /// SentencePiece looks at no more matches than this.
 const MOST_MATCHES: usize = 32;
+/// The longest replacement of any of SentencePiece's rules has 33 bytes. Without a limit, a hostile file could turn
+/// a short text into terabytes.
+const LONGEST_REPLACEMENT: usize = 1024;
 
 impl Charsmap {
     pub(crate) fn parse(bytes: &[u8]) -> Result<Self> {
@@ -26,6 +29,9 @@ impl Charsmap {
         let (trie, blob) = rest.split_at(size);
         let units = trie.chunks_exact(4).map(|c| u32::from_le_bytes([c[0], c[1], c[2], c[3]])).collect();
         let replacements = std::str::from_utf8(blob).map_err(|e| broken(format!("replacement texts: {e}")))?;
+        if let Some(long) = replacements.split('\0').find(|text| text.len() > LONGEST_REPLACEMENT) {
+            return Err(broken(format!("a replacement of {} bytes", long.len())));
+        }
         Ok(Self { units, replacements: replacements.to_owned() })
     }
 

@@ -1,15 +1,16 @@
 //! Text to ids: normalise, cut where nothing can merge, look each part up or merge it.
 
+use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
 use rayon::prelude::*;
 
-use crate::Tokenizer;
 use crate::cache::WordCache;
 use crate::merge::Merger;
 use crate::normalize::Prefix;
 use crate::vocab::CharInfo;
+use crate::{PieceKind, Tokenizer};
 
 /// A character that is in no piece, among symbols.
 pub(crate) const FOREIGN: u32 = 1 << 31;
@@ -95,16 +96,7 @@ impl Tokenizer {
     pub(crate) fn encode_prefixed(&self, text: &str, prefix: Prefix, out: &mut Vec<u32>) {
         let begin = out.len();
         self.pool.with(|scratch| {
-            if self.has_unused {
-                let mut normalized = std::mem::take(&mut scratch.normalized);
-                normalized.clear();
-                self.normalizer.run(text, prefix, &self.user, &mut normalized, None);
-                self.split_whole(&normalized, scratch);
-                for symbol in std::mem::take(&mut scratch.symbols) {
-                    self.emit(symbol, out);
-                }
-                scratch.normalized = normalized;
-            } else if self.normalizer.is_plain() && !self.user_with_space {
+            if self.normalizer.is_plain() && !self.user_with_space {
                 let space = self.normalizer.wants_space(text, prefix);
                 self.encode_canonical(text, space, scratch, out);
             } else {
@@ -241,6 +233,7 @@ impl Tokenizer {
             info.symbol().unwrap_or(FOREIGN | c as u32)
         }));
         scratch.merger.merge(&self.vocab.pairs, &mut scratch.symbols);
+        self.take_apart(&mut scratch.symbols);
     }
 
     /// The ids of a symbol: its own, or the bytes of a character that has none.
@@ -277,34 +270,52 @@ impl Tokenizer {
         }
     }
 
-    /// The merged symbols of a whole text, not cut anywhere, for models with unused pieces. Such a piece is merged and
-    /// then taken apart again the way it was put together *last, anywhere in the text*, so no part stands alone.
-    fn split_whole(&self, text: &str, scratch: &mut Scratch) {
+    /// Leaves the merged symbols of a whole canonical text in the scratch, user-defined pieces among them.
+    fn merge_whole(&self, text: &str, scratch: &mut Scratch) {
         let symbols = &mut scratch.symbols;
         symbols.clear();
         let mut rest = text;
         while let Some(c) = rest.chars().next() {
-            let (len, symbol) = self
-                .user
-                .longest(rest)
-                .unwrap_or_else(|| (c.len_utf8(), self.vocab.chars.get(c).symbol().unwrap_or(FOREIGN | c as u32)));
+            let one = || (c.len_utf8(), self.vocab.chars.get(c).symbol().unwrap_or(FOREIGN | c as u32));
+            let (len, symbol) = self.user.longest(rest).unwrap_or_else(one);
             symbols.push(symbol);
             rest = &rest[len..];
         }
-        let mut made_of = std::collections::HashMap::new();
-        let is_unused = |symbol: u32| self.unused.binary_search(&symbol).is_ok();
-        scratch.merger.merge_long(&self.vocab.pairs, symbols, |left, right, merged| {
-            if is_unused(merged) {
-                made_of.insert(merged, (left, right));
-            }
-        });
+        scratch.merger.merge(&self.vocab.pairs, symbols);
+        self.take_apart(symbols);
+    }
+
+    /// Replaces unused pieces by what they were made of.
+    fn take_apart(&self, symbols: &mut Vec<u32>) {
+        if self.unused.is_empty() {
+            return;
+        }
         let mut pending: Vec<u32> = symbols.drain(..).rev().collect();
         while let Some(symbol) = pending.pop() {
-            match made_of.get(&symbol) {
+            match self.unused.get(&symbol) {
                 Some(&(left, right)) => pending.extend([right, left]),
                 None => symbols.push(symbol),
             }
         }
+    }
+
+    /// What each unused piece is made of. SentencePiece notes it while it encodes; but merges inside of a piece's text
+    /// do not depend on what is around it, so a piece is put together from the same two symbols wherever it occurs.
+    pub(crate) fn unused_parts(&self) -> HashMap<u32, (u32, u32)> {
+        let mut merger = Merger::default();
+        let unused = self.pieces.iter().zip(0..).filter(|(piece, _)| piece.kind == PieceKind::Unused);
+        unused
+            .filter_map(|(_, id)| {
+                let text = self.vocab.text(id);
+                let mut symbols: Vec<u32> =
+                    text.chars().map(|c| self.vocab.chars.get(c).symbol().unwrap_or(FOREIGN | c as u32)).collect();
+                merger.merge_long(&self.vocab.pairs, &mut symbols, 2);
+                match symbols.as_slice() {
+                    &[left, right] => Some((id, (left, right))),
+                    _ => None,
+                }
+            })
+            .collect()
     }
 
     /// The tokens of `text` with the bytes that each stands for.
@@ -314,7 +325,7 @@ impl Tokenizer {
         self.normalizer.run(text, self.normalizer.prefix, &self.user, &mut normalized, Some(&mut origin));
         let mut tokens: Vec<Token> = Vec::new();
         self.pool.with(|scratch| {
-            self.split_whole(&normalized, scratch);
+            self.merge_whole(&normalized, scratch);
             let mut at = 0;
             let mut ids = Vec::new();
             for &symbol in &scratch.symbols {

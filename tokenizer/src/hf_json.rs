@@ -9,13 +9,14 @@ use std::sync::OnceLock;
 
 use serde::Deserialize;
 
+use crate::Tokenizer;
+use crate::assemble::byte_of;
 use crate::decode::Leading;
 use crate::error::{Error, Result};
 use crate::model_file::{ModelFile, Piece, PieceKind};
 use crate::normalize::{Normalizer, Prefix};
 use crate::special::{SpaceRule, SpecialTokens};
 use crate::vocab::Order;
-use crate::{Tokenizer, byte_of};
 
 #[derive(Deserialize)]
 struct File {
@@ -155,7 +156,7 @@ impl Tokenizer {
         let unk_surface = if hidden { String::new() } else { unk };
         let model = ModelFile { pieces, byte_fallback: file.model.byte_fallback, unk_surface, ..ModelFile::default() };
         let normalizer = Normalizer::bare(spaces.prefix, spaces.escape);
-        let tokenizer = Self::assemble(&model, normalizer, Order::List(&merges))?;
+        let tokenizer = Self::assemble(model, normalizer, Order::List(&merges))?;
         Ok(Self { leading, default_special: OnceLock::from(special), ..tokenizer })
     }
 }
@@ -221,7 +222,8 @@ fn spaces(file: &File) -> Result<Spaces> {
 /// Whether decoding drops the first space.
 fn leading(file: &File, spaces: &Spaces) -> Result<Leading> {
     let mut leading = Leading::Keep;
-    for step in Step::flat(file.decoder.as_ref()) {
+    let steps = Step::flat(file.decoder.as_ref());
+    for step in &steps {
         let number = |key| step.rest.get(key).and_then(|v| v.as_u64());
         match step.kind.as_str() {
             "ByteFallback" | "Fuse" => {}
@@ -237,6 +239,10 @@ fn leading(file: &File, spaces: &Spaces) -> Result<Leading> {
             }
             _ => return Err(step.refuse("decoder")),
         }
+    }
+    let joins_bytes = steps.iter().any(|step| step.kind == "ByteFallback");
+    if file.model.byte_fallback && file.decoder.is_some() && !joins_bytes {
+        return Err(Error::unsupported("decoder has no ByteFallback, so that bytes would decode to <0x0A>"));
     }
     if file.decoder.is_none() && spaces.prefix != Prefix::Never {
         leading = Leading::DropOne;

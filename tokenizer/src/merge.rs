@@ -32,7 +32,7 @@ impl Merger {
         if symbols.len() <= SHORT {
             self.merge_short(table, symbols);
         } else {
-            self.merge_long(table, symbols, |_, _, _| ());
+            self.merge_long(table, symbols, 1);
         }
     }
 
@@ -63,13 +63,8 @@ impl Merger {
         }
     }
 
-    /// `seen` is told of every pair that could merge (left, right, into), in the order in which they came up.
-    pub(crate) fn merge_long(
-        &mut self,
-        table: &PairTable,
-        symbols: &mut Vec<u32>,
-        mut seen: impl FnMut(u32, u32, u32),
-    ) {
+    /// Stops when `fewest` symbols are left.
+    pub(crate) fn merge_long(&mut self, table: &PairTable, symbols: &mut Vec<u32>, fewest: usize) {
         let Self { pairs, prev, next, queue } = self;
         let count = symbols.len() as u32;
         pairs.clear();
@@ -77,13 +72,8 @@ impl Merger {
         next.clear();
         prev.extend((0..count).map(|i| i.wrapping_sub(1)));
         next.extend((1..count).chain([END]));
-        let mut look = |left: u32, right: u32| match table.get(left, right) {
-            Some(merge) => {
-                seen(left, right, merge.symbol);
-                merge
-            }
-            None => NOTHING,
-        };
+        let mut left_over = symbols.len();
+        let look = |left: u32, right: u32| table.get(left, right).unwrap_or(NOTHING);
         for (at, pair) in symbols.windows(2).enumerate() {
             let merge = look(pair[0], pair[1]);
             pairs.push(merge);
@@ -95,9 +85,10 @@ impl Merger {
         while let Some((rank, left)) = queue.pop() {
             let at = left as usize;
             // A pair whose left or right side has merged since has another rank now, or none.
-            if pairs[at].rank != rank {
+            if pairs[at].rank != rank || left_over <= fewest {
                 continue;
             }
+            left_over -= 1;
             let gone = next[at] as usize;
             symbols[at] = pairs[at].symbol;
             let after = next[gone];

@@ -12,6 +12,16 @@ use crate::user_defined::UserDefined;
 /// The space of the pieces.
 pub(crate) const SPACE_MARK: char = '▁';
 
+/// Appends `text`, with `escape` as canonical text.
+pub(crate) fn push_spaced(out: &mut String, mut text: &str, escape: bool) {
+    while escape && let Some(at) = text.find(SPACE_MARK) {
+        out.push_str(&text[..at]);
+        out.push(' ');
+        text = &text[at + SPACE_MARK.len_utf8()..];
+    }
+    out.push_str(text);
+}
+
 /// When a space is put before the text.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Prefix {

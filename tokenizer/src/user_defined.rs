@@ -9,6 +9,8 @@ use crate::normalize::SPACE_MARK;
 pub(crate) struct Matcher {
     lengths: HashMap<char, Vec<usize>>,
     ids: HashMap<Box<str>, u32>,
+    /// A bit for each ASCII character that a string starts with: most text is decided by it.
+    ascii_first: u128,
 }
 
 impl Matcher {
@@ -19,6 +21,7 @@ impl Matcher {
             return false;
         }
         self.ids.insert(text.into(), id);
+        self.ascii_first |= if first.is_ascii() { 1 << (first as u32) } else { 0 };
         let lengths = self.lengths.entry(first).or_default();
         if let Err(at) = lengths.binary_search_by(|len| text.len().cmp(len)) {
             lengths.insert(at, text.len());
@@ -31,10 +34,6 @@ impl Matcher {
         self.ids.is_empty()
     }
 
-    pub(crate) fn contains(&self, text: &str) -> bool {
-        self.ids.contains_key(text)
-    }
-
     /// The characters that a match can start with.
     pub(crate) fn first_chars(&self) -> impl Iterator<Item = char> {
         self.lengths.keys().copied()
@@ -42,7 +41,8 @@ impl Matcher {
 
     /// The length and the id of the longest string that `text` starts with.
     pub(crate) fn longest(&self, text: &str) -> Option<(usize, u32)> {
-        if self.ids.is_empty() {
+        let first = *text.as_bytes().first()?;
+        if self.ids.is_empty() || first < 0x80 && self.ascii_first >> first & 1 == 0 {
             return None;
         }
         let lengths = self.lengths.get(&text.chars().next()?)?;
@@ -74,8 +74,14 @@ impl UserDefined {
         self.raw.insert(text, id)
     }
 
-    pub(crate) fn contains(&self, text: &str) -> bool {
-        self.raw.contains(text)
+    /// The piece with exactly this text, as written.
+    pub(crate) fn id(&self, text: &str) -> Option<u32> {
+        self.raw.ids.get(text).copied()
+    }
+
+    /// All pieces, as written, in no order.
+    pub(crate) fn all(&self) -> impl Iterator<Item = (&str, u32)> {
+        self.raw.ids.iter().map(|(text, id)| (&**text, *id))
     }
 
     pub(crate) fn longest_raw(&self, text: &str) -> Option<(usize, u32)> {

@@ -26,9 +26,6 @@ pub struct Hyper {
     pub weight_decay: f64,
 }
 
-/// bitsandbytes keeps the moments of tensors with fewer elements in f32 (`min_8bit_size`).
-pub const MIN_8BIT: usize = 4096;
-
 /// torch.optim.AdamW; `step` counts from 1. `m` and `v` are the moments, of the length of `p` and `g`.
 ///
 /// p ← p·(1 − lr·wd);  m ← m + (1−β₁)·(g − m);  v ← β₂·v + (1−β₂)·g²;

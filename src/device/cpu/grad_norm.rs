@@ -1,14 +1,11 @@
 //! The norm of the gradient, and the decisions about an update that follow from it.
 
 use super::real::Real;
-use crate::op::{CONTROL_FIELDS, Control, ControlRule};
+use crate::op::{CONTROL_FIELDS, Control, ControlRule, NORM_PARTIAL};
 
-/// Elements that one partial sum covers; a property of the result's bits, hence fixed.
-pub const PARTIAL: usize = 65536;
-
-/// Sums of squares of runs of [`PARTIAL`] elements, and the root of their sum.
+/// Sums of squares of runs of [`NORM_PARTIAL`] elements, and the root of their sum.
 pub fn grad_norm<A: Real>(grads: &[A]) -> (Vec<A>, A) {
-    let partials: Vec<A> = grads.chunks(PARTIAL).map(sum_of_squares).collect();
+    let partials: Vec<A> = grads.chunks(NORM_PARTIAL).map(sum_of_squares).collect();
     let norm = partials.iter().copied().sum::<A>().sqrt();
     (partials, norm)
 }

@@ -8,7 +8,7 @@
 use rayon::prelude::*;
 
 use super::quant8;
-use crate::config::model::QuantKind;
+use crate::dtype::QuantKind;
 
 /// Value of each NF4 code: quantiles of the normal distribution, scaled to [−1, 1].
 pub const NF4_LEVELS: [f32; 16] = [

@@ -4,8 +4,7 @@
 
 use std::sync::LazyLock;
 
-/// Elements that share a scale.
-pub const BLOCK: usize = 256;
+pub use crate::op::BLOCK_8BIT as BLOCK;
 
 /// 256 ascending values in [−1, 1]: value of each code.
 pub type Map = [f32; 256];

@@ -1,6 +1,7 @@
-"""Records the small golden set in this folder with the SentencePiece library and slow transformers tokenizers.
+"""Records the small golden set in this folder with the SentencePiece library, slow transformers tokenizers and the
+tokenizers library.
 
-    pip install sentencepiece==0.2.1 transformers==4.44.2 protobuf==7.36.2
+    pip install sentencepiece==0.2.1 transformers==4.44.2 tokenizers==0.19.1 protobuf==7.36.2
     cargo build --release -p halfbyte-tokenizer --example train
     python tokenizer/tests/data/record.py target/release/examples/train
 
@@ -16,6 +17,7 @@ import sys
 
 import sentencepiece as spm
 from sentencepiece import sentencepiece_model_pb2 as pb
+from tokenizers import Tokenizer
 from transformers import LlamaTokenizer
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -24,7 +26,7 @@ CORPUS = os.path.join(HERE, "corpus.txt")
 # Rules that replace, delete, compose, and overlap: "a" + U+0301, alone and before another rule.
 RULES = {
     "\u0061\u0301": "á", "\u0065\u0301": "é", "ﬁ": "fi", "Ａ": "A", "①": "1", "㈱": "(株)", "\u3000": " ",
-    "\u00a0": " ", "\u200b": "", "\ufeff": "", "\t": " ", "\n": " ", "…": "...", "ｶ": "カ", "ｶﾞ": "ガ",
+    "\u00a0": " ", "\u200b": "", "\ufeff": "", "\t": " ", "\n": " ", "…": "...", "--": "-", "-->": "=>", "ｶ": "カ", "ｶﾞ": "ガ",
 }
 MODELS = {
     "small": ["1000", "coverage=0.995", "control=[INST]", "control=[/INST]"],
@@ -54,7 +56,7 @@ def texts(rng, corpus):
     odd = list(" ▁ ▁\t\n\0\u0301abcdeth①ﬁＡ㈱ｶﾞ\u3000\u00a0\u200b\ufeff…가강한漢字😀\ufffd\ufffe\U0010ffff") + list(RULES)
     hand = ["", " ", "  ", "▁", "▁▁", "a", " a", "a ", "  a  b  ", "\n", "\t\ta", "<q>", "a<q>>b", "<q<q>>", "the", "other",
             "of the", " of ", "king of France", "▁of▁", "[X]", "a[X] [X]", "<s>", "</s>", "<unk>", "<0x41>", "[INST]",
-            "\u0301", "a\u0301", "e\u0301\u0301", "ｶﾞｶ", "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
+            "a--b-->c--->d", "\u0301", "a\u0301", "e\u0301\u0301", "ｶﾞｶ", "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
             " " * 70 + "x", "1234567890", "\U0010ffff\U0010ffff", "x\u200by", "x \u200b y", "\u200b", " \u200b "]
     yield from hand
     for _ in range(120):
@@ -78,6 +80,62 @@ def write(name, records):
 
 def slow(model, legacy):
     return LlamaTokenizer(vocab_file=model, legacy=legacy, add_bos_token=False)
+
+
+STRING = lambda old, new: {"type": "Replace", "pattern": {"String": old}, "content": new}
+LEGACY = {"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": "▁"}, STRING(" ", "▁")]}
+METASPACE = lambda scheme, split: {
+    "type": "Metaspace", "replacement": "▁", "prepend_scheme": scheme, "split": split}
+KEEP = {"type": "Sequence", "decoders": [STRING("▁", " "), {"type": "ByteFallback"}, {"type": "Fuse"}]}
+STRIP = {"type": "Strip", "content": " ", "start": 1, "stop": 0}
+DROP = {"type": "Sequence", "decoders": KEEP["decoders"] + [STRIP]}
+# Name: normalizer, pre-tokenizer, decoder, whether added tokens are `normalized`.
+JSONS = {
+    "json-legacy": (LEGACY, None, DROP, False),
+    "json-normalized": (LEGACY, None, DROP, True),
+    "json-first": (None, METASPACE("first", False), DROP, False),
+    "json-always-split": (None, METASPACE("always", True), DROP, False),
+    "json-never": (None, METASPACE("never", False), KEEP, False),
+}
+
+
+def record_json(rng, corpus, model):
+    """tokenizer.json files of a model in all variants, and what the tokenizers library makes of them."""
+    sp = spm.SentencePieceProcessor(model_file=model)
+    vocab = {sp.id_to_piece(i): i for i in range(sp.vocab_size())}
+    merges = []
+    for piece, i in vocab.items():
+        if not (sp.is_control(i) or sp.is_unknown(i) or sp.is_byte(i)):
+            for at in range(1, len(piece)):
+                if piece[:at] in vocab and piece[at:] in vocab:
+                    merges.append((-sp.get_score(i), piece[:at], piece[at:]))
+    merges = [f"{a} {b}" for _, a, b in sorted(merges)]
+    for name, (normalizer, pre_tokenizer, decoder, normalized) in JSONS.items():
+        added = [(i, p, True) for p, i in vocab.items() if sp.is_control(i) or sp.is_unknown(i)]
+        added.append((len(vocab), "<q>", False))
+        file = {
+            "version": "1.0", "truncation": None, "padding": None, "post_processor": None,
+            "added_tokens": [
+                {"id": i, "content": p, "single_word": False, "lstrip": False, "rstrip": False,
+                 "normalized": normalized, "special": special} for i, p, special in added],
+            "normalizer": normalizer, "pre_tokenizer": pre_tokenizer, "decoder": decoder,
+            "model": {"type": "BPE", "dropout": None, "unk_token": "<unk>", "continuing_subword_prefix": None,
+                      "end_of_word_suffix": None, "fuse_unk": True, "byte_fallback": True, "vocab": vocab,
+                      "merges": merges}}
+        folder = os.path.join(HERE, "tokenizers", name)
+        os.makedirs(folder, exist_ok=True)
+        path = os.path.join(folder, "tokenizer.json")
+        with open(path, "w", encoding="utf-8") as f:
+            json.dump(file, f, ensure_ascii=False, separators=(",", ":"))
+        tokenizer = Tokenizer.from_file(path)
+        marks = ["<s>", "</s>", "<unk>", "<q>", "[INST]", " <s>", "</s> ", "\n", " ", "▁", "a", "  "]
+        mixed = ["".join(rng.choice(marks + corpus.split()[:50]) for _ in range(rng.randint(1, 8))) for _ in range(100)]
+        plain = [t for t in texts(rng, corpus) if len(t) < 200][:200]
+        records = []
+        for text in dict.fromkeys(mixed + plain):
+            ids = tokenizer.encode(text, add_special_tokens=False).ids
+            records.append({"text": text, "ids": ids, "decoded": tokenizer.decode(ids)})
+        write("hf_json_" + name, records)
 
 
 def main():
@@ -118,6 +176,8 @@ def main():
             write("hf_special_" + name, [
                 {"text": t, "sp_raw": sp.encode(t), "hf_legacy": encode(old, t), "hf_nonlegacy": encode(new, t)}
                 for t in dict.fromkeys(special)])
+            small = model
+    record_json(rng, corpus, small)
     os.remove(rules)
 
 

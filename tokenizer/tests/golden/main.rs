@@ -4,6 +4,7 @@
 //! * `tokenizer_golden/<name>.jsonl`: `text`, `ids`, and `decoded` where that differs from the text,
 //! * `tokenizer_golden/decode_<name>.jsonl`: any `ids`, and the `text` that they decode to,
 //! * `tokenizer_golden/hf_special_<name>.jsonl`: `text`, and its ids `sp_raw`, `hf_legacy`, `hf_nonlegacy`,
+//! * `tokenizer_golden/hf_json_<name>.jsonl`: `text`, and the `ids` and their text `decoded` by `tokenizer.json`,
 //! * `tokenizer_golden/mistral_chat_<v>.jsonl`: `messages` and `ids`, for the tokenizer `mistral-<v>`.
 //!
 //! The project's own set is `tests/data`; `HALFBYTE_DATA` names more of them (several separated by ':'), each searched

@@ -12,14 +12,20 @@ pub type Outcome = Result<String, String>;
 /// Checks one file; its name says of which kind it is and of which tokenizer.
 pub fn check(set: &Path, file: &Path) -> Outcome {
     let name = file.file_stem().and_then(|s| s.to_str()).ok_or("a file without a name")?;
-    let kinds: [(&str, Check); 3] =
-        [("decode_", decode), ("hf_special_", hf_special), ("mistral_chat_", chat::mistral_chat)];
+    let kinds: [(&str, Check); 4] = [
+        ("decode_", decode),
+        ("hf_special_", hf_special),
+        ("hf_json_", hf_json),
+        ("mistral_chat_", chat::mistral_chat),
+    ];
     let (rest, check) =
         kinds.iter().find_map(|(prefix, check)| Some((name.strip_prefix(prefix)?, *check))).unwrap_or((name, encode));
     let of = if name.starts_with("mistral_chat_") { format!("mistral-{rest}") } else { rest.to_owned() };
     let model = set.join("tokenizers").join(&of).join("tokenizer.model");
-    let tokenizer = Tokenizer::open(&model).map_err(|e| e.to_string())?;
-    let encodes = !name.starts_with("decode_") && !name.starts_with("mistral_chat_");
+    let by_json = name.starts_with("hf_json_");
+    let tokenizer = if by_json { Tokenizer::open_json(model.with_extension("json")) } else { Tokenizer::open(&model) };
+    let tokenizer = tokenizer.map_err(|e| e.to_string())?;
+    let encodes = !by_json && !name.starts_with("decode_") && !name.starts_with("mistral_chat_");
     let json = if encodes { legacy_json(&model)? } else { None };
     let text = std::fs::read_to_string(file).map_err(|e| e.to_string())?;
     let mut count = 0;
@@ -87,6 +93,13 @@ fn hf_special(tokenizer: &Tokenizer, _: &str, record: &Value) -> Result<(), Stri
     let with = |rule| tokenizer.encode_special(input, &tokenizer.special_tokens(rule));
     same("hf_legacy", input, &with(SpaceRule::EveryPart), &ids(record, "hf_legacy")?)?;
     same("hf_nonlegacy", input, &with(SpaceRule::FirstPart), &ids(record, "hf_nonlegacy")?)
+}
+
+fn hf_json(tokenizer: &Tokenizer, _: &str, record: &Value) -> Result<(), String> {
+    let (input, expected) = (text(record, "text")?, ids(record, "ids")?);
+    let got = tokenizer.encode_special(input, tokenizer.default_special_tokens());
+    same("ids", input, &got, &expected)?;
+    same("decoded text", input, &tokenizer.decode(&got).map_err(|e| e.to_string())?, text(record, "decoded")?)
 }
 
 /// Compares, and shows both sides if they differ.

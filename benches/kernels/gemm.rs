@@ -1,0 +1,47 @@
+//! The products of Mistral-7B's layer, and those of its adapters.
+
+use crate::harness::Bench;
+use halfbyte::dtype::DType::{Bf16, F32};
+use halfbyte::op::{Form, Op};
+
+pub fn benches(t: usize) -> Vec<Bench> {
+    let mut benches = Vec::new();
+    // name, out columns, in columns of the weight
+    let linears = if t < 1024 {
+        vec![("kv", 1024, 4096)]
+    } else {
+        vec![("qkv", 6144, 4096), ("o", 4096, 4096), ("gate|up", 28672, 4096), ("down", 4096, 14336)]
+    };
+    for (name, n, k) in linears {
+        let flops = 2.0 * t as f64 * n as f64 * k as f64;
+        benches.push(Bench::compute(format!("gemm_nt/mistral-7b {name} T={t}"), flops, move |b| {
+            let (a, w) = (b.normal(t, k, Bf16, 1.0), b.normal(n, k, Bf16, 0.02));
+            let out = b.out(t, n, Bf16);
+            Op::Gemm { form: Form::Nt, a, b: w, scale: 1.0, plus: None, out, groups: None }
+        }));
+        benches.push(Bench::compute(format!("gemm_nn/mistral-7b {name} T={t}"), flops, move |b| {
+            let (a, w) = (b.normal(t, n, Bf16, 1.0), b.normal(n, k, Bf16, 0.02));
+            let out = b.out(t, k, Bf16);
+            Op::Gemm { form: Form::Nn, a, b: w, scale: 1.0, plus: None, out, groups: None }
+        }));
+    }
+    // x·Aᵀ reads x; t·Bᵀ reads and writes y; dA reads x, dB reads dy.
+    let (d, r) = (4096, 16);
+    benches.push(Bench::memory(format!("gemm_nt/lora x*A^T T={t}"), t * d * 2, move |b| {
+        let (a, w) = (b.normal(t, d, Bf16, 1.0), b.normal(r, d, Bf16, 0.02));
+        Op::Gemm { form: Form::Nt, a, b: w, scale: 1.0, plus: None, out: b.out(t, r, Bf16), groups: None }
+    }));
+    benches.push(Bench::memory(format!("gemm_nt/lora t*B^T T={t}"), 2 * t * d * 2, move |b| {
+        let (a, w, out) = (b.normal(t, r, Bf16, 1.0), b.normal(d, r, Bf16, 0.02), b.normal(t, d, Bf16, 1.0));
+        Op::Gemm { form: Form::Nt, a, b: w, scale: 1.0, plus: Some(out), out, groups: None }
+    }));
+    benches.push(Bench::memory(format!("gemm_tn/lora dA T={t}"), t * d * 2, move |b| {
+        let (a, x, out) = (b.normal(t, r, Bf16, 1.0), b.normal(t, d, Bf16, 1.0), b.out(r, d, F32));
+        Op::Gemm { form: Form::Tn, a, b: x, scale: 1.0, plus: Some(out), out, groups: None }
+    }));
+    benches.push(Bench::memory(format!("gemm_tn/lora dB T={t}"), t * d * 2, move |b| {
+        let (dy, a, out) = (b.normal(t, d, Bf16, 1.0), b.normal(t, r, Bf16, 1.0), b.out(d, r, F32));
+        Op::Gemm { form: Form::Tn, a: dy, b: a, scale: 1.0, plus: Some(out), out, groups: None }
+    }));
+    benches
+}

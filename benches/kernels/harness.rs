@@ -1,0 +1,231 @@
+//! Times one op as a phase of many: the same op on as many sets of buffers as fill the L2 cache several times, so that every
+//! one finds it cold. Buffers hold normal random numbers: zeros run faster.
+
+use criterion::{Criterion, Throughput};
+use half::bf16;
+use halfbyte::device::Device;
+use halfbyte::device::cpu::{Cpu, CpuOptions};
+use halfbyte::device::cuda::{Cuda, CudaOptions};
+use halfbyte::dtype::DType;
+use halfbyte::op::{Buf, Info, Kind, Op, Phase, Place, Program, Rows, Transfer, View};
+use halfbyte::plan::plan;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// More than any L2 cache has.
+const FOOTPRINT: usize = 512 << 20;
+
+/// One bench.
+pub struct Bench {
+    /// `rms_norm/mistral-7b T=8192`.
+    pub name: String,
+    /// Makes the op on a fresh set of buffers.
+    pub make: Box<dyn Fn(&mut Buffers) -> Op>,
+    /// Bytes that must move.
+    pub bytes: f64,
+    /// Floating-point operations; 0 where memory bounds.
+    pub flops: f64,
+}
+
+impl Bench {
+    /// An op bound by memory.
+    pub fn memory(name: impl Into<String>, bytes: usize, make: impl Fn(&mut Buffers) -> Op + 'static) -> Self {
+        Self { name: name.into(), make: Box::new(make), bytes: bytes as f64, flops: 0.0 }
+    }
+    /// An op bound by the tensor cores.
+    pub fn compute(name: impl Into<String>, flops: f64, make: impl Fn(&mut Buffers) -> Op + 'static) -> Self {
+        Self { name: name.into(), make: Box::new(make), bytes: 0.0, flops }
+    }
+}
+
+/// Buffers of the program in the making, and what they hold: a pattern that is repeated.
+pub struct Buffers {
+    program: Program,
+    contents: Vec<(Buf, Vec<u8>)>,
+    /// Normal random numbers, which buffers repeat.
+    normal: Arc<Vec<f32>>,
+}
+
+impl Buffers {
+    /// An output.
+    pub fn out(&mut self, rows: usize, cols: usize, dtype: DType) -> View {
+        let buf = Buf(self.program.bufs.len() as u32);
+        let (rows, place) = (Rows::Fixed(rows), Place::Resident(Kind::Exchange));
+        self.program.bufs.push(Info { name: format!("operand {}", buf.0), rows, cols, dtype, place });
+        self.program.view(buf)
+    }
+    /// Normal random numbers times `scale`.
+    pub fn normal(&mut self, rows: usize, cols: usize, dtype: DType, scale: f32) -> View {
+        let view = self.out(rows, cols, dtype);
+        let values = self.normal.iter().take(rows * cols).map(|x| x * scale);
+        let bytes = match dtype {
+            DType::F32 => values.flat_map(f32::to_le_bytes).collect(),
+            _ => values.flat_map(|x| bf16::from_f32(x).to_le_bytes()).collect(),
+        };
+        self.contents.push((view.buf, bytes));
+        view
+    }
+    /// Integers.
+    pub fn i32(&mut self, rows: usize, cols: usize, value: impl Fn(usize) -> i32) -> View {
+        let view = self.out(rows, cols, DType::I32);
+        self.contents.push((view.buf, (0..rows * cols).flat_map(|i| value(i).to_le_bytes()).collect()));
+        view
+    }
+    /// Long integers.
+    pub fn i64(&mut self, rows: usize, cols: usize, values: &[i64]) -> View {
+        let view = self.out(rows, cols, DType::I64);
+        self.contents.push((view.buf, values.iter().flat_map(|v| v.to_le_bytes()).collect()));
+        view
+    }
+    /// Bytes.
+    pub fn u8(&mut self, rows: usize, cols: usize) -> View {
+        let view = self.out(rows, cols, DType::U8);
+        self.contents.push((view.buf, (0..rows * cols).map(|i| (i * 167 % 251) as u8).collect()));
+        view
+    }
+}
+
+/// Runs benches on the GPU, or on the CPU if there is none.
+pub struct Bencher {
+    cuda: Option<Cuda>,
+    /// Bytes per second of a copy, read and written: what memory can do.
+    copy_rate: f64,
+    normal: Arc<Vec<f32>>,
+    lines: Vec<String>,
+}
+
+impl Bencher {
+    /// Looks for a GPU.
+    pub fn new() -> Self {
+        // Sums of uniform numbers; only their spread matters here.
+        let mut state = 1u64;
+        let mut uniform = move || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 40) as f32 / (1 << 24) as f32
+        };
+        let normal = Arc::new((0..1 << 18).map(|_| (0..12).map(|_| uniform()).sum::<f32>() - 6.0).collect());
+        let cuda = Cuda::new(CudaOptions { graph: false, ..CudaOptions::default() });
+        if let Err(e) = &cuda {
+            println!("GPU benches SKIPPED ({}); the CPU device is timed instead", e.what());
+        }
+        let mut bencher = Self { cuda: cuda.ok(), copy_rate: 0.0, normal, lines: Vec::new() };
+        if bencher.cuda.is_some() {
+            let (rows, cols) = (1 << 14, 1 << 14);
+            let copy = Bench::memory("copy", 4 * rows * cols, move |b| {
+                let from = b.normal(rows, cols, DType::Bf16, 1.0);
+                Op::Start { copy: Transfer { from, to: b.out(rows, cols, DType::Bf16) } }
+            });
+            let count = bencher.load(&copy);
+            let seconds = bencher.time(10).as_secs_f64() / (10 * count) as f64;
+            bencher.copy_rate = copy.bytes / seconds;
+            println!("copy: {:.0} GB/s, what memory can do", bencher.copy_rate / 1e9);
+        }
+        bencher
+    }
+
+    /// Tokens for the benches: 4 × 2048 on a GPU, few on the CPU.
+    pub fn tokens(&self) -> usize {
+        if self.cuda.is_some() { 8192 } else { 32 }
+    }
+
+    /// Times one bench and prints its rate.
+    pub fn run(&mut self, criterion: &mut Criterion, bench: &Bench) {
+        let mut group = criterion.benchmark_group("kernels");
+        if bench.bytes > 0.0 {
+            group.throughput(Throughput::Bytes(bench.bytes as u64));
+        } else {
+            group.throughput(Throughput::Elements(bench.flops as u64));
+        }
+        let mut best = f64::INFINITY;
+        let mut cpu = None;
+        let mut count = 0;
+        group.bench_function(&bench.name, |b| {
+            // Loaded here: a bench that the filter leaves out costs nothing.
+            if count == 0 {
+                match self.cuda {
+                    Some(_) => count = self.load(bench),
+                    None => (cpu, count) = (Some(self.load_cpu(bench)), 1),
+                }
+            }
+            b.iter_custom(|iterations| {
+                let time = match &mut cpu {
+                    None => self.time(iterations),
+                    Some(cpu) => {
+                        let started = Instant::now();
+                        (0..iterations).for_each(|_| cpu.run(Phase::Micro, 1).expect("runs"));
+                        started.elapsed()
+                    }
+                };
+                let each = time.div_f64(count as f64);
+                best = best.min(each.as_secs_f64() / iterations as f64);
+                each
+            });
+        });
+        group.finish();
+        if best.is_finite() {
+            let rate = if bench.flops > 0.0 {
+                format!("{:7.1} TFLOP/s", bench.flops / best / 1e12)
+            } else {
+                let share = if self.copy_rate > 0.0 { bench.bytes / best / self.copy_rate * 100.0 } else { 0.0 };
+                format!("{:7.0} GB/s  {share:3.0} % of copy", bench.bytes / best / 1e9)
+            };
+            self.lines.push(format!("{:48} {:9.1} us  {rate}", bench.name, best * 1e6));
+        }
+    }
+
+    /// All rates once more, together.
+    pub fn table(&self) {
+        println!("\n{:48} {:>9}", "bench", "best");
+        self.lines.iter().for_each(|line| println!("{line}"));
+    }
+
+    /// A program with the op on several sets of buffers; returns their number.
+    fn load(&mut self, bench: &Bench) -> usize {
+        let mut buffers = self.buffers();
+        let mut ops = vec![(bench.make)(&mut buffers)];
+        let one: usize = buffers.program.all().map(|b| buffers.program.bytes(b)).sum();
+        for _ in 1..FOOTPRINT.div_ceil(one).clamp(2, 32) {
+            ops.push((bench.make)(&mut buffers));
+        }
+        let count = ops.len();
+        let device = self.cuda.as_mut().expect("asked for only with a GPU");
+        fill(device, buffers, ops);
+        // Modules are loaded, clocks are up.
+        device.run(Phase::Micro, 1).expect("runs");
+        device.synchronize().expect("runs");
+        count
+    }
+
+    fn load_cpu(&self, bench: &Bench) -> Cpu {
+        let mut buffers = self.buffers();
+        let op = (bench.make)(&mut buffers);
+        let mut cpu = Cpu::new(CpuOptions::default());
+        fill(&mut cpu, buffers, vec![op]);
+        cpu
+    }
+
+    fn buffers(&self) -> Buffers {
+        let program = Program { tokens: 1, bufs: Vec::new(), phases: Vec::new(), constants: Vec::new() };
+        Buffers { program, contents: Vec::new(), normal: self.normal.clone() }
+    }
+
+    /// Time on the device of so many runs of the phase.
+    fn time(&mut self, runs: u64) -> Duration {
+        let device = self.cuda.as_mut().expect("asked for only with a GPU");
+        device.time(Phase::Micro, 1, runs as usize).expect("runs")
+    }
+}
+
+fn fill(device: &mut dyn Device, buffers: Buffers, ops: Vec<Op>) {
+    let Buffers { mut program, contents, .. } = buffers;
+    program.phases.push((Phase::Micro, ops));
+    let program = Arc::new(program);
+    device.allocate(program.clone(), Arc::new(plan(&program))).expect("fits");
+    for (buf, pattern) in contents {
+        let size = program.bytes(buf);
+        let chunk = if pattern.len() < size { pattern.repeat((8 << 20) / pattern.len() + 1) } else { pattern };
+        for at in (0..size).step_by(chunk.len()) {
+            device.write(buf, at, &chunk[..chunk.len().min(size - at)]).expect("fits");
+        }
+    }
+}

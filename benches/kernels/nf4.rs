@@ -1,0 +1,25 @@
+//! Dequantisation of Mistral-7B's largest weight, double quantised.
+
+use crate::harness::Bench;
+use halfbyte::dtype::DType::{Bf16, F32};
+use halfbyte::op::{Nested, Op, QuantKind};
+
+pub fn benches(t: usize) -> Vec<Bench> {
+    // On the CPU a part of it.
+    let (rows, cols) = if t < 1024 { (256, 4096) } else { (14336, 4096) };
+    let n = rows * cols;
+    let bytes = n / 2 + n / 64 + n / 16384 * 4;
+    vec![
+        Bench::memory(format!("dequantize/mistral-7b {rows}x{cols} double"), bytes + 2 * n, move |b| {
+            let (codes, absmax) = (b.u8(rows, cols / 2), b.u8(1, n / 64));
+            let nested = Nested { absmax: b.normal(1, n / 64 / 256, F32, 1e-2), offset: b.normal(1, 1, F32, 1e-2) };
+            let out = b.out(rows, cols, Bf16);
+            Op::Dequantize { kind: QuantKind::Nf4, block: 64, codes, absmax, nested: Some(nested), out }
+        }),
+        Bench::memory(format!("dequantize/mistral-7b {rows}x{cols}"), n / 2 + n / 16 + 2 * n, move |b| {
+            let (codes, absmax) = (b.u8(rows, cols / 2), b.normal(1, n / 64, F32, 1e-2));
+            let out = b.out(rows, cols, Bf16);
+            Op::Dequantize { kind: QuantKind::Nf4, block: 64, codes, absmax, nested: None, out }
+        }),
+    ]
+}

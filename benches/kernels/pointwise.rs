@@ -1,0 +1,19 @@
+//! Residual sums and dropout of Mistral-7B.
+
+use crate::harness::Bench;
+use halfbyte::dtype::DType::Bf16;
+use halfbyte::op::Op;
+
+pub fn benches(t: usize) -> Vec<Bench> {
+    let d = 4096;
+    vec![
+        Bench::memory(format!("add/mistral-7b T={t}"), 3 * t * d * 2, move |b| {
+            let (x, y) = (b.normal(t, d, Bf16, 1.0), b.normal(t, d, Bf16, 1.0));
+            Op::Add { a: x, b: y, out: b.out(t, d, Bf16) }
+        }),
+        Bench::memory(format!("dropout/mistral-7b T={t}"), 2 * t * d * 2, move |b| {
+            let (x, seed) = (b.normal(t, d, Bf16, 1.0), b.i32(1, 2, |i| i as i32 + 5));
+            Op::Dropout { x, seed, site: 3, p: 0.05, plus: None, out: b.out(t, d, Bf16) }
+        }),
+    ]
+}

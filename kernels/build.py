@@ -1,0 +1,167 @@
+#!/usr/bin/env python3
+"""Compiles kernels/<family>.cu to ptx/<arch>/<type>/<family>.ptx, which is checked in: a user needs a driver, no toolkit.
+
+    kernels/build.py install     the pinned compiler, from pip wheels, into the private folder .cuda/ (no GPU needed)
+    kernels/build.py             builds what changed, after checking it with ptxas for every GPU generation
+    kernels/build.py --all       builds everything
+    kernels/build.py --check     builds what changed into memory and compares byte by byte with what is checked in
+    kernels/build.py NAME..      these families too, whether they changed or not
+    kernels/build.py --report    (with the above) also prints registers, shared memory and spills of each kernel
+
+The compiler is NVRTC 12.1: the oldest that has every instruction of sm_80 and of sm_90a (wgmma, TMA). Its PTX (ISA 8.1)
+loads on drivers from 530 on. ptxas is a newer one, since users' drivers bring theirs; it only judges here: spilled
+registers and serialised wgmma (warnings C7510, C7511) fail the build.
+
+Each PTX begins with a stamp: a hash of the sources it was made from (the family, what it includes, toolchain.txt).
+tests/ptx_fresh.rs recomputes it, so that a forgotten build is noticed on machines without the compiler too.
+"""
+
+import ctypes
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+KERNELS = ROOT / "kernels"
+TOOLCHAIN = ROOT / ".cuda"
+RECIPE = (KERNELS / "toolchain.txt").read_text("utf-8")
+LINES = [line for line in RECIPE.splitlines() if not line.startswith("#")]
+OPTIONS = [line.removeprefix("option ") for line in LINES if line.startswith("option ")]
+WHEELS = "\n".join(line for line in LINES if not line.startswith("option ")) + "\n"
+TYPES = {"bf16": "__nv_bfloat16", "f16": "__half"}
+# PTX target, where its sources lie, and the GPUs on which ptxas must accept it.
+# Kernels that may spill, and how many bytes at most: a few registers that are needed once per tile, not in the inner loop.
+SPILLS = {"attention_128": 64, "attention_dkdv_128": 32, "attention_dq_128": 32}
+ARCHES = {"sm_80": ("compute_80", KERNELS, ["sm_80", "sm_86", "sm_89", "sm_90"])}
+
+
+def install():
+    """Unpacks the pinned wheels, hashes verified; nothing outside the folder changes."""
+    TOOLCHAIN.mkdir(exist_ok=True)
+    wanted = TOOLCHAIN / "requirements.txt"
+    if wanted.exists() and wanted.read_text("utf-8") == WHEELS and (TOOLCHAIN / "nvidia").exists():
+        return
+    pins = TOOLCHAIN / "wanted.txt"
+    pins.write_text(WHEELS, "utf-8")
+    pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--upgrade", "--only-binary=:all:"]
+    # The compiler's wheels are x86-64 Linux only; they hold no Python code, so any Python may unpack them.
+    pip += ["--platform=manylinux2014_x86_64", "--platform=manylinux1_x86_64"]
+    subprocess.run(pip + ["--require-hashes", f"--target={TOOLCHAIN}", "-r", str(pins)], check=True)
+    pins.rename(wanted)
+
+
+def stamp(source):
+    """FNV-1a of the family's file, of everything that it includes, in the order of first mention, and of toolchain.txt."""
+    files, queue = [], [source]
+    while queue:
+        file = queue.pop(0)
+        if file in files:
+            continue
+        files.append(file)
+        names = re.findall(r'^#include "([^"]+)"', file.read_text("utf-8"), re.M)
+        queue += [KERNELS / name for name in names]
+    hash = 0xCBF29CE484222325
+    for file in files + [KERNELS / "toolchain.txt"]:
+        for byte in file.read_bytes():
+            hash = (hash ^ byte) * 0x100000001B3 & 0xFFFFFFFFFFFFFFFF
+    return f"{hash:016x}"
+
+
+class Nvrtc:
+    """The run-time compiler, through its C API."""
+
+    def __init__(self):
+        folder = TOOLCHAIN / "nvidia/cuda_nvrtc/lib"
+        if not folder.exists():
+            sys.exit("the compiler is not installed\n  hint: kernels/build.py install")
+        # NVRTC loads its builtins library by name.
+        ctypes.CDLL(str(next(folder.glob("libnvrtc-builtins.so*"))), mode=ctypes.RTLD_GLOBAL)
+        self.lib = ctypes.CDLL(str(next(folder.glob("libnvrtc.so*"))))
+
+    def compile(self, source, target, element):
+        options = [f"--gpu-architecture={target}", f"-DELEM={element}"] + OPTIONS
+        options += [f"--include-path={KERNELS}", f"--include-path={TOOLCHAIN}/nvidia/cuda_runtime/include"]
+        options = [o.encode() for o in options]
+        program = ctypes.c_void_p()
+        # A name without a folder: nothing of this machine gets into the PTX.
+        self.lib.nvrtcCreateProgram(ctypes.byref(program), source.read_bytes(), source.name.encode(), 0, None, None)
+        failed = self.lib.nvrtcCompileProgram(program, len(options), (ctypes.c_char_p * len(options))(*options))
+        log = self.text(program, "nvrtcGetProgramLog").strip()
+        if failed or log:
+            sys.exit(f"{source.relative_to(ROOT)} ({element}, {target}):\n{log}")
+        return self.text(program, "nvrtcGetPTX")
+
+    def text(self, program, get):
+        size = ctypes.c_size_t()
+        getattr(self.lib, get + "Size")(program, ctypes.byref(size))
+        text = ctypes.create_string_buffer(size.value)
+        getattr(self.lib, get)(program, text)
+        return text.value.decode()
+
+
+def judge(ptx, gpus, label, report):
+    """Assembles for every GPU; returns the complaints."""
+    complaints = []
+    for gpu in gpus:
+        ptxas = TOOLCHAIN / "nvidia/cuda_nvcc/bin/ptxas"
+        os.chmod(ptxas, 0o755)
+        command = [str(ptxas), "-v", f"-arch={gpu}", "-o", os.devnull, "/dev/stdin"]
+        run = subprocess.run(command, input=ptx, capture_output=True, text=True)
+        log = run.stdout + run.stderr
+        if run.returncode != 0 or "C7510" in log or "C7511" in log:
+            complaints.append(f"{label} on {gpu}:\n{log}")
+        entry = ""
+        for line in log.splitlines():
+            if match := re.search(r"Compiling entry function '(\w+)'", line):
+                entry = match.group(1)
+            if (match := re.search(r"(\d+) bytes spill stores", line)) and int(match.group(1)) > SPILLS.get(entry, 0):
+                complaints.append(f"{label} on {gpu}: {entry} spills registers:\n  {line.strip()}")
+            if report and "Used" in line:
+                print(f"{label:32} {gpu} {entry:34} {line.split('Used ')[1]}")
+    return complaints
+
+
+def main(arguments):
+    if arguments == ["install"]:
+        return install()
+    named = {a for a in arguments if not a.startswith("-")}
+    unknown = set(arguments) - {"--all", "--check", "--report"} - {s.stem for s in KERNELS.glob("*.cu")}
+    if unknown:
+        sys.exit(f"unknown argument {unknown.pop()}\n{__doc__}")
+    everything, check, report = ("--all" in arguments, "--check" in arguments, "--report" in arguments)
+    nvrtc, complaints, built, expected = None, [], 0, set()
+    for arch, (target, folder, gpus) in ARCHES.items():
+        for source in sorted(folder.glob("*.cu")):
+            for kind, element in TYPES.items():
+                path = ROOT / "ptx" / arch / kind / f"{source.stem}.ptx"
+                expected.add(path)
+                head = f"// halfbyte {stamp(source)}\n"
+                old = path.read_text("utf-8") if path.exists() else ""
+                if old.startswith(head) and not everything and source.stem not in named:
+                    continue
+                nvrtc = nvrtc or Nvrtc()
+                # The compiler's banner names its build; one line of ours is enough.
+                ptx = re.sub(r"^//.*\n", "", nvrtc.compile(source, target, element), flags=re.M).lstrip("\n")
+                label = f"{arch}/{kind}/{source.stem}"
+                wrong = judge(ptx, gpus, label, report)
+                complaints += wrong
+                built += 1
+                if check and old != head + ptx:
+                    complaints.append(f"ptx/{label}.ptx differs from its sources\n  hint: kernels/build.py")
+                elif not check and not wrong:
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    path.write_text(head + ptx, "utf-8")
+    for path in sorted((ROOT / "ptx").rglob("*.ptx")):
+        if path not in expected:
+            if check:
+                complaints.append(f"{path.relative_to(ROOT)} has no source")
+            else:
+                path.unlink()
+    if complaints:
+        sys.exit("\n".join(complaints))
+    print(f"{built} compiled, {len(expected) - built} up to date")
+
+
+main(sys.argv[1:])

@@ -1,0 +1,16 @@
+// Row gather.
+//
+//   out[i] = table[ids[i]]        ids I32 [n,1], table [V,D], out [n,D]
+//
+// It fetches token embeddings, and the rows of each expert (`ids` = the token of each row). One thread moves one pack of
+// 8 elements. Bytes: 2·D·size + 4 per row, no arithmetic: bound by memory.
+
+#include "common.cuh"
+
+extern "C" __global__ void embed(Rows rows, int cols, Mat<const int> ids, Mat<const elem> table, Mat<elem> out) {
+    u32 packs = cols / PACK, item = global_thread();
+    u32 row = item / packs, pack = item % packs;
+    if (row >= rows.count()) return;
+    const uint4* from = reinterpret_cast<const uint4*>(table.row(*ids.row(row)));
+    reinterpret_cast<uint4*>(out.row(row))[pack] = from[pack];
+}

@@ -1,0 +1,352 @@
+// Matrix products: out = plus + scale * product, in the three forms that a linear layer needs.
+//
+//     nt   out[m,n] = a[m,k] * b[n,k]^T                 y  = x * W^T      b is a weight
+//     nn   out[m,n] = a[m,k] * b[k,n]                   dx = dy * W       b is a weight
+//     tn   out[m,n] = a[rows,m]^T * b[rows,n]           dW = dy^T * x     the sum runs over tokens
+//
+// a and b are elements, out and plus both elements or both f32; sums are f32, rounded once by the store. plus may be null
+// or out itself. Each output is one chain of k16 steps in ascending order, whatever the tile: all shapes below give the same
+// bits, so the host chooses among them by speed alone. Only tn with `chunk` sums in another order (see there).
+//
+// Layout   rows of a and b begin at multiples of 16 bytes and are read in pieces of 8 elements: their leading dimensions are
+//          multiples of 8, and so is k in nt and nn; n (nn, tn) and m (tn) may be anything if the columns up to the next
+//          multiple of 8 are readable. out and plus may have any width and leading dimension; where these and the addresses
+//          allow it, rows are written 8 columns at a time.
+// Rows     nt, nn: m = rows.count(); tn: the sum runs over rows.count() rows. Rows beyond are never read.
+// Groups   offsets[groups + 1] on the device, or null for one group. Group e owns the rows offsets[e] .. offsets[e+1] of a
+//          and out (nt, nn) or of a and b (tn), and slab e of b (n rows each in nt, k rows each in nn) or of out (m rows).
+//
+// Bound    2mnk operations on mk + nk + mn elements. A layer at 8192 tokens is bound by mma.sync, which has its operands
+//          pass through shared memory: a warp tile of 64 x 64 reads 4 KB for each k16 step, 32 cycles of the 49 that its
+//          products take on an H200. LoRA's products (one of n, k, m is 16 .. 64) are bound by the one large matrix that
+//          they read or write.
+//
+// A block computes BM x BN outputs, each of its warps WM x WN. Blocks run in bands of 8 tiles along m, so that what the
+// blocks of one moment read fits into L2. The threads copy BK-deep slices of both operands into a ring of STAGES slices,
+// STAGES - 1 ahead of the products; a warp loads the fragments of one k16 step while it multiplies those of the step before.
+//
+// Launch   nt, nn: grid (row tiles * column tiles): ceil(rows.most / BM), + groups if offsets are given; ceil(n / BN).
+//          tn: grid (ceil(m / BM) * ceil(n / BN), groups); with chunk, the slots in place of the groups.
+//          Threads and dynamic shared memory:
+//
+//          shape      BM   BN  BK  STAGES  WM  WN  threads   bytes   serves
+//          large     128  256  64       3  64  64      256  147456   nt, nn: large products, on cards with that much
+//          medium    128  128  32       3  64  64      128   49152   nt, nn: the others with more than 64 rows; tn: large products
+//          small      64   64  64       4  32  32      128   65536   nt, nn: few rows, n <= 64; tn: m or n <= 64
+//          narrow     64   16  64       6  16  16      128   61440   nt, nn: n <= 16 (x * A^T, dy * B)
+//          shallow    64  128  32       2  32  64      128   24576   nt, nn: k <= 64 (t * B^T, dt * A)
+//          flat       16  128  64       3  16  32      128   55296   tn: m <= 16 (dA)
+//          tall      128   16  64       3  32  16      128   55296   tn: n <= 16 (dB)
+
+#include "mma.cuh"
+
+enum Form { NT, NN, TN };
+
+template <int M, int N, int K, int RING, int WARP_M, int WARP_N, int RESIDENT> struct Shape {
+    static constexpr int BM = M, BN = N, BK = K, STAGES = RING, WM = WARP_M, WN = WARP_N;
+    static constexpr int THREADS = BM / WM * (BN / WN) * WARP;
+    static constexpr int BLOCKS = RESIDENT;  // on one multiprocessor, as far as registers decide
+};
+using Large = Shape<128, 256, 64, 3, 64, 64, 1>;
+using Medium = Shape<128, 128, 32, 3, 64, 64, 2>;
+using Small = Shape<64, 64, 64, 4, 32, 32, 3>;
+using Narrow = Shape<64, 16, 64, 6, 16, 16, 3>;
+using Shallow = Shape<64, 128, 32, 2, 32, 64, 3>;
+using Flat = Shape<16, 128, 64, 3, 16, 32, 4>;
+using Tall = Shape<128, 16, 64, 3, 32, 16, 4>;
+
+// ---- Operands -----------------------------------------------------------------------------------------------------------
+
+// The fragments of one k16 step of a warp: WM x 16 of a, 16 x WN of b.
+template <class S> struct Fragments {
+    u32 a[S::WM / 16][4];
+    u32 b[S::WN / 16][4];
+};
+
+// Slices are [BM][BK] and [BN][BK] where the sum runs along the rows of the operand, else [BK][BM] and [BK][BN]. The lane's
+// addresses in a slice of the first fragments of its warp:
+template <Form FORM, class S> __device__ inline uint2 lane_of(int warp_m, int warp_n) {
+    return make_uint2(FORM == TN ? lane_of_a_transposed<S::BM / PACK>(0, warp_m, 0) : lane_of_a<S::BK / PACK>(0, warp_m, 0),
+                      FORM == NT ? lane_of_b_transposed<S::BK / PACK>(0, 0, warp_n) : lane_of_b<S::BN / PACK>(0, 0, warp_n));
+}
+template <Form FORM, class S> __device__ inline void load_step(Fragments<S>& part, uint2 lane, int k) {
+#pragma unroll
+    for (int i = 0; i < S::WM / 16; i++) {
+        if constexpr (FORM == TN) load_a_transposed<S::BM / PACK>(part.a[i], lane.x, i * 16, k);
+        else load_a<S::BK / PACK>(part.a[i], lane.x, i * 16, k);
+    }
+#pragma unroll
+    for (int j = 0; j < S::WN / 16; j++) {
+        if constexpr (FORM == NT) load_b_transposed<S::BK / PACK>(part.b[j], lane.y, k, j * 16);
+        else load_b<S::BN / PACK>(part.b[j], lane.y, k, j * 16);
+    }
+}
+
+// ---- Store --------------------------------------------------------------------------------------------------------------
+
+__device__ inline Pack load(const float* p) {
+    float4 low = reinterpret_cast<const float4*>(p)[0], high = reinterpret_cast<const float4*>(p)[1];
+    return {low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w};
+}
+__device__ inline void store(float* p, const Pack& x) {
+    reinterpret_cast<float4*>(p)[0] = make_float4(x.v[0], x.v[1], x.v[2], x.v[3]);
+    reinterpret_cast<float4*>(p)[1] = make_float4(x.v[4], x.v[5], x.v[6], x.v[7]);
+}
+// Eight columns of an operand that is f32 or elements.
+__device__ inline Pack load_pack(Either m, i64 row, i64 col) {
+    i64 i = row * m.ld + col;
+    return m.wide ? load(static_cast<const float*>(m.at) + i) : load(static_cast<const elem*>(m.at) + i);
+}
+__device__ inline void store_pack(Either m, i64 row, i64 col, const Pack& x) {
+    i64 i = row * m.ld + col;
+    m.wide ? store(static_cast<float*>(m.at) + i, x) : store(static_cast<elem*>(m.at) + i, x);
+}
+// Whether all packs of an operand, or of none, begin at multiples of 16 bytes.
+__device__ inline bool aligned(Either m) { return (u64(m.at) % 16 | u64(m.ld) % PACK) == 0; }
+
+// Has a tile of plus brought into L2 while the products are computed.
+template <class S> __device__ inline void prefetch_tile(Either plus, i64 row, int col, int rows, int n) {
+    if (plus.at == nullptr) return;
+    int bytes = plus.wide ? 4 : 2, line = 128 / bytes, lines = (S::BN + line - 1) / line;
+    for (int i = threadIdx.x; i < S::BM * lines; i += S::THREADS) {
+        int r = i / lines, c = i % lines * line;
+        if (r < rows && col + c < n) prefetch_l2(static_cast<const char*>(plus.at) + ((row + r) * plus.ld + col + c) * bytes);
+    }
+}
+
+// A warp's WM x WN sums, scaled, added to plus. They pass through shared memory (16 rows at a time), so that a warp writes
+// whole sectors: in the fragments four lanes hold 8 neighbouring columns. `rows` and `n` are what exists below and right of
+// (row, col).
+template <class S>
+__device__ inline void store_tile(float* staged, const float (&sum)[S::WM / 16][S::WN / 8][4], Either out, Either plus, float scale,
+                                  i64 row, int col, int rows, int n) {
+    // 8 floats of padding keep the fragments' rows in different banks.
+    constexpr int PITCH = S::WN + 8, LANES = S::WN / PACK, STEP = WARP / LANES, TIMES = 16 / STEP;
+    int lane = threadIdx.x % WARP, g = lane / 4, t = lane % 4;
+    int r = lane / LANES, c = lane % LANES * PACK;
+    bool packs = aligned(out) && aligned(plus) && c + PACK <= n - col;
+#pragma unroll
+    for (int i = 0; i < S::WM / 16; i++) {
+        // All of plus before any of out: they may be the same, and then loads do not overtake stores.
+        Pack add[TIMES] = {};
+#pragma unroll
+        for (int pass = 0; pass < TIMES; pass++)
+            if (packs && plus.at != nullptr && i * 16 + pass * STEP + r < rows)
+                add[pass] = load_pack(plus, row + i * 16 + pass * STEP + r, col + c);
+#pragma unroll
+        for (int j = 0; j < S::WN / 8; j++) {
+            *reinterpret_cast<float2*>(staged + g * PITCH + j * 8 + t * 2) = make_float2(sum[i][j][0], sum[i][j][1]);
+            *reinterpret_cast<float2*>(staged + (g + 8) * PITCH + j * 8 + t * 2) = make_float2(sum[i][j][2], sum[i][j][3]);
+        }
+        __syncwarp();
+#pragma unroll
+        for (int pass = 0; pass < TIMES; pass++) {
+            if (i * 16 + pass * STEP + r >= rows) continue;
+            i64 at = row + i * 16 + pass * STEP + r;
+            Pack x = load(staged + (pass * STEP + r) * PITCH + c);
+            if (packs) {
+#pragma unroll
+                for (int q = 0; q < PACK; q++) x.v[q] = add[pass].v[q] + scale * x.v[q];
+                store_pack(out, at, col + c, x);
+            } else {
+                for (int q = 0; q < PACK && c + q < n - col; q++)
+                    store(out, at, col + c + q, (plus.at == nullptr ? 0.0f : load(plus, at, col + c + q)) + scale * x.v[q]);
+            }
+        }
+        __syncwarp();
+    }
+}
+
+// ---- The product of one tile ----------------------------------------------------------------------------------------------
+
+// What exists of a tile: `m` rows and `n` columns of the output, a sum of `k` terms.
+struct Extent {
+    int m, n, k;
+};
+
+// Adds the product to sum. a and b begin at the tile.
+template <Form FORM, class S>
+__device__ inline void multiply(float (&sum)[S::WM / 16][S::WN / 8][4], u32 ring, Mat<const elem> a, Mat<const elem> b, Extent live) {
+    constexpr int STEPS = S::BK / 16, SLICE_A = S::BM * S::BK * 2, SLICE_B = S::BN * S::BK * 2, SLICE = SLICE_A + SLICE_B;
+    static_assert(STEPS % 2 == 0, "the fragments' two buffers take turns");
+    // The sum runs along the columns of an operand, or along its rows.
+    constexpr bool A_ALONG = FORM != TN, B_ALONG = FORM == NT;
+    Feed<A_ALONG ? S::BM : S::BK, A_ALONG ? S::BK : S::BM, S::THREADS> feed_a(a);
+    Feed<B_ALONG ? S::BN : S::BK, B_ALONG ? S::BK : S::BN, S::THREADS> feed_b(b);
+    int warp = threadIdx.x / WARP, warp_m = warp / (S::BN / S::WN) * S::WM, warp_n = warp % (S::BN / S::WN) * S::WN;
+    int slices = (live.k + S::BK - 1) / S::BK;
+
+    // Load
+    auto copy = [&](int slice) {
+        if (slice < slices) {
+            u32 to = ring + slice % S::STAGES * SLICE;
+            int k = live.k - slice * S::BK;
+            A_ALONG ? feed_a.copy(to, live.m, k) : feed_a.copy(to, k, live.m);
+            B_ALONG ? feed_b.copy(to + SLICE_A, live.n, k) : feed_b.copy(to + SLICE_A, k, live.n);
+            feed_a.from += A_ALONG ? S::BK : S::BK * a.ld;
+            feed_b.from += B_ALONG ? S::BK : S::BK * b.ld;
+        }
+        // Also when there is nothing to copy: the waits count groups.
+        cp_async_commit();
+    };
+    for (int slice = 0; slice < S::STAGES - 1; slice++) copy(slice);
+    cp_async_wait<S::STAGES - 2>();
+    __syncthreads();
+
+    // Compute
+    Fragments<S> part[2];
+    uint2 lane = lane_of<FORM, S>(warp_m, warp_n);
+    auto load = [&](Fragments<S>& to, u32 slice, int step) {
+        load_step<FORM, S>(to, make_uint2(slice + lane.x, slice + SLICE_A + lane.y), step * 16);
+    };
+    load(part[0], ring, 0);
+    for (int slice = 0; slice < slices; slice++) {
+        u32 now = ring + slice % S::STAGES * SLICE, next = ring + (slice + 1) % S::STAGES * SLICE;
+#pragma unroll
+        for (int step = 0; step < STEPS; step++) {
+            if (step == STEPS - 1) {
+                // The next slice has come, and every warp has read the last fragments of this one.
+                cp_async_wait<S::STAGES - 2>();
+                __syncthreads();
+            }
+            load(part[(step + 1) % 2], step == STEPS - 1 ? next : now, (step + 1) % STEPS);
+            // Into the place of the slice before this one.
+            if (step == 0) copy(slice + S::STAGES - 1);
+            auto& [fa, fb] = part[step % 2];
+#pragma unroll
+            for (int i = 0; i < S::WM / 16; i++)
+#pragma unroll
+                for (int j = 0; j < S::WN / 8; j++) mma_16816(sum[i][j], fa[i], fb[j / 2][j % 2 * 2], fb[j / 2][j % 2 * 2 + 1]);
+        }
+    }
+    // The ring is free for the store.
+    cp_async_wait<0>();
+    __syncthreads();
+}
+
+// The tile of this block among `rows` x `cols`, in bands of 8 rows of tiles.
+__device__ inline int2 tile_of(int block, int rows, int cols) {
+    constexpr int BAND = 8;
+    int band = block / (BAND * cols), within = block % (BAND * cols);
+    int height = min(BAND, rows - band * BAND);
+    return make_int2(band * BAND + within % height, within / height);
+}
+
+template <Form FORM, class S>
+__device__ inline void by_rows(Either out, Either plus, Mat<const elem> a, Mat<const elem> b, Rows rows, int n, int k, float scale,
+                               const int* offsets, int groups) {
+    extern __shared__ __align__(1024) unsigned char shared[];
+    int row_tiles = (rows.most + S::BM - 1) / S::BM + (offsets == nullptr ? 0 : groups);
+    int2 tile = tile_of(blockIdx.x, row_tiles, (n + S::BN - 1) / S::BN);
+
+    // The tile's rows; those of a group end with the group.
+    int first = tile.x * S::BM, end = offsets == nullptr ? rows.count() : 0, group = 0;
+    if (offsets != nullptr) {
+        for (int before = 0; group < groups; group++) {
+            int begin = offsets[group];
+            end = offsets[group + 1];
+            int tiles = (end - begin + S::BM - 1) / S::BM;
+            first = begin + (tile.x - before) * S::BM;
+            if (tile.x < before + tiles) break;
+            before += tiles;
+        }
+        if (group == groups) return;
+    }
+    if (first >= end) return;
+
+    int col = tile.y * S::BN, slab = FORM == NT ? n : k;
+    a.at = a.row(first);
+    b.at = b.row(i64(group) * slab) + (FORM == NT ? col * b.ld : col);
+    prefetch_tile<S>(plus, first, col, end - first, n);
+    float sum[S::WM / 16][S::WN / 8][4] = {};
+    multiply<FORM, S>(sum, shared_address(shared), a, b, {end - first, n - col, k});
+
+    int warp = threadIdx.x / WARP, warp_m = warp / (S::BN / S::WN) * S::WM, warp_n = warp % (S::BN / S::WN) * S::WN;
+    float* staged = reinterpret_cast<float*>(shared) + warp * 16 * (S::WN + 8);
+    store_tile<S>(staged, sum, out, plus, scale, i64(first) + warp_m, col + warp_n, end - first - warp_m, n);
+}
+
+// With chunk > 0 the rows of a group are cut into chunks, each summed by blocks of its own into one of the slots
+// out[slot][m][n] (f32, dense; plus null, scale 1); gemm_tn_sum adds them in ascending order. The host derives chunk from m
+// and n alone, so the bits depend neither on the capacity nor on the GPU: 512 rows if m * n <= 2^17, 1024 if m * n <= 2^21,
+// otherwise 0. There are ceil(rows.most / chunk) + groups - 1 slots.
+template <class S>
+__device__ inline void over_rows(Either out, Either plus, Mat<const elem> a, Mat<const elem> b, Rows rows, int m, int n, float scale,
+                                 const int* offsets, int groups, int chunk) {
+    extern __shared__ __align__(1024) unsigned char shared[];
+    int2 tile = tile_of(blockIdx.x, (m + S::BM - 1) / S::BM, (n + S::BN - 1) / S::BN);
+    int row = tile.x * S::BM, col = tile.y * S::BN;
+
+    int group = blockIdx.y, first = 0, end = 0;
+    if (chunk > 0) {
+        group = 0;
+        if (offsets != nullptr)
+            while (group + 1 < groups && offsets[group + 1] / chunk + group + 1 <= int(blockIdx.y)) group++;
+    }
+    if (offsets == nullptr) end = rows.count();
+    else first = offsets[group], end = offsets[group + 1];
+    if (chunk > 0) {
+        // A group's chunks begin at the slot offset / chunk + group: no two groups share one.
+        first += (int(blockIdx.y) - first / chunk - group) * chunk;
+        if (first >= end) return;
+        end = min(end, first + chunk);
+        group = blockIdx.y;  // the slot is the slab of out
+    } else if (first == end && plus.at == out.at) {
+        return;
+    }
+
+    a.at = a.row(first) + row;
+    b.at = b.row(first) + col;
+    float sum[S::WM / 16][S::WN / 8][4] = {};
+    multiply<TN, S>(sum, shared_address(shared), a, b, {m - row, n - col, end - first});
+
+    int warp = threadIdx.x / WARP, warp_m = warp / (S::BN / S::WN) * S::WM, warp_n = warp % (S::BN / S::WN) * S::WN;
+    float* staged = reinterpret_cast<float*>(shared) + warp * 16 * (S::WN + 8);
+    store_tile<S>(staged, sum, out, plus, scale, i64(group) * m + row + warp_m, col + warp_n,
+                  m - row - warp_m, n);
+}
+
+// ---- Kernels: gemm_<form>_<shape> -------------------------------------------------------------------------------------------
+
+#define BY_ROWS(form, FORM, shape, SHAPE)                                                                                                    \
+    extern "C" __global__ void __launch_bounds__(SHAPE::THREADS, SHAPE::BLOCKS)                                                              \
+        gemm_##form##_##shape(Either out, Either plus, Mat<const elem> a, Mat<const elem> b, Rows rows, int n, int k, float scale,           \
+                              const int* offsets, int groups) {                                                                              \
+        by_rows<FORM, SHAPE>(out, plus, a, b, rows, n, k, scale, offsets, groups);                                                           \
+    }
+#define OVER_ROWS(shape, SHAPE)                                                                                                              \
+    extern "C" __global__ void __launch_bounds__(SHAPE::THREADS, SHAPE::BLOCKS)                                                              \
+        gemm_tn_##shape(Either out, Either plus, Mat<const elem> a, Mat<const elem> b, Rows rows, int m, int n, float scale,                 \
+                        const int* offsets, int groups, int chunk) {                                                                         \
+        over_rows<SHAPE>(out, plus, a, b, rows, m, n, scale, offsets, groups, chunk);                                                        \
+    }
+BY_ROWS(nt, NT, large, Large)
+BY_ROWS(nt, NT, medium, Medium)
+BY_ROWS(nt, NT, small, Small)
+BY_ROWS(nt, NT, narrow, Narrow)
+BY_ROWS(nt, NT, shallow, Shallow)
+BY_ROWS(nn, NN, large, Large)
+BY_ROWS(nn, NN, medium, Medium)
+BY_ROWS(nn, NN, small, Small)
+BY_ROWS(nn, NN, narrow, Narrow)
+BY_ROWS(nn, NN, shallow, Shallow)
+OVER_ROWS(medium, Medium)
+OVER_ROWS(small, Small)
+OVER_ROWS(flat, Flat)
+OVER_ROWS(tall, Tall)
+
+// out = plus + scale * the slots of each group, in ascending order. Grid (ceil(m * n / 256), groups), 256 threads: one for
+// each output. Reads the slots once: bound by memory.
+extern "C" __global__ void __launch_bounds__(256) gemm_tn_sum(Either out, Either plus, const float* slots, Rows rows, int m, int n,
+                                                              float scale, const int* offsets, int chunk) {
+    i64 i = global_thread(), slab = i64(m) * n;
+    if (i >= slab) return;
+    int group = blockIdx.y;
+    int first = offsets == nullptr ? 0 : offsets[group], end = offsets == nullptr ? rows.count() : offsets[group + 1];
+    if (first == end && plus.at == out.at) return;
+    slots += (first / chunk + group) * slab + i;
+    float sum = 0.0f;
+    for (; first < end; first += chunk, slots += slab) sum += *slots;
+    i64 row = i64(group) * m + i / n, col = i % n;
+    store(out, row, col, (plus.at == nullptr ? 0.0f : load(plus, row, col)) + scale * sum);
+}

@@ -1,0 +1,63 @@
+// Element by element: sums, dropout, casts, zeros.
+//
+//   add        out = a + b
+//   dropout    out = plus + x·keep/(1 − p), keep = philox(seed, site, row·cols + col) ≥ p
+//   cast       each of `parts` equal slabs of x goes to the top left of its slab of out; the rest becomes zero
+//   zero       out = 0
+//
+// add, dropout: one thread does one pack of 8 elements, and may write where it reads. cast: one thread, one element;
+// it copies adapters (a few MB). zero works on bytes, whatever the type. Bound by memory.
+
+#include "common.cuh"
+
+extern "C" __global__ void add(Rows rows, int cols, Mat<const elem> a, Mat<const elem> b, Mat<elem> out) {
+    u32 packs = cols / PACK, item = global_thread();
+    u32 row = item / packs, i = item % packs * PACK;
+    if (row >= rows.count()) return;
+    Pack x = load(a.row(row) + i), y = load(b.row(row) + i);
+#pragma unroll
+    for (int j = 0; j < PACK; j++) x.v[j] += y.v[j];
+    store(out.row(row) + i, x);
+}
+
+// threshold: p in 2⁻³², compared with 32 random bits; scale: 1/(1 − p). One Philox call serves four neighbouring elements.
+extern "C" __global__ void dropout(Rows rows, int cols, const u32* seed, u32 site, u64 threshold, float scale,
+                                   Mat<const elem> x, Mat<const elem> plus, Mat<elem> out) {
+    u32 packs = cols / PACK, item = global_thread();
+    u32 row = item / packs, i = item % packs * PACK;
+    if (row >= rows.count()) return;
+    u64 group = (u64(row) * cols + i) / 4;
+    uint2 key = make_uint2(seed[0], seed[1]);
+    uint4 random[2];
+    random[0] = philox(make_uint4(u32(group), u32(group >> 32), site, 0), key);
+    random[1] = philox(make_uint4(u32(group + 1), u32((group + 1) >> 32), site, 0), key);
+    const u32* word = &random[0].x;
+    Pack a = load(x.row(row) + i), to = {};
+    if (plus.at) to = load(plus.row(row) + i);
+#pragma unroll
+    for (int j = 0; j < PACK; j++) {
+        if (word[j] >= threshold) to.v[j] += a.v[j] * scale;
+    }
+    store(out.row(row) + i, to);
+}
+
+// x has from_rows × from_cols in each part, out to_rows × to_cols. One part: the row count follows the live tokens.
+extern "C" __global__ void cast(Rows rows, int from_rows, int from_cols, int to_rows, int to_cols, Either x, Either out) {
+    i64 item = i64(blockIdx.x) * blockDim.x + threadIdx.x;
+    i64 row = item / to_cols, col = item % to_cols;
+    if (row >= rows.count()) return;
+    i64 part = row / to_rows, within = row % to_rows;
+    bool inside = within < from_rows && col < from_cols;
+    store(out, row, col, inside ? load(x, part * from_rows + within, col) : 0.0f);
+}
+
+// width: bytes of a row. wide: rows and width are multiples of 16 bytes.
+extern "C" __global__ void zero(Rows rows, i64 width, int wide, Mat<unsigned char> out) {
+    i64 each = wide ? sizeof(uint4) : 1, units = width / each;
+    i64 item = i64(blockIdx.x) * blockDim.x + threadIdx.x;
+    i64 row = item / units;
+    if (row >= rows.count()) return;
+    unsigned char* at = out.row(row) + item % units * each;
+    if (wide) *reinterpret_cast<uint4*>(at) = make_uint4(0, 0, 0, 0);
+    else *at = 0;
+}

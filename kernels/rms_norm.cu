@@ -1,0 +1,60 @@
+// RMSNorm (Zhang & Sennrich 2019) with the two roundings of HF's LlamaRMSNorm.
+//
+//   forward    rstd = 1/√(mean(x²) + eps)        out = round(x·rstd) · weight
+//   backward   g = dout·weight                   dx = plus + rstd·(g − x·rstd²·mean(g·x))
+//
+// x, out, dout, plus, dx [T,D]; weight [1,D] (frozen: it has no gradient); rstd F32 [T,1].
+// One block per row; a thread takes every 256th pack of 8. The second pass over the row finds it in the L1 cache.
+// Bytes per row: forward 2·D·size, backward 4·D·size with `plus`; 5 to 8 FLOPs per element: bound by memory.
+
+#include "common.cuh"
+
+extern "C" __global__ void __launch_bounds__(256) rms_norm(Rows rows, int cols, float eps, Mat<const elem> x, const elem* weight,
+                                                           Mat<elem> out, Mat<float> rstd) {
+    if (blockIdx.x >= rows.count()) return;
+    const elem* from = x.row(blockIdx.x);
+    elem* to = out.row(blockIdx.x);
+    int stride = blockDim.x * PACK, first = threadIdx.x * PACK;
+
+    float squares = 0;
+    for (int i = first; i < cols; i += stride) {
+        Pack a = load(from + i);
+#pragma unroll
+        for (int j = 0; j < PACK; j++) squares += a.v[j] * a.v[j];
+    }
+    float r = 1.0f / sqrtf(block_reduce<Sum>(squares) / cols + eps);
+    if (threadIdx.x == 0) *rstd.row(blockIdx.x) = r;
+
+    for (int i = first; i < cols; i += stride) {
+        Pack a = load(from + i), w = load(weight + i);
+#pragma unroll
+        for (int j = 0; j < PACK; j++) a.v[j] = rounded(a.v[j] * r) * w.v[j];
+        store(to + i, a);
+    }
+}
+
+// `plus` may be null, and may be `dx`: a thread reads each element before it writes it.
+extern "C" __global__ void __launch_bounds__(256) rms_norm_bwd(Rows rows, int cols, Mat<const elem> dout, Mat<const elem> x,
+                                                               const elem* weight, Mat<const float> rstd, Mat<const elem> plus,
+                                                               Mat<elem> dx) {
+    if (blockIdx.x >= rows.count()) return;
+    const elem *d_row = dout.row(blockIdx.x), *x_row = x.row(blockIdx.x);
+    int stride = blockDim.x * PACK, first = threadIdx.x * PACK;
+
+    float dot = 0;  // Σ g·x
+    for (int i = first; i < cols; i += stride) {
+        Pack d = load(d_row + i), w = load(weight + i), a = load(x_row + i);
+#pragma unroll
+        for (int j = 0; j < PACK; j++) dot += d.v[j] * w.v[j] * a.v[j];
+    }
+    float r = *rstd.row(blockIdx.x);
+    float along = r * r * block_reduce<Sum>(dot) / cols;
+
+    for (int i = first; i < cols; i += stride) {
+        Pack d = load(d_row + i), w = load(weight + i), a = load(x_row + i), p = {};
+        if (plus.at) p = load(plus.row(blockIdx.x) + i);
+#pragma unroll
+        for (int j = 0; j < PACK; j++) p.v[j] += r * (d.v[j] * w.v[j] - a.v[j] * along);
+        store(dx.row(blockIdx.x) + i, p);
+    }
+}

@@ -1,0 +1,50 @@
+//! `--device`: where a command runs.
+
+use crate::device::Device;
+use crate::device::cpu::{Cpu, CpuOptions};
+use crate::device::cuda::{self, Arch, Cuda, CudaOptions, DeviceName};
+use crate::dtype::DType;
+use crate::error::{Error, Result};
+
+/// Arguments of every command that computes.
+#[derive(clap::Args, Debug)]
+pub struct DeviceArgs {
+    /// cpu, cuda or cuda:N; auto: the first GPU if there is one that can compute in the recipe's type, else the CPU
+    #[arg(long, default_value = "auto")]
+    device: String,
+    /// Code path on the GPU [default: the best for the card]
+    #[arg(long)]
+    arch: Option<Arch>,
+    /// Launch kernels one by one instead of replaying CUDA graphs
+    #[arg(long)]
+    no_graph: bool,
+}
+
+impl DeviceArgs {
+    /// Starts the device; also says in words which one it is.
+    pub fn open(&self, compute: DType, cpu: CpuOptions) -> Result<(Box<dyn Device>, String)> {
+        let name = match self.device.as_str() {
+            "auto" => self.auto(compute),
+            name => name.parse()?,
+        };
+        match name {
+            DeviceName::Cpu => Ok((Box::new(Cpu::new(cpu)), "cpu".into())),
+            DeviceName::Cuda(_) if !matches!(compute, DType::Bf16 | DType::F16) => {
+                Err(Error::usage(format!("the GPU computes in bf16 or f16, not in {}", compute.torch_name()))
+                    .hint("set bnb_4bit_compute_dtype = \"bfloat16\", or use --device cpu"))
+            }
+            DeviceName::Cuda(ordinal) => {
+                let device = Cuda::new(CudaOptions { ordinal, arch: self.arch, graph: !self.no_graph })?;
+                let gpu = device.gpu();
+                let words = format!("{name}, {}", gpu.name);
+                Ok((Box::new(device), words))
+            }
+        }
+    }
+
+    fn auto(&self, compute: DType) -> DeviceName {
+        let usable = |gpus: Vec<cuda::Gpu>| gpus.iter().find(|g| g.arch.is_some()).map(|g| g.ordinal);
+        let gpu = cuda::list().ok().and_then(usable).filter(|_| matches!(compute, DType::Bf16 | DType::F16));
+        gpu.map_or(DeviceName::Cpu, DeviceName::Cuda)
+    }
+}

@@ -1,0 +1,122 @@
+//! `halfbyte generate MODEL --prompt TEXT`: greedy continuation.
+
+use super::device::DeviceArgs;
+use crate::config::model::ModelConfig;
+use crate::config::recipe::LoadDtype;
+use crate::device::cpu::CpuOptions;
+use crate::dtype::{DType, QuantKind, Scheme};
+use crate::error::{Error, Result};
+use crate::generate::{Greedy, greedy};
+use crate::model::record;
+use crate::train::build::{BLOCK, base_schemes, inference_spec};
+use crate::train::data::open_tokenizer;
+use crate::train::load::{load_base, write_adapter};
+use crate::train::session::Session;
+use crate::weights::adapter::Adapter;
+use crate::weights::names::check;
+use crate::weights::safetensors::Checkpoint;
+use std::io::Write;
+use std::path::PathBuf;
+
+/// Arguments of `generate`.
+#[derive(clap::Args, Debug)]
+pub struct Args {
+    /// The model folder
+    model: PathBuf,
+    /// The text to continue
+    #[arg(long)]
+    prompt: String,
+    /// An adapter folder in PEFT's layout
+    #[arg(long)]
+    adapter: Option<PathBuf>,
+    /// At most this many new tokens
+    #[arg(long, default_value_t = 256)]
+    max_new_tokens: usize,
+    /// Length of prompt and answer together [default: as long as the model allows]
+    #[arg(long)]
+    max_seq_length: Option<usize>,
+    /// Quantise the base to NF4 with double quantisation, as it was in training
+    #[arg(long)]
+    load_in_4bit: bool,
+    /// Type of activations: float32, bfloat16 or float16
+    #[arg(long, default_value = "float32")]
+    dtype: String,
+    #[command(flatten)]
+    device: DeviceArgs,
+    /// Leave out the begin token
+    #[arg(long)]
+    no_bos: bool,
+    /// Print ids instead of text
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the command.
+pub fn run(args: Args) -> Result<()> {
+    let compute = match args.dtype.as_str() {
+        "float32" => DType::F32,
+        "bfloat16" => DType::Bf16,
+        "float16" => DType::F16,
+        other => return Err(Error::usage(format!("--dtype {other}: expected float32, bfloat16 or float16"))),
+    };
+    let config = ModelConfig::open(&args.model)?;
+    let checkpoint = Checkpoint::open(&args.model)?;
+    check(&checkpoint, &config)?;
+    let tokenizer = open_tokenizer(&args.model)?;
+    let adapter = args.adapter.as_deref().map(|folder| Adapter::open(folder, &config)).transpose()?;
+    let mut prompt: Vec<u32> = tokenizer.bos().filter(|_| !args.no_bos).into_iter().collect();
+    prompt.extend(tokenizer.encode(&args.prompt));
+    if let Some(id) = prompt.iter().find(|id| **id as usize >= config.vocab_size) {
+        return Err(Error::input(format!("the tokenizer gives id {id}, the embedding has {} rows", config.vocab_size))
+            .hint("the tokenizer does not belong to this model"));
+    }
+    let longest = args.max_seq_length.unwrap_or(config.max_positions);
+    if longest > config.max_positions {
+        let max = config.max_positions;
+        return Err(Error::usage(format!(
+            "--max-seq-length {longest} is longer than the model allows ({max} positions)"
+        )));
+    }
+    let tokens = longest.min(prompt.len() + args.max_new_tokens);
+    let scheme = args.load_in_4bit.then_some(Scheme { kind: QuantKind::Nf4, blocksize: BLOCK, double: true });
+    let base = base_schemes(&config, Some(&checkpoint), scheme, &[])?;
+    let modules = adapter.as_ref().map_or(&[][..], |a| &a.modules);
+    let spec = inference_spec(&config, compute, modules, base, tokens.max(1));
+    let (device, _) = args.device.open(compute, CpuOptions::default())?;
+    let mut session = Session::new(record(spec)?, device)?;
+    load_base(&mut session, &checkpoint, LoadDtype::Auto)?;
+    if let Some(adapter) = adapter {
+        let names = adapter.modules.iter().map(|m| m.module.name.clone());
+        write_adapter(&mut session, &names.zip(adapter.weights).collect())?;
+        session.begin()?;
+    }
+    let rule = Greedy { max_new_tokens: args.max_new_tokens, eos: &config.eos_ids, adapter: args.adapter.is_some() };
+    let failed = |e: halfbyte_tokenizer::Error| Error::input(e.to_string());
+    if args.json {
+        let new = greedy(&mut session, &prompt, rule, |_| true)?;
+        let text = tokenizer.decode(&new).map_err(failed)?;
+        println!("{}", serde_json::json!({"prompt_ids": prompt, "new_ids": new, "text": text}));
+        return Ok(());
+    }
+    let mut decoder = tokenizer.decoder();
+    for id in &prompt {
+        print!("{}", decoder.push(*id).map_err(failed)?);
+    }
+    let mut wrong = None;
+    greedy(&mut session, &prompt, rule, |id| match decoder.push(id) {
+        Ok(text) => {
+            print!("{text}");
+            std::io::stdout().flush().is_ok()
+        }
+        Err(e) => {
+            wrong = Some(failed(e));
+            false
+        }
+    })?;
+    if let Some(wrong) = wrong {
+        return Err(wrong);
+    }
+    print!("{}", decoder.finish());
+    println!();
+    Ok(())
+}

@@ -1,0 +1,203 @@
+//! Which GPUs there are, and whether one of them can be used. Everything here works, or fails with a reason, on a machine
+//! without a driver.
+
+use crate::error::{Error, Result};
+use cudarc::driver::CudaContext;
+use cudarc::driver::result::{self, DriverError};
+use cudarc::driver::sys::{self, CUdevice_attribute_enum as Attribute, CUresult};
+use std::fmt;
+use std::str::FromStr;
+
+/// The oldest driver API that takes our PTX (ISA 8.1, see `kernels/build.py`), as the driver counts: 12.1.
+const DRIVER_API: i32 = 12010;
+
+/// A family of code paths: which instructions the kernels may use.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Arch {
+    /// Tensor cores through `mma.sync`, copies through `cp.async`: every GPU since Ampere.
+    Sm80,
+}
+
+impl Arch {
+    /// The path that serves a GPU of this compute capability best.
+    fn best(capability: (i32, i32)) -> Option<Arch> {
+        (capability >= (8, 0)).then_some(Arch::Sm80)
+    }
+}
+
+impl fmt::Display for Arch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Arch::Sm80 => "sm_80",
+        })
+    }
+}
+
+impl FromStr for Arch {
+    type Err = Error;
+    fn from_str(name: &str) -> Result<Self> {
+        match name {
+            "sm_80" => Ok(Arch::Sm80),
+            _ => Err(Error::usage(format!("unknown code path `{name}`")).hint("this version has one: `--arch sm_80`")),
+        }
+    }
+}
+
+/// Where to run, as `--device` and `device_map` name it: `cpu`, `cuda` or `cuda:1`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum DeviceName {
+    /// The CPU device.
+    Cpu,
+    /// The GPU with this number, counted as the driver lists them.
+    Cuda(usize),
+}
+
+impl FromStr for DeviceName {
+    type Err = Error;
+    fn from_str(name: &str) -> Result<Self> {
+        let number = match name {
+            "cpu" => return Ok(DeviceName::Cpu),
+            "cuda" => Some(0),
+            _ => name.strip_prefix("cuda:").and_then(|n| n.parse().ok()),
+        };
+        number.map(DeviceName::Cuda).ok_or_else(|| {
+            Error::usage(format!("unknown device `{name}`")).hint("devices are called `cpu`, `cuda` or `cuda:1`")
+        })
+    }
+}
+
+impl fmt::Display for DeviceName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            DeviceName::Cpu => f.write_str("cpu"),
+            DeviceName::Cuda(n) => write!(f, "cuda:{n}"),
+        }
+    }
+}
+
+/// What is known of one GPU.
+#[derive(Clone, Debug)]
+pub struct Gpu {
+    /// Its number.
+    pub ordinal: usize,
+    /// As the maker calls it.
+    pub name: String,
+    /// Compute capability.
+    pub capability: (i32, i32),
+    /// Bytes of memory.
+    pub total: usize,
+    /// The most shared memory that a block may ask for.
+    pub shared_memory: usize,
+    /// The path that is chosen for it; `None`: it is too old.
+    pub arch: Option<Arch>,
+}
+
+/// The version of the driver's API as (major, minor), after checking that there is a driver and that it is new enough.
+pub fn driver_version() -> Result<(i32, i32)> {
+    // SAFETY: only opens the library.
+    if !unsafe { sys::is_culib_present() } {
+        return Err(Error::system("there is no NVIDIA driver (libcuda was not found)")
+            .hint("install the driver, or use the CPU with `--device cpu`"));
+    }
+    let mut version = 0;
+    // SAFETY: the library is there; the pointer is valid. This call needs no initialisation.
+    let status = unsafe { sys::cuDriverGetVersion(&raw mut version) };
+    if status != CUresult::CUDA_SUCCESS {
+        return Err(failed("ask for the version of the driver", DriverError(status)));
+    }
+    let pair = (version / 1000, version % 1000 / 10);
+    if version < DRIVER_API {
+        return Err(Error::system(format!("the NVIDIA driver is too old: it speaks CUDA {}.{}", pair.0, pair.1))
+            .hint("install driver 530 or newer (CUDA 12.1)"));
+    }
+    match result::init() {
+        Ok(()) => Ok(pair),
+        Err(e) => Err(failed("start the driver", e)
+            .hint("look whether `nvidia-smi` shows a GPU, or use the CPU with `--device cpu`")),
+    }
+}
+
+/// All GPUs, as the driver lists them.
+pub fn list() -> Result<Vec<Gpu>> {
+    driver_version()?;
+    let count = result::device::get_count().map_err(|e| failed("count the GPUs", e))?;
+    (0..count as usize).map(|ordinal| describe(ordinal).map_err(|e| failed("ask for a GPU's properties", e))).collect()
+}
+
+/// The GPU with this number, if it can be used.
+pub fn select(ordinal: usize) -> Result<(Gpu, Arch)> {
+    let gpus = list()?;
+    if gpus.is_empty() {
+        return Err(Error::system("the NVIDIA driver sees no GPU")
+            .hint("look at `nvidia-smi` and at CUDA_VISIBLE_DEVICES, or use the CPU with `--device cpu`"));
+    }
+    let Some(gpu) = gpus.get(ordinal) else {
+        return Err(Error::usage(format!("there is no cuda:{ordinal}, only {} GPU(s)", gpus.len()))
+            .hint("`halfbyte devices` lists them"));
+    };
+    match gpu.arch {
+        Some(arch) => Ok((gpu.clone(), arch)),
+        None => Err(Error::system(format!(
+            "{} has compute capability {}.{}, which is too old: bf16 tensor cores begin with 8.0 (Ampere)",
+            gpu.name, gpu.capability.0, gpu.capability.1
+        ))
+        .hint("use the CPU with `--device cpu`")),
+    }
+}
+
+/// Bytes that are free on a GPU. Starts it.
+pub fn free_memory(ordinal: usize) -> Result<usize> {
+    let context = CudaContext::new(ordinal).map_err(|e| failed("start", e))?;
+    context.mem_get_info().map(|(free, _)| free).map_err(|e| failed("ask for free memory", e))
+}
+
+fn describe(ordinal: usize) -> Result<Gpu, DriverError> {
+    let device = result::device::get(ordinal as i32)?;
+    // SAFETY: `device` was just given out by the driver.
+    let attribute = |a| unsafe { result::device::get_attribute(device, a) };
+    let capability = (
+        attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?,
+        attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?,
+    );
+    Ok(Gpu {
+        ordinal,
+        name: result::device::get_name(device)?,
+        capability,
+        // SAFETY: as above.
+        total: unsafe { result::device::total_mem(device)? },
+        shared_memory: attribute(Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)? as usize,
+        arch: Arch::best(capability),
+    })
+}
+
+/// An error of the driver, in words.
+pub(super) fn failed(doing: &str, error: DriverError) -> Error {
+    let name = error.error_string().ok().and_then(|s| s.to_str().ok()).unwrap_or("unknown error");
+    Error::system(format!("the GPU could not {doing}: {name} ({:?})", error.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn devices_have_the_names_that_torch_gives_them() {
+        for (name, device) in [("cpu", DeviceName::Cpu), ("cuda", DeviceName::Cuda(0)), ("cuda:3", DeviceName::Cuda(3))]
+        {
+            assert_eq!(name.parse::<DeviceName>().expect(name), device);
+        }
+        for name in ["", "gpu", "cuda:", "cuda:-1", "cuda1"] {
+            assert!(name.parse::<DeviceName>().is_err(), "{name}");
+        }
+        assert!("sm_75".parse::<Arch>().is_err());
+    }
+
+    #[test]
+    fn without_a_driver_the_error_says_so() {
+        // SAFETY: only opens the library.
+        if !unsafe { sys::is_culib_present() } {
+            let error = select(0).expect_err("no driver, no GPU").to_string();
+            assert!(error.contains("no NVIDIA driver") && error.contains("--device cpu"), "{error}");
+        }
+    }
+}

@@ -1,0 +1,337 @@
+//! The CUDA device: the same programs, replayed by hand-written kernels.
+//!
+//! Kernels live in `kernels/<family>.cu`; their PTX is embedded (`modules`), so the binary needs a driver and no toolkit.
+//! `launch` turns operands into kernel arguments, one file for each family holds its grids, `exec` matches ops to them.
+//! All memory is one allocation (`memory`). One stream orders everything; a phase is captured as a graph when it runs for
+//! the second time (`graph`). Nothing is allocated and nobody waits inside a step.
+
+mod adamw;
+mod attention;
+mod copy;
+mod cross_entropy;
+mod embed;
+mod exec;
+mod gemm;
+mod gpu;
+mod grad_norm;
+mod graph;
+mod launch;
+mod memory;
+mod modules;
+mod nf4;
+mod permute;
+mod pointwise;
+mod rms_norm;
+mod rope;
+mod route;
+mod swiglu;
+
+pub use gpu::{Arch, DeviceName, Gpu, driver_version, free_memory, list, select};
+pub use modules::{Family, LoadTime};
+
+use super::{Device, Timing};
+use crate::dtype::DType;
+use crate::error::{Error, Result};
+use crate::op::{Buf, Phase, Place, Program};
+use crate::plan::Plan;
+use cudarc::driver::result::{self, event, stream};
+use cudarc::driver::{CudaContext, sys};
+use gpu::failed;
+use graph::Graph;
+use launch::Launcher;
+use memory::{DeviceMemory, Staging};
+use modules::Modules;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Options of the CUDA device.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct CudaOptions {
+    /// Number of the GPU.
+    pub ordinal: usize,
+    /// Code path; `None`: the best for the GPU.
+    pub arch: Option<Arch>,
+    /// Replay phases as CUDA graphs.
+    pub graph: bool,
+}
+
+impl Default for CudaOptions {
+    fn default() -> Self {
+        Self { ordinal: 0, arch: None, graph: true }
+    }
+}
+
+/// Shared memory that a block may have on RTX 30 and 40 cards.
+const SMALL_SHARED: usize = 99 << 10;
+
+/// A GPU as a device.
+pub struct Cuda {
+    // Dropped in this order: graphs and memory, then kernels, then the stream and the context.
+    loaded: Option<Loaded>,
+    staging: Staging,
+    modules: Modules,
+    stream: Stream,
+    context: Arc<CudaContext>,
+    gpu: Gpu,
+    options: CudaOptions,
+    /// Act as a card with little shared memory.
+    limited: bool,
+}
+
+struct Loaded {
+    graphs: HashMap<Phase, Replay>,
+    memory: DeviceMemory,
+    program: Arc<Program>,
+    plan: Arc<Plan>,
+}
+
+/// How far a phase has come on its way to a graph.
+enum Replay {
+    /// It ran op by op, so all of its kernels are loaded.
+    Loaded,
+    /// It is captured.
+    Captured(Graph),
+}
+
+// SAFETY: the driver's handles may be used from any thread that the context is bound to; every method binds it first, and
+// `&mut self` keeps two threads from using them at once.
+unsafe impl Send for Cuda {}
+
+/// Bytes that the device allocates beyond the plan for `program`: the live count, and scratch for partial sums.
+pub fn workspace(program: &Program) -> usize {
+    memory::own(scratch(program))
+}
+
+fn scratch(program: &Program) -> usize {
+    let ops = program.phases.iter().flat_map(|(_, ops)| ops);
+    ops.map(|op| exec::scratch(op, program.tokens)).max().unwrap_or(0)
+}
+
+impl Cuda {
+    /// Starts the GPU.
+    pub fn new(options: CudaOptions) -> Result<Self> {
+        let (gpu, best) = select(options.ordinal)?;
+        let context = CudaContext::new(options.ordinal).map_err(|e| failed("start", e))?;
+        let stream = Stream::new()?;
+        let modules = Modules::new(options.arch.unwrap_or(best));
+        Ok(Self { loaded: None, staging: Staging::new()?, modules, stream, context, gpu, options, limited: false })
+    }
+
+    /// The GPU.
+    pub fn gpu(&self) -> &Gpu {
+        &self.gpu
+    }
+
+    /// How long each family took to load, in the order of loading.
+    pub fn load_times(&self) -> &[LoadTime] {
+        &self.modules.times
+    }
+
+    /// Free and total bytes, as the driver counts them.
+    pub fn memory_info(&self) -> Result<(usize, usize)> {
+        self.bind()?;
+        result::mem_get_info().map_err(|e| failed("ask for free memory", e))
+    }
+
+    /// Replays phases as graphs, or op by op, from the next `allocate` on.
+    pub fn use_graphs(&mut self, on: bool) {
+        self.options.graph = on;
+    }
+
+    /// Keeps every kernel within the 99 KB of shared memory that RTX 30 and 40 cards have, whatever this one has.
+    pub fn limit_shared_memory(&mut self, on: bool) {
+        self.limited = on;
+    }
+
+    /// Time on the device of `runs` runs of a phase, one after the other.
+    pub fn time(&mut self, phase: Phase, live: usize, runs: usize) -> Result<Duration> {
+        let start = Mark::record(self.stream.0)?;
+        (0..runs).try_for_each(|_| self.run(phase, live))?;
+        let end = Mark::record(self.stream.0)?;
+        self.synchronize()?;
+        start.until(&end)
+    }
+
+    /// Waits until everything that runs has ended.
+    pub fn synchronize(&self) -> Result<()> {
+        self.bind()?;
+        // SAFETY: the stream is alive.
+        unsafe { stream::synchronize(self.stream.0) }.map_err(|e| failed("finish its work", e))
+    }
+
+    fn bind(&self) -> Result<()> {
+        self.context.bind_to_thread().map_err(|e| failed("be used by this thread", e))
+    }
+
+    fn loaded(&mut self) -> Result<&mut Loaded> {
+        self.bind()?;
+        self.loaded.as_mut().ok_or_else(|| Error::run("the device was used before a program was loaded"))
+    }
+
+    /// Puts the ops of `phase` into the stream; `after` is called behind each. `tokens`: what grids are cut for.
+    fn replay(&mut self, phase: Phase, tokens: usize, mut after: impl FnMut(usize) -> Result<()>) -> Result<()> {
+        let most = if self.limited { SMALL_SHARED } else { usize::MAX };
+        let (stream, shared_memory) = (self.stream.0, self.gpu.shared_memory.min(most));
+        self.bind()?;
+        let Some(Loaded { program, plan, memory, .. }) = &self.loaded else {
+            return Err(Error::run("the device was used before a program was loaded"));
+        };
+        let mut launcher =
+            Launcher { program, plan, memory, modules: &mut self.modules, stream, tokens, shared_memory, op: "" };
+        for (i, op) in program.ops(phase).iter().enumerate() {
+            exec::exec(&mut launcher, op)?;
+            after(i)?;
+        }
+        Ok(())
+    }
+
+    /// Checks `live` and tells the kernels.
+    fn begin(&mut self, phase: Phase, live: usize) -> Result<()> {
+        let stream = self.stream.0;
+        let Loaded { program, memory, .. } = self.loaded()?;
+        assert!(live <= program.tokens, "{live} tokens in a program planned for {}", program.tokens);
+        if !program.phases.iter().any(|(p, _)| *p == phase) {
+            return Err(Error::run(format!("the program has no phase {phase:?}")));
+        }
+        // SAFETY: the address lies in the allocation; the order of the stream keeps it from kernels that still run.
+        let status = unsafe { sys::cuMemsetD32Async(memory.live(), live as u32, 1, stream) };
+        status.result().map_err(|e| failed("set the number of tokens", e))
+    }
+
+    /// Where byte `at` of `buf` lies: (in host memory, address). Panics if `len` bytes do not fit.
+    fn locate(&mut self, buf: Buf, at: usize, len: usize) -> Result<(bool, usize)> {
+        let Loaded { program, plan, .. } = self.loaded()?;
+        let info = program.info(buf);
+        let size = program.bytes(buf);
+        assert!(at + len <= size, "{len} bytes at {at} of `{}`, which has {size}", info.name);
+        Ok((info.place == Place::Host, plan.address(buf) + at))
+    }
+}
+
+impl Drop for Cuda {
+    fn drop(&mut self) {
+        // What is freed next belongs to the context; this thread may never have used it. If that fails, it is gone.
+        let _ = self.bind();
+    }
+}
+
+impl Device for Cuda {
+    fn allocate(&mut self, program: Arc<Program>, plan: Arc<Plan>) -> Result<()> {
+        self.bind()?;
+        self.loaded = None;
+        let has = |dtype| program.bufs.iter().any(|b| b.dtype == dtype);
+        if has(DType::F64) || (has(DType::Bf16) && has(DType::F16)) {
+            return Err(Error::run("the GPU computes in bfloat16 or float16, and in one of them per program"));
+        }
+        self.modules.set_elem(if has(DType::F16) { DType::F16 } else { DType::Bf16 });
+        let memory = DeviceMemory::new(plan.bytes, scratch(&program), plan.host_bytes, self.stream.0)?;
+        let constants = program.clone();
+        self.loaded = Some(Loaded { graphs: HashMap::new(), memory, program, plan });
+        for (buf, bytes) in &constants.constants {
+            self.write(*buf, 0, bytes)?;
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, buf: Buf, at: usize, bytes: &[u8]) -> Result<()> {
+        let (on_host, address) = self.locate(buf, at, bytes.len())?;
+        if on_host {
+            self.synchronize()?;
+            self.loaded()?.memory.host_bytes(address, bytes.len()).copy_from_slice(bytes);
+            return Ok(());
+        }
+        let to = self.loaded()?.memory.device(address);
+        self.staging.upload(to, bytes, self.stream.0)
+    }
+
+    fn read(&mut self, buf: Buf, at: usize, bytes: &mut [u8]) -> Result<()> {
+        let (on_host, address) = self.locate(buf, at, bytes.len())?;
+        self.synchronize()?;
+        let memory = &mut self.loaded()?.memory;
+        if on_host {
+            bytes.copy_from_slice(memory.host_bytes(address, bytes.len()));
+            return Ok(());
+        }
+        let from = memory.device(address);
+        self.staging.download(from, bytes, self.stream.0)
+    }
+
+    /// Returns when the work is queued; an error of a kernel appears at the next `read`.
+    fn run(&mut self, phase: Phase, live: usize) -> Result<()> {
+        self.begin(phase, live)?;
+        if !self.options.graph {
+            return self.replay(phase, live, |_| Ok(()));
+        }
+        let stream = self.stream.0;
+        match self.loaded()?.graphs.get(&phase) {
+            Some(Replay::Captured(graph)) => graph.launch(stream),
+            Some(Replay::Loaded) => {
+                let capacity = self.loaded()?.program.tokens;
+                let graph = Graph::capture(stream, || self.replay(phase, capacity, |_| Ok(())))?;
+                graph.launch(stream)?;
+                self.loaded()?.graphs.insert(phase, Replay::Captured(graph));
+                Ok(())
+            }
+            None => {
+                self.replay(phase, live, |_| Ok(()))?;
+                self.loaded()?.graphs.insert(phase, Replay::Loaded);
+                Ok(())
+            }
+        }
+    }
+
+    fn profile(&mut self, phase: Phase, live: usize) -> Result<Vec<Timing>> {
+        self.begin(phase, live)?;
+        let (stream, mut marks) = (self.stream.0, vec![Mark::record(self.stream.0)?]);
+        self.replay(phase, live, |_| {
+            marks.push(Mark::record(stream)?);
+            Ok(())
+        })?;
+        self.synchronize()?;
+        let pairs = marks.windows(2).enumerate();
+        pairs.map(|(op, pair)| Ok(Timing { op, time: pair[0].until(&pair[1])? })).collect()
+    }
+}
+
+/// The stream of a device.
+struct Stream(sys::CUstream);
+
+impl Stream {
+    fn new() -> Result<Self> {
+        // Non-blocking: a capture is not allowed in a stream that waits for the default one.
+        stream::create(stream::StreamKind::NonBlocking).map(Self).map_err(|e| failed("create a stream", e))
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        // SAFETY: created once, destroyed once; the driver lets work under way end. An error means that the context is gone.
+        let _ = unsafe { stream::destroy(self.0) };
+    }
+}
+
+/// A moment in a stream.
+struct Mark(sys::CUevent);
+
+impl Mark {
+    fn record(stream: sys::CUstream) -> Result<Self> {
+        let mark = Self(event::create(sys::CUevent_flags::CU_EVENT_DEFAULT).map_err(|e| failed("create an event", e))?);
+        // SAFETY: both were created and live.
+        unsafe { event::record(mark.0, stream) }.map_err(|e| failed("record an event", e))?;
+        Ok(mark)
+    }
+    /// Time to a later mark; the stream has passed both.
+    fn until(&self, later: &Mark) -> Result<Duration> {
+        // SAFETY: both were recorded.
+        let ms = unsafe { event::elapsed(self.0, later.0) }.map_err(|e| failed("read its clock", e))?;
+        Ok(Duration::from_secs_f64(f64::from(ms) / 1e3))
+    }
+}
+
+impl Drop for Mark {
+    fn drop(&mut self) {
+        // SAFETY: created once, destroyed once. An error means that the context is gone.
+        let _ = unsafe { event::destroy(self.0) };
+    }
+}

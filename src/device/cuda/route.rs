@@ -1,0 +1,135 @@
+//! Launches of `kernels/route.cu`.
+
+use super::launch::{Either, Grid, Launcher};
+use super::modules::Family;
+use crate::dtype::DType;
+use crate::error::{Error, Result};
+use crate::op::View;
+
+/// Layers that one launch can take (`LAYERS` in the kernel).
+const LAYERS: usize = 80;
+/// Tokens of one partial sum (`CHUNK` in the kernel).
+const CHUNK: usize = 256;
+/// Experts at most: `aux_total` keeps two sums for each in shared memory.
+const EXPERTS: usize = 80;
+
+/// `Layers` of the kernel.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Layers {
+    at: [u64; LAYERS],
+    ld: i64,
+    wide: i32,
+}
+
+/// Choices of every token, then their order: the second launch is one block.
+pub fn route(
+    l: &mut Launcher,
+    logits: &View,
+    weights: &View,
+    experts: &View,
+    slots: &View,
+    source: &View,
+    offsets: &View,
+    touched: &Option<View>,
+) -> Result<()> {
+    let (rows, count, tokens) = (l.rows(logits), logits.cols, l.grid_rows(logits));
+    check_experts(l, logits)?;
+    let n = count as i32;
+    let (logits, weights, experts) = (l.either(logits)?, l.either(weights)?, l.flat(experts, DType::I32)?);
+    l.launch(Family::Route, "route_choose", Grid::items(tokens), &[&rows, &n, &logits, &weights, &experts])?;
+    let (slots, source) = (l.flat(slots, DType::I32)?, l.flat(source, DType::I32)?);
+    let offsets = l.flat(offsets, DType::I32)?;
+    let touched = touched.as_ref().map_or(Ok(0), |t| l.flat(t, DType::I32))?;
+    // As many threads as 40 KB of counts allow: a power of two.
+    let threads = (10240 / count).clamp(32, 1024);
+    let threads = 1 << threads.ilog2();
+    let grid = Grid { blocks: [1, 1, 1], threads, shared: (count * threads + count) * 4 };
+    l.launch(Family::Route, "route_sort", grid, &[&rows, &n, &experts, &slots, &source, &offsets, &touched])
+}
+
+/// One thread for each token.
+pub fn route_bwd(
+    l: &mut Launcher,
+    dweights: &View,
+    logits: &View,
+    experts: &View,
+    plus: &Option<View>,
+    dlogits: &View,
+) -> Result<()> {
+    let (grid, rows, n) = (Grid::items(l.grid_rows(logits)), l.rows(logits), logits.cols as i32);
+    let (dweights, logits, experts) = (l.either(dweights)?, l.either(logits)?, l.flat(experts, DType::I32)?);
+    let (plus, dlogits) = (l.either_or_none(plus)?, l.either(dlogits)?);
+    l.launch(Family::Route, "route_bwd", grid, &[&rows, &n, &dweights, &logits, &experts, &plus, &dlogits])
+}
+
+/// Sums over chunks of tokens, their total, the gradients.
+pub fn aux_loss(
+    l: &mut Launcher,
+    logits: &[View],
+    coef: f64,
+    control: &View,
+    aux: &View,
+    dlogits: &[View],
+) -> Result<()> {
+    let Some(first) = logits.first() else {
+        return Err(Error::run("aux_loss: no layer has a router"));
+    };
+    check_experts(l, first)?;
+    let (rows, experts, tokens) = (l.rows(first), first.cols, l.grid_rows(first));
+    let (n, layers, factor) = (experts as i32, logits.len() as i32, (coef * experts as f64) as f32);
+    let chunks = tokens.div_ceil(CHUNK);
+    let sums = partial_sums(logits, tokens);
+    let partials = l.memory.partials(scratch(logits, tokens))?;
+    let share = partials + sums as u64;
+    let (loss_scale, aux) = (l.flat(control, DType::F32)?, l.flat(aux, DType::F32)?);
+    let from = layers_of(l, logits)?;
+    let grid = Grid { blocks: [chunks, logits.len(), 1], threads: CHUNK, shared: 0 };
+    l.launch(Family::Route, "aux_partials", grid, &[&rows, &n, &from, &partials])?;
+    l.launch(
+        Family::Route,
+        "aux_total",
+        Grid::blocks(1, 160),
+        &[&rows, &n, &layers, &factor, &partials, &share, &aux],
+    )?;
+    if dlogits.is_empty() {
+        return Ok(()); // an evaluation
+    }
+    let to = layers_of(l, dlogits)?;
+    l.launch(Family::Route, "aux_grad", grid, &[&rows, &n, &layers, &factor, &loss_scale, &share, &from, &to])
+}
+
+/// Bytes of the partial sums of all layers.
+fn partial_sums(logits: &[View], tokens: usize) -> usize {
+    let experts = logits.first().map_or(0, |l| l.cols);
+    (logits.len() * tokens.div_ceil(CHUNK) * 2 * experts * 4).next_multiple_of(256)
+}
+
+/// Bytes of scratch memory of `aux_loss`: partial sums, and the share of each expert.
+pub fn scratch(logits: &[View], tokens: usize) -> usize {
+    partial_sums(logits, tokens) + EXPERTS * 4
+}
+
+fn check_experts(l: &Launcher, logits: &View) -> Result<()> {
+    if logits.cols > EXPERTS {
+        return Err(l.refused(logits, &format!("has {} experts; the GPU takes up to {EXPERTS}", logits.cols)));
+    }
+    Ok(())
+}
+
+/// The addresses of all layers, which must be laid out alike.
+fn layers_of(l: &Launcher, views: &[View]) -> Result<Layers> {
+    if views.len() > LAYERS {
+        return Err(Error::run(format!("aux_loss: {} layers; the GPU takes up to {LAYERS}", views.len())));
+    }
+    let Either { ld, wide, .. } = l.either(&views[0])?;
+    let mut layers = Layers { at: [0; LAYERS], ld, wide };
+    for (at, view) in layers.at.iter_mut().zip(views) {
+        let layer = l.either(view)?;
+        if (layer.ld, layer.wide) != (ld, wide) {
+            return Err(l.refused(view, "must be laid out like the first layer's"));
+        }
+        *at = layer.at;
+    }
+    Ok(layers)
+}

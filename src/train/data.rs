@@ -1,0 +1,210 @@
+//! What the `[data]` section of a recipe means: which records, how they become text and tokens, how rows are made.
+
+use crate::config::data::{DataConfig, Format as Named};
+use crate::config::model::ModelConfig;
+use crate::data::chat::{ChatTemplate, Layout};
+use crate::data::document::{Encoder, Settings};
+use crate::data::format::{Format, Shape};
+use crate::data::loader::Dataset;
+use crate::data::marks::RoleMarkers;
+use crate::data::prepare::{Prepared, RowRules, prepare};
+use crate::data::report::Report;
+use crate::data::source::Source;
+use crate::data::subset::{select, shuffle, train_test_split};
+use crate::data::table::Table;
+use crate::data::tokenizer_config::TokenizerConfig;
+use crate::error::{Error, Result};
+use halfbyte_tokenizer::Tokenizer;
+use std::path::{Path, PathBuf};
+
+/// TRL's default for `max_seq_length`, unless the tokenizer's limit is lower.
+const DEFAULT_LENGTH: usize = 1024;
+
+/// The data of a run.
+pub struct RunData {
+    /// The training rows.
+    pub train: Dataset,
+    /// What was found in them.
+    pub report: Report,
+    /// The evaluation rows, if the recipe has any, and what was found in them.
+    pub eval: Option<(Dataset, Report)>,
+    /// The tokenizer as the recipe uses it.
+    pub encoder: Encoder,
+    /// Lines for the report.
+    pub notes: Vec<String>,
+}
+
+/// The tokenizer of a model folder: tokenizer.model, else tokenizer.json.
+pub fn open_tokenizer(folder: &Path) -> Result<Tokenizer> {
+    let model = folder.join("tokenizer.model");
+    let json = folder.join("tokenizer.json");
+    let opened = if model.is_file() {
+        Tokenizer::open(&model)
+    } else if json.is_file() {
+        Tokenizer::open_json(&json)
+    } else {
+        return Err(Error::input(format!("{} has neither tokenizer.model nor tokenizer.json", folder.display()))
+            .hint("copy the tokenizer of the base model into the folder"));
+    };
+    opened.map_err(|e| Error::input(e.to_string()))
+}
+
+/// A tokenizer with the settings of its folder, and what the recipe says instead.
+pub fn open_encoder(folder: &Path, data: &DataConfig, wants_eos: bool) -> Result<(Encoder, TokenizerConfig)> {
+    let tokenizer = open_tokenizer(folder)?;
+    let config = TokenizerConfig::open(folder)?;
+    let settings = Settings {
+        add_bos: data.add_bos_token.unwrap_or(config.add_bos),
+        add_eos: data.add_eos_token.unwrap_or(config.add_eos || wants_eos),
+        legacy: data.legacy.unwrap_or(config.legacy),
+    };
+    let encoder = Encoder::new(tokenizer, settings, &config.added, config.eos.as_deref())?;
+    Ok((encoder, config))
+}
+
+/// The longest row: the recipe's, or TRL's default; an error if the model was not made for so many positions.
+pub fn longest_row(
+    data: &DataConfig,
+    tokenizer: Option<&TokenizerConfig>,
+    model: &ModelConfig,
+) -> Result<(usize, Option<String>)> {
+    let limit = data.model_max_length.or(tokenizer.and_then(|t| t.model_max_length));
+    let (longest, note) = match data.max_seq_length {
+        Some(longest) => (longest, None),
+        None => {
+            let longest = limit.unwrap_or(DEFAULT_LENGTH).min(DEFAULT_LENGTH).min(model.max_positions);
+            (longest, Some(format!("max_seq_length is not given: {longest}, longer documents follow `over_length`")))
+        }
+    };
+    if longest > model.max_positions {
+        let max = model.max_positions;
+        return Err(Error::usage(format!(
+            "max_seq_length {longest} is longer than the model allows ({max} positions)"
+        ))
+        .hint(format!("set max_seq_length = {max}, or give config.json a rope_scaling")));
+    }
+    Ok((longest, note))
+}
+
+/// Loads, formats, encodes and packs what the recipe names. `progress` hears how many records are done.
+pub fn open_data(data: &DataConfig, folder: &Path, model: &ModelConfig, progress: &dyn Fn(usize)) -> Result<RunData> {
+    if data.dataset.is_empty() {
+        return Err(Error::usage("the recipe names no data").hint("give dataset = \"data/train.jsonl\""));
+    }
+    let table = source(&data.dataset)?.load(&data.split)?;
+    let mut rows: Vec<usize> = (0..table.len()).collect();
+    if let Some(seed) = data.shuffle_seed {
+        rows = shuffle(rows.len(), seed);
+    }
+    if let Some(n) = data.select {
+        rows = select(rows, n)?;
+    }
+    let (mut train, mut eval) = (table.subset(&rows), None);
+    if let Some(size) = data.test_size {
+        let (first, second) = train_test_split(rows.len(), size, data.shuffle_seed.unwrap_or(42))?;
+        let pick = |part: &[usize]| table.subset(&part.iter().map(|&i| rows[i]).collect::<Vec<_>>());
+        (train, eval) = (pick(&first), Some(pick(&second)));
+    } else if data.has_eval() {
+        let named = if data.eval_dataset.is_empty() { &data.dataset } else { &data.eval_dataset };
+        let split = data.eval_split.as_deref().unwrap_or(if data.eval_dataset.is_empty() { "test" } else { "train" });
+        eval = Some(source(named)?.load(split)?);
+    }
+    if let (Some(table), Some(most)) = (&mut eval, data.max_eval_samples) {
+        let kept: Vec<usize> = (0..table.len().min(most)).collect();
+        *table = table.subset(&kept);
+    }
+
+    let tokenizer_config = TokenizerConfig::open(folder)?;
+    let plain = open_encoder(folder, data, false)?.0;
+    let format = format(data, &train, &plain, &tokenizer_config)?;
+    let encoder = open_encoder(folder, data, format.wants_eos())?.0;
+    check_vocabulary(&encoder, model, folder)?;
+    let (longest, note) = longest_row(data, Some(&tokenizer_config), model)?;
+    let rules =
+        RowRules { longest, over_length: data.over_length, packing: data.packing.then_some(data.packing_strategy) };
+    let train = prepare(&train, &format, &encoder, rules, progress)?;
+    let report = Report::new("train", &train, rules, None);
+    let eval = match eval {
+        None => None,
+        Some(table) => {
+            let prepared: Prepared =
+                prepare(&table, &format, &encoder, rules, &|_| ()).map_err(|e| e.at("evaluation set"))?;
+            let report = Report::new("eval", &prepared, rules, None);
+            Some((prepared.dataset, report))
+        }
+    };
+    Ok(RunData { train: train.dataset, report, eval, encoder, notes: note.into_iter().collect() })
+}
+
+/// Every id that the tokenizer can give must have a row in the embedding.
+fn check_vocabulary(encoder: &Encoder, model: &ModelConfig, folder: &Path) -> Result<()> {
+    let pieces = encoder.tokenizer().vocab_size();
+    if pieces <= model.vocab_size {
+        return Ok(());
+    }
+    let rows = model.vocab_size;
+    Err(Error::input(format!("{}: the tokenizer has {pieces} pieces, the embedding {rows} rows", folder.display()))
+        .hint("the tokenizer does not belong to this model"))
+}
+
+fn source(paths: &[String]) -> Result<Source> {
+    match paths {
+        [one] => Source::path(Path::new(one)),
+        several => Source::files(&several.iter().map(PathBuf::from).collect::<Vec<_>>()),
+    }
+}
+
+/// How a record becomes text: as the recipe says, or as the columns suggest.
+fn format(data: &DataConfig, table: &Table, encoder: &Encoder, config: &TokenizerConfig) -> Result<Format> {
+    let literals = encoder.literals().clone();
+    let roles = data.role_markers.clone().map(|[user, assistant]| RoleMarkers { user, assistant });
+    let (special, train_on) = (data.special_in_template, data.train_on);
+    if let Some(template) = &data.template {
+        return Format::template(template, roles.as_ref(), literals, special, train_on);
+    }
+    let column = || data.text_column.clone().unwrap_or("text".into());
+    let named = match (data.format, &data.text_column) {
+        (Some(named), _) => named,
+        (None, Some(_)) => Named::Text,
+        (None, None) => guess(table)?,
+    };
+    let chat = |layout| Shape::Chat { column: data.text_column.clone(), layout };
+    let shape = match named {
+        Named::Text => return Format::column(&column(), roles, literals, special, train_on),
+        Named::Template => return Err(Error::usage("format = \"template\" needs `template`")),
+        Named::Alpaca => Shape::Alpaca,
+        Named::Dialog => Shape::Dialog { name: column() },
+        Named::MistralInstruct => chat(Layout::MistralV1),
+        Named::MistralInstructV3 => chat(Layout::MistralV3),
+        Named::Messages | Named::ShareGpt => {
+            let source = data.chat_template.as_ref().or(config.chat_template.as_ref()).ok_or_else(|| {
+                Error::usage("the model folder has no chat_template")
+                    .hint("give chat_template = \"…\", or format = \"mistral-instruct\"")
+            })?;
+            let tokenizer = encoder.tokenizer();
+            chat(Layout::Template(Box::new(ChatTemplate::new(source, &literals, tokenizer.bos(), tokenizer.eos())?)))
+        }
+    };
+    Ok(Format { shape, literals, special, train_on })
+}
+
+/// The format that the first record's columns suggest.
+fn guess(table: &Table) -> Result<Named> {
+    if table.is_empty() {
+        return Err(Error::input("the data set is empty"));
+    }
+    let record = table.record(0)?;
+    let columns: Vec<&str> = record.columns().collect();
+    let has = |name: &str| columns.contains(&name);
+    match () {
+        () if has("messages") => Ok(Named::Messages),
+        () if has("conversations") => Ok(Named::ShareGpt),
+        () if has("instruction") && has("output") => Ok(Named::Alpaca),
+        () if has("text") => Ok(Named::Text),
+        () => Err(Error::input(format!(
+            "cannot tell what the text of a record is: its columns are {}",
+            columns.join(", ")
+        ))
+        .hint("give text_column = \"…\", template = \"…\" or format = \"…\"")),
+    }
+}

@@ -1,0 +1,5 @@
+//! The program from outside: what it prints, what it refuses and how, what it leaves behind.
+
+mod bad_input;
+mod folder;
+mod train;

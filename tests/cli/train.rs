@@ -1,0 +1,91 @@
+//! Runs that succeed.
+
+use crate::folder::{Folder, Said};
+use std::process::Command;
+use std::time::Duration;
+
+#[test]
+fn a_run_leaves_adapter_metrics_and_recipe_and_the_loss_falls() {
+    let folder = Folder::new();
+    let said = folder.run(&["train", "recipe.toml"]).fine();
+    assert!(said.out.contains("trainable params: "), "{}", said.out);
+    for file in ["adapter_config.json", "adapter_model.safetensors", "metrics.jsonl", "recipe.toml", "tokenizer.model"]
+    {
+        assert!(folder.path("run").join(file).is_file(), "{file} is missing");
+    }
+    let metrics = std::fs::read_to_string(folder.path("run/metrics.jsonl")).expect("read");
+    let losses: Vec<f64> = metrics
+        .lines()
+        .filter_map(|l| serde_json::from_str::<serde_json::Value>(l).expect("JSON")["loss"].as_f64())
+        .collect();
+    assert_eq!(losses.len(), 3, "{metrics}");
+    assert!(losses[2] < losses[0] - 0.1, "{losses:?}");
+    // The resolved recipe is a recipe, and says the same.
+    let again = folder.run(&["train", "run/recipe.toml", "--set", "output_dir=again"]).fine();
+    assert!(again.out.contains("6 steps"), "{}", again.out);
+    let adapter = |run: &str| std::fs::read(folder.path(run).join("adapter_model.safetensors")).expect("read");
+    assert_eq!(adapter("run"), adapter("again"), "two runs of one recipe give the same bytes");
+}
+
+#[test]
+fn training_goes_on_from_an_adapter_and_generates_with_it() {
+    let folder = Folder::new();
+    folder.run(&["train", "recipe.toml"]).fine();
+    let lines = crate::folder::RECIPE.lines().filter(|l| !["r =", "lora_", "target"].iter().any(|k| l.starts_with(k)));
+    let recipe: Vec<&str> = lines.chain(["adapter_name_or_path = \"run\""]).collect();
+    folder.text("more.toml", &recipe.join("\n"));
+    folder.run(&["train", "more.toml", "--set", "output_dir=more"]).fine();
+    let args = ["generate", "model", "--prompt", "Q: what", "--max-new-tokens", "5", "--load-in-4bit", "--json"];
+    let base = folder.run(&args).fine().out;
+    let adapted = folder.run(&[&args[..], &["--adapter", "more"]].concat()).fine().out;
+    assert!(adapted.contains("new_ids") && adapted != base, "{adapted}");
+}
+
+#[test]
+fn poison_changes_nothing() {
+    let folder = Folder::new();
+    folder.run(&["train", "recipe.toml", "--set", "gradient_checkpointing=true"]).fine();
+    folder.run(&["train", "recipe.toml", "--set", "output_dir=poisoned", "--poison"]).fine();
+    let adapter = |run: &str| std::fs::read(folder.path(run).join("adapter_model.safetensors")).expect("read");
+    assert_eq!(adapter("run"), adapter("poisoned"));
+}
+
+#[test]
+fn results_are_not_overwritten_unasked() {
+    let folder = Folder::new();
+    folder.run(&["train", "recipe.toml"]).fine();
+    folder.run(&["train", "recipe.toml"]).refused(2, &["already holds the results", "--overwrite"]);
+    folder.run(&["train", "recipe.toml", "--overwrite"]).fine();
+}
+
+#[test]
+fn plan_needs_no_weights() {
+    let folder = Folder::new();
+    std::fs::remove_file(folder.path("model/model.safetensors")).expect("removed");
+    let said = folder.run(&["plan", "recipe.toml", "--list"]).fine();
+    for word in ["max_steps = 6", "activations", "alive at the peak", "attention_bwd", "optimizer state"] {
+        assert!(said.out.contains(word), "{word:?} is not in the plan:\n{}", said.out);
+    }
+    let json = folder.run(&["plan", "recipe.toml", "--json"]).fine();
+    let parsed: serde_json::Value = serde_json::from_str(&json.out).expect("JSON");
+    assert!(parsed["total"].as_u64().is_some_and(|n| n > 0), "{parsed}");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_signal_ends_a_run_cleanly_with_the_adapter_saved() {
+    for signal in ["-INT", "-TERM"] {
+        let folder = Folder::new();
+        let child = folder.start(&["train", "recipe.toml", "--set", "max_steps=1000000", "--set", "logging_steps=1"]);
+        let metrics = folder.path("run/metrics.jsonl");
+        while std::fs::metadata(&metrics).map_or(0, |m| m.len()) == 0 {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let sent = Command::new("kill").args([signal, &child.id().to_string()]).status().expect("kill");
+        assert!(sent.success());
+        Said::of(child).refused(5, &["stopped after step", "run"]);
+        assert!(folder.path("run/adapter_model.safetensors").is_file(), "the adapter so far is saved");
+        let last = std::fs::read_to_string(&metrics).expect("read");
+        assert!(last.contains("\"interrupted\":true"), "{last}");
+    }
+}

@@ -1,0 +1,34 @@
+//! Loss of a chunk of rows.
+
+use crate::harness::Case;
+use halfbyte::dtype::DType;
+use halfbyte::op::{CONTROL_FIELDS, Op, Rows};
+
+pub fn cases() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for (live, vocab, gradient, wide) in
+        [(1, 128, true, false), (37, 1003, true, true), (9, 32000, true, false), (20, 500, false, true)]
+    {
+        let name = format!("cross_entropy/T={live} V={vocab} gradient={gradient}");
+        cases.push(
+            Case::new(name, live, move |b| {
+                // A chunk that begins at token 0 and is longer than the live rows in some cases.
+                let rows = Rows::Chunk { start: 0, len: 30 };
+                let logits = b.normal_f32(rows, vocab, 4.0);
+                let n = rows.count(b.tokens());
+                let target = |b: &mut crate::harness::Build, i| if i % 5 == 3 { -100 } else { b.below(vocab) as i32 };
+                let targets = (0..n).map(|i| target(b, i)).collect();
+                let targets = b.i32(rows, 1, targets);
+                let weight = b.buf(rows, 1, DType::F32);
+                let weight = b.float(weight, (0..n).map(|i| 1.0 / (1 + i) as f32).collect());
+                let control = b.buf(Rows::Fixed(1), CONTROL_FIELDS, DType::F32);
+                let control = b.float(control, [&[4.0][..], &[0.0; CONTROL_FIELDS - 1]].concat());
+                let logp = b.buf(rows, 1, DType::F32);
+                let dlogits = gradient.then(|| if wide { b.buf(rows, vocab, DType::F32) } else { b.elem(rows, vocab) });
+                Op::CrossEntropy { logits, targets, weight, control, logp, dlogits }
+            })
+            .limits(5e-3, 1e-5),
+        );
+    }
+    cases
+}

@@ -1,0 +1,70 @@
+//! The three products, plain and grouped by expert.
+
+use crate::harness::{Build, Case};
+use halfbyte::dtype::DType;
+use halfbyte::op::{Form, Groups, Op, Rows, View};
+
+const T: Rows = Rows::Tokens(1);
+
+/// Offsets of `count` experts over `rows` rows: skewed, with an empty one.
+fn groups(b: &mut Build, rows: usize, count: usize) -> Groups {
+    let mut cuts: Vec<i32> = (0..count - 1).map(|_| b.below(rows + 1) as i32).collect();
+    cuts.sort_unstable();
+    if count > 2 {
+        cuts[1] = cuts[0];
+    }
+    let offsets = std::iter::once(0).chain(cuts).chain([rows as i32]).collect();
+    Groups { offsets: b.i32(Rows::Fixed(count + 1), 1, offsets), count }
+}
+
+/// `tokens × n × k` of a linear layer from k to n.
+fn case(form: Form, live: usize, n: usize, k: usize, count: usize, wide: bool, added: bool) -> Case {
+    let name = format!("gemm_{form:?}/T={live} {n}x{k} groups={count} f32={wide} plus={added}");
+    Case::new(name, live, move |b| {
+        let rows = if count > 1 { Rows::Tokens(2) } else { T };
+        let scale = (k as f32).powf(-0.5);
+        let weight = |b: &mut Build| b.normal(Rows::Fixed(count * n), k, scale);
+        let (a, other, out_rows, cols) = match form {
+            Form::Nt => (b.normal(rows, k, 1.0), weight(b), rows, n),
+            Form::Nn => (b.normal(rows, n, 1.0), weight(b), rows, k),
+            Form::Tn => (b.normal(rows, n, 1.0), b.normal(rows, k, 0.1), Rows::Fixed(count * n), k),
+        };
+        let groups = (count > 1).then(|| groups(b, 2 * live, count));
+        let make = |b: &mut Build| if wide { b.buf(out_rows, cols, DType::F32) } else { b.elem(out_rows, cols) };
+        let plus: Option<View> = added.then(|| {
+            let plus = make(b);
+            b.fill(plus, 1.0)
+        });
+        let out = make(b);
+        Op::Gemm { form, a, b: other, scale: 0.5, plus, out, groups }
+    })
+    .limits(2.5e-3, 2e-5)
+}
+
+pub fn cases() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for form in [Form::Nt, Form::Nn] {
+        // One token; ragged tiles; LoRA's shapes (few columns, few terms); a router; a large tile's edge.
+        for (live, n, k) in [(1, 64, 64), (77, 72, 136), (130, 200, 64), (65, 16, 256), (129, 264, 16), (40, 8, 128)] {
+            cases.push(case(form, live, n, k, 1, false, false));
+            cases.push(case(form, live, n, k, 1, true, true));
+        }
+        for (live, n, k) in [(1, 64, 64), (150, 136, 72), (70, 16, 128)] {
+            cases.push(case(form, live, n, k, 4, false, true));
+        }
+    }
+    // Enough tiles for the large shape.
+    cases.push(case(Form::Nt, 1030, 3850, 136, 1, false, true));
+    cases.push(case(Form::Nn, 1030, 72, 3848, 1, true, false));
+    cases.push(case(Form::Nt, 600, 3848, 72, 3, false, false));
+    for (live, n, k) in [(1, 16, 64), (77, 16, 200), (1100, 200, 16), (1500, 64, 72), (600, 16, 14336)] {
+        cases.push(case(Form::Tn, live, n, k, 1, true, true));
+        cases.push(case(Form::Tn, live, n, k, 1, false, false));
+    }
+    cases.push(case(Form::Tn, 300, 1600, 1344, 1, true, true));
+    for (live, n, k) in [(1, 16, 64), (700, 16, 72), (130, 136, 16)] {
+        cases.push(case(Form::Tn, live, n, k, 4, true, true));
+    }
+    // Limits of kernels.md §12 for f32 gradients.
+    cases.into_iter().map(|c| if c.name.starts_with("gemm_Tn") { c.limits(2.5e-3, 1e-4) } else { c }).collect()
+}

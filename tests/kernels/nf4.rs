@@ -1,0 +1,41 @@
+//! 4-bit blocks: every value bit-equal to the CPU's, which the golden tests hold against bitsandbytes.
+
+use crate::harness::Case;
+use halfbyte::dtype::DType;
+use halfbyte::op::{Nested, Op, QuantKind, Rows};
+
+pub fn cases() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for kind in [QuantKind::Nf4, QuantKind::Fp4] {
+        // A row that is no multiple of the block; enough blocks for several nested scales.
+        for (rows, cols, block) in [(1, 64, 64), (24, 40, 64), (520, 256, 64), (33, 4096, 128)] {
+            for double in [false, true] {
+                let name = format!("nf4/{kind:?} {rows}x{cols} block={block} double={double}");
+                cases.push(
+                    Case::new(name, 1, move |b| {
+                        let (n, fixed) = (rows * cols, Rows::Fixed);
+                        let codes = (0..n / 2).map(|_| b.below(256) as u8).collect();
+                        let codes = b.u8(fixed(rows), cols / 2, codes);
+                        let blocks = n.div_ceil(block);
+                        let positive = |b: &mut crate::harness::Build, n: usize| {
+                            let view = b.buf(fixed(1), n, DType::F32);
+                            let values = (0..n).map(|_| 0.01 + b.gauss().abs() * 0.02).collect();
+                            b.float(view, values)
+                        };
+                        let (absmax, nested) = if double {
+                            let scales = (0..blocks).map(|_| b.below(256) as u8).collect();
+                            let absmax = b.u8(fixed(1), blocks, scales);
+                            let nested = Nested { absmax: positive(b, blocks.div_ceil(256)), offset: positive(b, 1) };
+                            (absmax, Some(nested))
+                        } else {
+                            (positive(b, blocks), None)
+                        };
+                        Op::Dequantize { kind, block, codes, absmax, nested, out: b.elem(fixed(rows), cols) }
+                    })
+                    .bits(),
+                );
+            }
+        }
+    }
+    cases
+}

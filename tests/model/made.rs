@@ -1,0 +1,221 @@
+//! A program by hand, of the ops and operand combinations that no model records (yet).
+
+use crate::alone::State;
+use crate::rig::Random;
+use halfbyte::dtype::{DType, QuantKind};
+use halfbyte::op::{Buf, Form, FusedKind, Groups, Info, Kind, Nested, Op, Phase, Place, Program, Rows, Transfer, View};
+use halfbyte::train::session::encode;
+
+const TOKENS: usize = 9;
+const T: Rows = Rows::Tokens(1);
+const T2: Rows = Rows::Tokens(2);
+
+/// The program, in one phase, and the memory that it starts from.
+pub fn made() -> (Program, State) {
+    let mut m = Made { program: empty(), state: Vec::new(), random: Random(21), ops: Vec::new() };
+    four_bits(&mut m);
+    casts(&mut m);
+    sums(&mut m);
+    products(&mut m);
+    experts(&mut m);
+    copies(&mut m);
+    m.program.phases.push((Phase::Micro, m.ops));
+    (m.program, m.state)
+}
+
+fn empty() -> Program {
+    Program { tokens: TOKENS, bufs: Vec::new(), phases: Vec::new(), constants: Vec::new() }
+}
+
+struct Made {
+    program: Program,
+    state: State,
+    random: Random,
+    ops: Vec<Op>,
+}
+
+impl Made {
+    fn buf(
+        &mut self,
+        rows: Rows,
+        cols: usize,
+        dtype: DType,
+        place: Place,
+        fill: impl Fn(&mut Random) -> Vec<u8>,
+    ) -> View {
+        let buf = Buf(self.program.bufs.len() as u32);
+        let info = Info { name: format!("b{}", buf.0), rows, cols, dtype, place };
+        let view = info.view(buf);
+        let elements = rows.count(TOKENS) * cols;
+        self.state.push((0..elements).flat_map(|_| fill(&mut self.random)).collect());
+        self.program.bufs.push(info);
+        view
+    }
+    /// Random numbers of type `dtype`.
+    fn input(&mut self, rows: Rows, cols: usize, dtype: DType) -> View {
+        let resident = Place::Resident(Kind::Exchange);
+        self.buf(rows, cols, dtype, resident, |r| encode(dtype, &[r.signed()]))
+    }
+    fn f32(&mut self, rows: Rows, cols: usize) -> View {
+        self.input(rows, cols, DType::F32)
+    }
+    fn bytes(&mut self, rows: usize, cols: usize) -> View {
+        self.buf(Rows::Fixed(rows), cols, DType::U8, Place::Resident(Kind::Weight), |r| vec![r.bits() as u8])
+    }
+    fn ints(&mut self, rows: Rows, cols: usize, values: &[i32]) -> View {
+        let view = self.buf(rows, cols, DType::I32, Place::Resident(Kind::Exchange), |_| vec![0; 4]);
+        self.state[view.buf.0 as usize] = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+        view
+    }
+    /// A result: holds a finite sentinel until something is written.
+    fn out(&mut self, rows: Rows, cols: usize, dtype: DType) -> View {
+        self.buf(rows, cols, dtype, Place::Arena, |_| vec![0x3C; dtype.bytes()])
+    }
+    fn f32_out(&mut self, rows: Rows, cols: usize) -> View {
+        self.out(rows, cols, DType::F32)
+    }
+    fn push(&mut self, op: Op) {
+        self.ops.push(op);
+    }
+}
+
+/// Both codebooks, with plain and with nested scales, whole and into a slab.
+fn four_bits(m: &mut Made) {
+    for kind in [QuantKind::Nf4, QuantKind::Fp4] {
+        let (codes, absmax) = (m.bytes(6, 16), m.f32(Rows::Fixed(1), 6));
+        let out = m.out(Rows::Fixed(10), 32, DType::Bf16).slab(2, 6);
+        m.push(Op::Dequantize { kind, block: 32, codes, absmax, nested: None, out });
+        let (codes, absmax) = (m.bytes(5, 32), m.bytes(1, 5));
+        let nested = Some(Nested { absmax: m.f32(Rows::Fixed(1), 1), offset: m.f32(Rows::Fixed(1), 1) });
+        let out = m.f32_out(Rows::Fixed(5), 64);
+        m.push(Op::Dequantize { kind, block: 64, codes, absmax, nested, out });
+    }
+}
+
+/// Padding slab by slab, narrowing, widening; zeros of numbers and of integers.
+fn casts(m: &mut Made) {
+    let (x, out) = (m.f32(Rows::Fixed(6), 3), m.out(Rows::Fixed(8), 5, DType::Bf16));
+    m.push(Op::Cast { x, out, parts: 2 });
+    let (x, out) = (m.input(T, 4, DType::F16), m.f32_out(T, 4));
+    m.push(Op::Cast { x, out, parts: 1 });
+    for (rows, cols, dtype) in [(Rows::Fixed(1), 7, DType::I32), (T, 5, DType::F32), (T, 3, DType::Bf16)] {
+        let out = m.out(rows, cols, dtype);
+        m.push(Op::Zero { out });
+    }
+}
+
+/// Ops that add to something: to nothing, to another buffer, to their own output.
+fn sums(m: &mut Made) {
+    for plus in 0..3 {
+        let plus = |m: &mut Made, out: View| match plus {
+            0 => None,
+            1 => Some(m.f32(out.rows, out.cols)),
+            _ => Some(out),
+        };
+        let (x, seed, out) = (m.f32(T, 6), m.ints(Rows::Fixed(1), 2, &[3, 4]), m.f32(T, 6));
+        let p = plus(m, out);
+        m.push(Op::Dropout { x, seed, site: 1, p: 0.3, plus: p, out });
+
+        let (dout, x, weight, rstd) = (m.f32(T, 6), m.f32(T, 6), m.f32(Rows::Fixed(1), 6), m.f32(T, 1));
+        let dx = m.f32(T, 6);
+        let p = plus(m, dx);
+        m.push(Op::RmsNormBwd { dout, x, weight, rstd, plus: p, dx });
+    }
+    let (a, b, out) = (m.f32(T, 6).columns(1, 4), m.f32(T, 6).columns(2, 4), m.f32(T, 8).columns(4, 4));
+    m.push(Op::Add { a, b, out });
+    let (a, b) = (m.f32(T, 6), m.f32(T, 6));
+    m.push(Op::Add { a, b, out: a });
+    let (gate, up, out) = (m.f32(T, 6), m.f32(T, 6), m.f32_out(T, 6));
+    m.push(Op::SwiGlu { gate, up, out });
+}
+
+/// Rows of experts; expert 1 has none.
+fn groups(m: &mut Made) -> Groups {
+    let live = 2 * (TOKENS as i32 - 3);
+    Groups { offsets: m.ints(Rows::Fixed(4), 1, &[0, 5, 5, live]), count: 3 }
+}
+
+/// All forms, plain and grouped, and both fused patterns.
+fn products(m: &mut Made) {
+    for grouped in [false, true] {
+        for form in [Form::Nt, Form::Nn, Form::Tn] {
+            for plus in 0..3 {
+                let groups = grouped.then(|| groups(m));
+                let (rows, e) = if grouped { (T2, 3) } else { (T, 1) };
+                let (n, k) = (4, 5);
+                let (a, b, out) = match form {
+                    Form::Nt => (m.f32(rows, k), m.f32(Rows::Fixed(e * n), k), m.f32(rows, n)),
+                    Form::Nn => (m.f32(rows, n), m.f32(Rows::Fixed(e * n), k), m.f32(rows, k)),
+                    Form::Tn => (m.f32(rows, n), m.f32(rows, k), m.f32(Rows::Fixed(e * n), k)),
+                };
+                let plus = match plus {
+                    0 => None,
+                    1 => Some(m.f32(out.rows, out.cols)),
+                    _ => Some(out),
+                };
+                m.push(Op::Gemm { form, a, b, scale: 0.7, plus, out, groups });
+            }
+        }
+    }
+    for (kind, form) in [(FusedKind::LoraUp, Form::Nt), (FusedKind::LoraDown, Form::Nn)] {
+        let product = |m: &mut Made, k: usize, plus: Option<View>, out: View| {
+            let n = out.cols;
+            let b = if form == Form::Nt { m.f32(Rows::Fixed(n), k) } else { m.f32(Rows::Fixed(k), n) };
+            Op::Gemm { form, a: m.f32(T, k), b, scale: 1.0, plus, out, groups: None }
+        };
+        for plus in [false, true] {
+            let out = m.f32_out(T, 6);
+            let plus = plus.then(|| m.f32(T, 6));
+            let right = out.columns(2, 4);
+            let parts = vec![product(m, 5, plus, out), product(m, 3, Some(right), right)];
+            m.push(Op::Fused { kind, parts });
+        }
+    }
+}
+
+/// The way back from experts, and routing, without the operands that a model always gives.
+fn experts(m: &mut Made) {
+    let n = TOKENS as i32;
+    // Token t in the rows t and n − 3 + t; those of tokens that are not live are poison for whoever reads them.
+    let slots: Vec<i32> = (0..n).flat_map(|t| [t, n - 3 + t]).collect();
+    for plus in 0..3 {
+        for weighted in [false, true] {
+            let (y, out, slots) = (m.f32(T2, 4), m.f32(T, 4), m.ints(T, 2, &slots));
+            let weights = weighted.then(|| m.f32(T, 2));
+            let plus = match plus {
+                0 => None,
+                1 => Some(m.f32(T, 4)),
+                _ => Some(out),
+            };
+            m.push(Op::Combine { y, weights, slots, plus, out });
+        }
+        let chosen: Vec<i32> = (0..n).flat_map(|t| [t % 3, 3]).collect();
+        let (dweights, logits, dlogits) = (m.f32(T, 2), m.f32(T, 4), m.f32(T, 4));
+        let plus = match plus {
+            0 => None,
+            1 => Some(m.f32(T, 4)),
+            _ => Some(dlogits),
+        };
+        let experts = m.ints(T, 2, &chosen);
+        m.push(Op::RouteBwd { dweights, logits, experts, plus, dlogits });
+    }
+    let logits = m.f32(T, 4);
+    let (weights, experts, slots) = (m.f32_out(T, 2), m.out(T, 2, DType::I32), m.out(T, 2, DType::I32));
+    let (source, offsets) = (m.out(T2, 1, DType::I32), m.out(Rows::Fixed(5), 1, DType::I32));
+    m.push(Op::Route { logits, weights, experts, slots, source, offsets, touched: None });
+}
+
+/// Out to the host and back, while something else runs.
+fn copies(m: &mut Made) {
+    let x = m.f32(T, 5);
+    let host = m.buf(T, 5, DType::F32, Place::Host, |_| vec![0x3C; 4]);
+    let back = m.f32_out(T, 5);
+    let (a, b, out) = (m.f32(T, 5), m.f32(T, 5), m.f32_out(T, 5));
+    for copy in [Transfer { from: x, to: host }, Transfer { from: host, to: back }] {
+        m.push(Op::Start { copy });
+        m.push(Op::Add { a, b, out });
+        m.push(Op::Wait { copy });
+    }
+    let sum = m.f32_out(T, 5);
+    m.push(Op::Add { a: back, b, out: sum });
+}

@@ -1,0 +1,110 @@
+//! The checked-in PTX is that of the checked-in kernels. The stamps are compared always; where the compiler is installed
+//! (`kernels/build.py install`), everything whose stamp is stale is rebuilt, and a sample of the rest byte by byte.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// The hash that `kernels/build.py` writes into the first line: FNV-1a of the family's file, of everything it includes
+/// in the order of first mention, and of `kernels/toolchain.txt`.
+fn stamp(source: &Path) -> String {
+    let kernels = root().join("kernels");
+    let (mut files, mut queue) = (Vec::new(), std::collections::VecDeque::from([source.to_path_buf()]));
+    while let Some(file) = queue.pop_front() {
+        if files.contains(&file) {
+            continue;
+        }
+        let text = fs::read_to_string(&file).unwrap_or_else(|e| panic!("{}: {e}", file.display()));
+        let included =
+            |line: &str| line.strip_prefix("#include \"").and_then(|l| l.split('"').next()).map(|n| kernels.join(n));
+        queue.extend(text.lines().filter_map(included));
+        files.push(file);
+    }
+    files.push(kernels.join("toolchain.txt"));
+    let bytes = files.iter().flat_map(|f| fs::read(f).expect("read above"));
+    let hash = bytes.fold(0xCBF2_9CE4_8422_2325u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01B3));
+    format!("{hash:016x}")
+}
+
+fn files(folder: &Path, extension: &str) -> BTreeSet<PathBuf> {
+    let entries = fs::read_dir(folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
+    entries.map(|e| e.expect("entry").path()).filter(|p| p.extension().is_some_and(|e| e == extension)).collect()
+}
+
+#[test]
+fn every_family_is_compiled_from_its_present_source() {
+    let sources = files(&root().join("kernels"), "cu");
+    assert!(!sources.is_empty());
+    for kind in ["bf16", "f16"] {
+        let folder = root().join("ptx/sm_80").join(kind);
+        let names = |set: &BTreeSet<PathBuf>| -> BTreeSet<_> {
+            set.iter().map(|p| p.file_stem().expect("name").to_owned()).collect()
+        };
+        assert_eq!(names(&files(&folder, "ptx")), names(&sources), "run kernels/build.py");
+        for source in &sources {
+            let ptx = folder.join(source.file_stem().expect("name")).with_extension("ptx");
+            let text = fs::read_to_string(&ptx).expect("listed above");
+            let first = text.lines().next().unwrap_or_default();
+            assert_eq!(first, format!("// halfbyte {}", stamp(source)), "{}: run kernels/build.py", ptx.display());
+            // Reproducible: nothing of the machine that built it.
+            let lines = text.lines().map(str::trim_start);
+            let source_line = |l: &str| l.starts_with(".loc\t") || l.starts_with(".loc ") || l.starts_with(".file");
+            assert!(!text.contains("/kernels") && !lines.clone().any(source_line), "{} names a source", ptx.display());
+        }
+    }
+}
+
+#[test]
+fn the_compiler_gives_what_is_checked_in() {
+    if !root().join(".cuda/requirements.txt").exists() {
+        println!("SKIPPED: the compiler is not installed (kernels/build.py install)");
+        return;
+    }
+    // The whole takes minutes: the families that compile in seconds stand for the compiler and its options; a family whose
+    // stamp is stale is always compared.
+    let run = Command::new("python3")
+        .arg(root().join("kernels/build.py"))
+        .args(["--check", "embed", "rms_norm", "pointwise"])
+        .output()
+        .expect("python3 runs");
+    let said = [run.stdout, run.stderr].map(|b| String::from_utf8_lossy(&b).into_owned()).concat();
+    assert!(run.status.success(), "{said}");
+}
+
+/// The value tables of the kernels, read from their source.
+fn table(text: &str, name: &str) -> Vec<u32> {
+    let start = text.find(&format!("float {name}[")).unwrap_or_else(|| panic!("no table {name}"));
+    let body = &text[start..];
+    let body = &body[body.find('{').expect("opens") + 1..body.find('}').expect("closes")];
+    body.split(',').map(str::trim).filter(|v| !v.is_empty()).map(|v| hex_float(v).to_bits()).collect()
+}
+
+/// A C hexadecimal float such as `-0x1.8p-3f`.
+fn hex_float(text: &str) -> f32 {
+    let text = text.trim_end_matches('f');
+    let (sign, magnitude) = text.strip_prefix('-').map_or((1f32, text), |t| (-1.0, t));
+    let Some((digits, exponent)) = magnitude.strip_prefix("0x").and_then(|t| t.split_once('p')) else {
+        return sign * magnitude.parse::<f32>().expect("a decimal");
+    };
+    let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
+    let bits = u64::from_str_radix(&format!("{whole}{fraction}"), 16).expect("hexadecimal");
+    let exponent: i32 = exponent.parse().expect("an exponent");
+    (f64::from(sign) * bits as f64 * 2f64.powi(exponent - 4 * fraction.len() as i32)) as f32
+}
+
+#[test]
+fn the_kernels_tables_are_the_cpus() {
+    use halfbyte::device::cpu::{nf4, quant8};
+    let read = |name: &str| fs::read_to_string(root().join("kernels").join(name)).expect(name);
+    let bits = |values: &[f32]| values.iter().map(|v| v.to_bits()).collect::<Vec<u32>>();
+    let (quant, four) = (read("quant8.cuh"), read("nf4.cu"));
+    assert_eq!(table(&quant, "SIGNED"), bits(&*quant8::SIGNED));
+    assert_eq!(table(&quant, "UNSIGNED"), bits(&*quant8::UNSIGNED));
+    assert_eq!(table(&four, "NF4_LEVELS"), bits(&nf4::NF4_LEVELS));
+    assert_eq!(table(&four, "FP4_LEVELS"), bits(&nf4::FP4_LEVELS));
+}

@@ -1,0 +1,134 @@
+//! Whole steps on the GPU: models of real width against the CPU device, and the same bits again and again. A harness of its
+//! own, so that a machine without a GPU says what it skips; `REQUIRE_GPU=1` makes that a failure.
+
+#[path = "../benches/step/model.rs"]
+mod model;
+
+use halfbyte::config::model::ModelConfig;
+use halfbyte::device::Device;
+use halfbyte::device::cpu::{Cpu, CpuOptions};
+use halfbyte::device::cuda::{Cuda, CudaOptions, list};
+use halfbyte::dtype::DType;
+use halfbyte::model::record;
+use halfbyte::train::session::Session;
+use std::path::Path;
+
+type Outcome = Result<String, String>;
+
+/// One comparison.
+struct Case {
+    name: &'static str,
+    config: &'static str,
+    layers: usize,
+    /// Lengths of the texts.
+    texts: &'static [usize],
+    /// All tokens alike: two experts get everything, the others nothing.
+    same: bool,
+}
+
+const MIXTRAL: &str = "tests/data/configs/mixtral-8x7b-v0.1";
+const MISTRAL: &str = "tests/data/configs/mistral-7b-v0.1";
+const CASES: [Case; 6] = [
+    Case { name: "Mistral-7B, one layer, ragged texts", config: MISTRAL, layers: 1, texts: &[100, 1, 91], same: false },
+    Case {
+        name: "Mixtral-8x7B, one layer, ragged texts",
+        config: MIXTRAL,
+        layers: 1,
+        texts: &[100, 1, 91],
+        same: false,
+    },
+    Case { name: "Mixtral-8x7B, two layers", config: MIXTRAL, layers: 2, texts: &[128], same: false },
+    Case {
+        name: "Mixtral-8x7B, one layer, all tokens to two experts",
+        config: MIXTRAL,
+        layers: 1,
+        texts: &[150],
+        same: true,
+    },
+    Case {
+        name: "Mixtral-8x7B, one layer, two tokens, empty experts",
+        config: MIXTRAL,
+        layers: 1,
+        texts: &[2],
+        same: false,
+    },
+    Case {
+        name: "Mixtral-8x7B, one layer, one-token text and three tokens",
+        config: MIXTRAL,
+        layers: 1,
+        texts: &[1, 3],
+        same: false,
+    },
+];
+
+fn text(e: impl std::fmt::Display) -> String {
+    e.to_string()
+}
+
+fn session(case: &Case, device: Box<dyn Device>) -> Result<Session, String> {
+    let mut config = ModelConfig::open(Path::new(case.config)).map_err(text)?;
+    config.layers = case.layers;
+    let tokens = case.texts.iter().sum::<usize>() + 5;
+    let spec = model::spec(config, DType::Bf16, tokens, true, 4).map_err(text)?;
+    let mut session = Session::new(record(spec).map_err(text)?, device).map_err(text)?;
+    model::fill(&mut session).map_err(text)?;
+    // B is zero at the start, and with it the gradient of A: give every adapter tensor a value.
+    let master = session.model.params.master.ok_or("no adapter")?.0;
+    let values: Vec<f64> = (0..master.cols).map(|i| ((i * 2_654_435_761) % 2001) as f64 / 1e5 - 0.01).collect();
+    session.write(master, &values).map_err(text)?;
+    Ok(session)
+}
+
+/// Loss and gradient of one micro-step.
+fn gradient(case: &Case, session: &mut Session) -> Result<(f64, Vec<f64>), String> {
+    let config = &session.model.spec.config;
+    let (batch, items) = model::texts(case.texts, config.vocab_size, config.sliding_window, case.same);
+    session.begin().map_err(text)?;
+    let loss = session.micro(&batch, items, [1, 0]).map_err(text)?.loss;
+    let gradient = session.model.params.master.ok_or("no adapter")?.1;
+    Ok((loss, session.read(gradient, 0).map_err(text)?))
+}
+
+/// The whole-step limits of the kernels' tolerances: cosine of all adapter gradients at least 0.999, norm within 1 %,
+/// loss within 5e-3. Then 20 repetitions must give the same bits.
+fn compare(case: &Case) -> Outcome {
+    let mut gpu = session(case, Box::new(Cuda::new(CudaOptions::default()).map_err(text)?))?;
+    let (loss, ours) = gradient(case, &mut gpu)?;
+    for repeat in 0..20 {
+        if gradient(case, &mut gpu)?.1 != ours {
+            return Err(format!("repetition {repeat} gave other bits"));
+        }
+    }
+    drop(gpu);
+    let (cpu_loss, theirs) = gradient(case, &mut session(case, Box::new(Cpu::new(CpuOptions::default())))?)?;
+    let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(x, y)| x * y).sum::<f64>();
+    let (a, b) = (dot(&ours, &ours).sqrt(), dot(&theirs, &theirs).sqrt());
+    let cosine = dot(&ours, &theirs) / (a * b);
+    let measured = format!(
+        "loss {loss:.5} ({cpu_loss:.5}), 1 − cosine {:.1e}, norm {:.1e} off",
+        1.0 - cosine,
+        (a / b - 1.0).abs()
+    );
+    let good = cosine >= 0.999 && (a / b - 1.0).abs() <= 0.01 && (loss / cpu_loss - 1.0).abs() <= 5e-3;
+    if good { Ok(measured) } else { Err(measured) }
+}
+
+fn main() {
+    if list().map_or(true, |gpus| gpus.is_empty()) {
+        println!("whole steps on the GPU: {} cases skipped, there is no GPU", CASES.len());
+        let required = std::env::var_os("REQUIRE_GPU").is_some_and(|v| v == "1");
+        std::process::exit(i32::from(required));
+    }
+    let mut failed = 0;
+    for case in &CASES {
+        match compare(case) {
+            Ok(measured) => println!("ok    {}: {measured}", case.name),
+            Err(wrong) => {
+                failed += 1;
+                println!("FAIL  {}: {wrong}", case.name);
+            }
+        }
+    }
+    println!("{} passed, {failed} failed", CASES.len() - failed);
+    std::process::exit(i32::from(failed > 0));
+}

@@ -1,0 +1,160 @@
+//! Checks a model and puts the tokenizer together.
+
+use std::collections::HashMap;
+use std::sync::OnceLock;
+
+use crate::Tokenizer;
+use crate::decode::{Leading, Surface};
+use crate::encode::Pool;
+use crate::error::{Error, Result};
+use crate::model_file::{ModelFile, Piece, PieceKind};
+use crate::normalize::{Normalizer, Prefix, push_spaced};
+use crate::user_defined::UserDefined;
+use crate::vocab::{Mergeable, Order, Vocab};
+
+/// The pieces by what they are for.
+struct Sorted<'a> {
+    mergeable: Vec<Mergeable<'a>>,
+    user: UserDefined,
+    /// Control, unknown and byte pieces by text: text never produces them.
+    reserved: HashMap<&'a str, u32>,
+    unk: u32,
+}
+
+impl Tokenizer {
+    /// `order` also tells the two kinds of file apart: the user-defined pieces of a `tokenizer.json` are added tokens,
+    /// which only [`encode_special`](Self::encode_special) looks for.
+    pub(crate) fn assemble(model: ModelFile, normalizer: Normalizer, order: Order) -> Result<Self> {
+        let pieces = &model.pieces;
+        let Sorted { mergeable, user, reserved, unk } = sort(&model, &normalizer, matches!(order, Order::Scores(_)))?;
+        let byte_ids = if model.byte_fallback { Some(byte_ids(&reserved, pieces)?) } else { None };
+        let control =
+            |name: &str| reserved.get(name).copied().filter(|id| pieces[*id as usize].kind == PieceKind::Control);
+        let names = &model.names;
+        let (bos, eos, pad) = (control(&names.bos), control(&names.eos), control(&names.pad));
+        let vocab = Vocab::new(pieces.len(), &mergeable, order, normalizer.escape, user.first_chars())?;
+        let leading = match (normalizer.remove_extra, normalizer.prefix) {
+            (true, _) => Leading::DropAll,
+            (false, Prefix::Never) => Leading::Keep,
+            (false, _) => Leading::DropOne,
+        };
+        let user_with_space = pieces.iter().any(|p| p.kind == PieceKind::UserDefined && p.text.contains('▁'));
+        let mut surface_text = String::with_capacity(pieces.iter().map(|p| p.text.len()).sum());
+        let mut surfaces: Vec<Surface> = pieces.iter().map(|p| surface(p, p.kind, &mut surface_text)).collect();
+        // SentencePiece decodes by text: a piece whose text is also that of a reserved one is that one.
+        let canonical = |text: &str| {
+            let mut out = String::new();
+            push_spaced(&mut out, text, normalizer.escape);
+            out
+        };
+        for (text, id) in &reserved {
+            let twins = [vocab.find(&canonical(text)), user.id(text)];
+            for twin in twins.into_iter().flatten().filter(|twin| pieces[*twin as usize].text == *text) {
+                surfaces[twin as usize] = surfaces[*id as usize];
+            }
+        }
+        let twin = |text: &str| vocab.find(&canonical(text)).filter(|twin| pieces[*twin as usize].text == text);
+        if let Some((text, id)) = user.all().find(|(text, _)| twin(text).is_some()) {
+            return Err(Error::invalid(format!("piece {id} {text:?} is defined twice")));
+        }
+        let mut tokenizer = Self {
+            vocab,
+            normalizer,
+            user,
+            user_with_space,
+            unused: HashMap::new(),
+            byte_ids,
+            unk,
+            bos,
+            eos,
+            pad,
+            // SentencePiece passes it on as a C string.
+            unk_surface: model.unk_surface.split('\0').next().unwrap_or_default().into(),
+            surfaces,
+            surface_text,
+            leading,
+            default_special: OnceLock::new(),
+            ids: OnceLock::new(),
+            pool: Pool::default(),
+            pieces: model.pieces,
+        };
+        tokenizer.unused = tokenizer.unused_parts();
+        Ok(tokenizer)
+    }
+}
+
+fn sort<'a>(model: &'a ModelFile, normalizer: &Normalizer, matches_user: bool) -> Result<Sorted<'a>> {
+    let invalid = |what: String| Err(Error::invalid(what));
+    let mut mergeable = Vec::with_capacity(model.pieces.len());
+    let mut user = UserDefined::new(normalizer.escape);
+    let mut reserved = HashMap::new();
+    let mut unk = None;
+    let mut bytes = 0;
+    for (id, piece) in (0..).zip(&model.pieces) {
+        let text = piece.text.as_str();
+        bytes += text.len();
+        let new = match piece.kind {
+            _ if text.is_empty() => return invalid(format!("piece {id} is empty")),
+            PieceKind::Normal | PieceKind::Unused => {
+                mergeable.push(Mergeable { id, text });
+                true
+            }
+            PieceKind::UserDefined => !matches_user || user.insert(text, id),
+            PieceKind::Unknown if unk.is_some() => {
+                return invalid(format!("piece {id} {text:?} is a second unknown piece"));
+            }
+            PieceKind::Byte if !model.byte_fallback => {
+                return invalid(format!("piece {id} {text:?} is a byte, but byte_fallback is false"));
+            }
+            PieceKind::Byte if byte_of(text).is_none() => {
+                return invalid(format!("piece {id} {text:?} is a byte piece, but not of the form <0xFF>"));
+            }
+            PieceKind::Control | PieceKind::Byte | PieceKind::Unknown => {
+                if piece.kind == PieceKind::Unknown {
+                    unk = Some(id);
+                }
+                reserved.insert(text, id).is_none()
+            }
+        };
+        if !new {
+            return invalid(format!("piece {id} {text:?} is defined twice"));
+        }
+    }
+    if u32::try_from(bytes).is_err() {
+        return Err(Error::unsupported(format!("a vocabulary of {bytes} bytes")));
+    }
+    let unk = unk.ok_or_else(|| Error::invalid("there is no unknown piece"))?;
+    Ok(Sorted { mergeable, user, reserved, unk })
+}
+
+fn byte_ids(reserved: &HashMap<&str, u32>, pieces: &[Piece]) -> Result<Box<[u32; 256]>> {
+    let mut ids = Box::new([0; 256]);
+    for byte in 0..=255u8 {
+        let name = format!("<0x{byte:02X}>");
+        let id = reserved.get(name.as_str()).copied().filter(|id| pieces[*id as usize].kind == PieceKind::Byte);
+        ids[usize::from(byte)] =
+            id.ok_or_else(|| Error::invalid(format!("byte_fallback is true, but there is no byte piece {name}")))?;
+    }
+    Ok(ids)
+}
+
+/// What a piece of this kind decodes to; its text goes to `arena`.
+fn surface(piece: &Piece, kind: PieceKind, arena: &mut String) -> Surface {
+    match kind {
+        PieceKind::Control => Surface::Nothing,
+        PieceKind::Unknown => Surface::Unknown,
+        PieceKind::Byte => byte_of(&piece.text).map_or(Surface::Nothing, Surface::Byte),
+        PieceKind::Normal | PieceKind::UserDefined | PieceKind::Unused => {
+            let start = arena.len() as u32;
+            push_spaced(arena, &piece.text, true);
+            Surface::Text { start, end: arena.len() as u32, marked: piece.text.starts_with('▁') }
+        }
+    }
+}
+
+/// The byte that a piece of the form `<0x0A>` is.
+pub(crate) fn byte_of(piece: &str) -> Option<u8> {
+    let hex = piece.strip_prefix("<0x")?.strip_suffix('>')?;
+    let valid = hex.len() == 2 && hex.bytes().all(|b| matches!(b, b'0'..=b'9' | b'A'..=b'F'));
+    valid.then(|| u8::from_str_radix(hex, 16).ok()).flatten()
+}

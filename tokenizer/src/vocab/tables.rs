@@ -1,0 +1,165 @@
+//! The three look-ups of encoding: what a character is, what two symbols merge into, and whether two characters can.
+
+use crate::hash::{hash_pair, seed};
+
+/// Which symbol a character is, and what it takes part in; all in 32 bits.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct CharInfo(u32);
+
+impl CharInfo {
+    const SYMBOL: u32 = (1 << 29) - 1;
+    const JOINS_RIGHT: u32 = 1 << 29;
+    const JOINS_LEFT: u32 = 1 << 30;
+    const USER: u32 = 1 << 31;
+    /// A character that occurs in no piece.
+    const FOREIGN: Self = Self(Self::SYMBOL);
+
+    pub(super) fn of(symbol: u32) -> Self {
+        Self(symbol)
+    }
+
+    #[inline]
+    pub(crate) fn symbol(self) -> Option<u32> {
+        let symbol = self.0 & Self::SYMBOL;
+        (symbol != Self::SYMBOL).then_some(symbol)
+    }
+    /// Whether a user-defined piece may start here.
+    #[inline]
+    pub(crate) fn starts_user(self) -> bool {
+        self.0 & Self::USER != 0
+    }
+}
+
+/// Two-level table over all code points.
+pub(crate) struct CharTable {
+    page_of: Vec<u16>,
+    pages: Vec<[CharInfo; 256]>,
+}
+
+impl CharTable {
+    pub(super) fn new() -> Self {
+        Self { page_of: vec![0; 0x11_0000 >> 8], pages: vec![[CharInfo::FOREIGN; 256]] }
+    }
+    #[inline]
+    pub(crate) fn get(&self, c: char) -> CharInfo {
+        let c = c as usize;
+        self.pages[usize::from(self.page_of[c >> 8])][c & 255]
+    }
+    fn get_mut(&mut self, c: char) -> &mut CharInfo {
+        let c = c as usize;
+        let page = &mut self.page_of[c >> 8];
+        if *page == 0 {
+            *page = self.pages.len() as u16; // at most 4352
+            self.pages.push([CharInfo::FOREIGN; 256]);
+        }
+        &mut self.pages[usize::from(*page)][c & 255]
+    }
+    pub(super) fn set(&mut self, c: char, info: CharInfo) {
+        *self.get_mut(c) = info;
+    }
+    /// A user-defined piece may start with `c`.
+    pub(super) fn starts_user(&mut self, c: char) {
+        self.get_mut(c).0 |= CharInfo::USER;
+    }
+    /// Some merge joins `left` and `right`.
+    pub(super) fn join(&mut self, left: char, right: char) {
+        self.get_mut(left).0 |= CharInfo::JOINS_RIGHT;
+        self.get_mut(right).0 |= CharInfo::JOINS_LEFT;
+    }
+}
+
+/// What two neighbours merge into.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Merge {
+    /// Lower goes first; equal ranks go from left to right.
+    pub(crate) rank: u32,
+    /// The piece.
+    pub(crate) symbol: u32,
+}
+
+#[derive(Clone, Copy)]
+struct Slot {
+    left: u32,
+    right: u32,
+    merge: Merge,
+}
+
+/// Open addressing, linear probing, at most half full.
+pub(crate) struct PairTable {
+    slots: Vec<Slot>,
+    mask: usize,
+    seed: u64,
+}
+
+impl PairTable {
+    const EMPTY: u32 = u32::MAX;
+
+    pub(super) fn new(pairs: &[(u32, u32, Merge)]) -> Self {
+        let size = (2 * pairs.len()).next_power_of_two().max(16);
+        let free = Slot { left: Self::EMPTY, right: 0, merge: Merge { rank: 0, symbol: 0 } };
+        let mut table = Self { slots: vec![free; size], mask: size - 1, seed: seed() };
+        for &(left, right, merge) in pairs {
+            let mut at = hash_pair(table.seed, left, right) as usize & table.mask;
+            while table.slots[at].left != Self::EMPTY {
+                at = (at + 1) & table.mask;
+            }
+            table.slots[at] = Slot { left, right, merge };
+        }
+        table
+    }
+
+    #[inline]
+    pub(crate) fn get(&self, left: u32, right: u32) -> Option<Merge> {
+        let mut at = hash_pair(self.seed, left, right) as usize & self.mask;
+        loop {
+            let slot = &self.slots[at];
+            if slot.left == left && slot.right == right {
+                return Some(slot.merge);
+            }
+            if slot.left == Self::EMPTY {
+                return None;
+            }
+            at = (at + 1) & self.mask;
+        }
+    }
+}
+
+/// Which pairs of neighbouring characters some merge joins. One-sided: it may say yes where the answer is no (then
+/// the text is cut less finely than it could be), never the other way round.
+pub(crate) struct Borders {
+    /// Exact for two ASCII characters: `[left << 7 | right]`.
+    ascii: Vec<bool>,
+    /// A bit for the hash of every joined pair.
+    filter: Vec<u64>,
+}
+
+impl Borders {
+    const FILTER_BITS: u32 = 18;
+
+    pub(super) fn new() -> Self {
+        Self { ascii: vec![false; 1 << 14], filter: vec![0; 1 << (Self::FILTER_BITS - 6)] }
+    }
+    pub(super) fn join(&mut self, left: char, right: char) {
+        if left.is_ascii() && right.is_ascii() {
+            self.ascii[(left as usize) << 7 | right as usize] = true;
+        }
+        let bit = Self::bit(left, right);
+        self.filter[bit >> 6] |= 1 << (bit & 63);
+    }
+    fn bit(left: char, right: char) -> usize {
+        let key = u64::from(left as u32) << 21 | u64::from(right as u32);
+        (key.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - Self::FILTER_BITS)) as usize
+    }
+    #[inline]
+    pub(crate) fn joins_ascii(&self, left: u8, right: u8) -> bool {
+        self.ascii[usize::from(left & 127) << 7 | usize::from(right & 127)]
+    }
+    /// `left_info` and `right_info` are the characters' entries; most foreign scripts are decided by them alone.
+    #[inline]
+    pub(crate) fn joins(&self, left: char, left_info: CharInfo, right: char, right_info: CharInfo) -> bool {
+        left_info.0 & CharInfo::JOINS_RIGHT != 0 && right_info.0 & CharInfo::JOINS_LEFT != 0 && {
+            let bit = Self::bit(left, right);
+            self.filter[bit >> 6] >> (bit & 63) & 1 == 1
+        }
+    }
+}

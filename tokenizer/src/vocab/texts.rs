@@ -1,0 +1,125 @@
+//! The texts of all symbols in one string, and a table to find a symbol by its text.
+//!
+//! Building the pair table asks for every beginning and every end of every piece. The hash is a polynomial in the
+//! bytes, so that those of all beginnings fall out of one walk over the piece, and those of the ends by subtraction.
+
+use crate::hash::{mix, seed};
+
+pub(super) struct Texts {
+    arena: String,
+    ends: Vec<u32>,
+    /// The upper half of the hash, and symbol + 1; 0 is free.
+    slots: Vec<u64>,
+    /// The point at which the polynomial is taken.
+    base: u64,
+    /// Powers of the base, up to the length of the longest text.
+    powers: Vec<u64>,
+}
+
+/// Hashes of all beginnings of one text.
+#[derive(Default)]
+pub(super) struct Beginnings(Vec<u64>);
+
+impl Texts {
+    pub(super) fn new(count: usize, bytes: usize) -> Self {
+        let slots = vec![0; (2 * count).next_power_of_two().max(64)];
+        let mut ends = Vec::with_capacity(count + 1);
+        ends.push(0);
+        Self { arena: String::with_capacity(bytes), ends, slots, base: seed(), powers: vec![1] }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.ends.len() - 1
+    }
+
+    pub(super) fn get(&self, symbol: u32) -> &str {
+        let i = symbol as usize;
+        &self.arena[self.ends[i] as usize..self.ends[i + 1] as usize]
+    }
+
+    /// The text gets the next symbol, without being findable. With `escape`, `▁` becomes a space.
+    pub(super) fn push(&mut self, text: &str, escape: bool) -> u32 {
+        crate::normalize::push_spaced(&mut self.arena, text, escape);
+        self.ends.push(self.arena.len() as u32);
+        while self.powers.len() <= text.len() {
+            self.powers.push(self.powers[self.powers.len() - 1].wrapping_mul(self.base));
+        }
+        self.len() as u32 - 1
+    }
+
+    /// Makes a symbol findable; false if its text is there already.
+    pub(super) fn index(&mut self, symbol: u32) -> bool {
+        if 2 * self.len() > self.slots.len() {
+            let old = std::mem::take(&mut self.slots);
+            self.slots = vec![0; 4 * old.len()];
+            for slot in old.into_iter().filter(|s| *s != 0) {
+                self.index(slot as u32 - 1);
+            }
+        }
+        let text = self.get(symbol);
+        let hash = finish(hash(self.base, text));
+        match self.probe(hash, text) {
+            Ok(_) => false,
+            Err(free) => {
+                self.slots[free] = hash >> 32 << 32 | u64::from(symbol + 1);
+                true
+            }
+        }
+    }
+
+    pub(super) fn find(&self, text: &str) -> Option<u32> {
+        self.probe(finish(hash(self.base, text)), text).ok()
+    }
+
+    /// The hashes of all beginnings of `text`, for [`find_start`](Self::find_start) and [`find_end`](Self::find_end).
+    pub(super) fn beginnings(&self, text: &str, out: &mut Beginnings) {
+        out.0.clear();
+        out.0.push(0);
+        let mut hash = 0;
+        out.0.extend(text.bytes().map(|byte| {
+            hash = step(self.base, hash, byte);
+            hash
+        }));
+    }
+
+    /// The symbol whose text is `text[..at]`.
+    pub(super) fn find_start(&self, text: &str, hashes: &Beginnings, at: usize) -> Option<u32> {
+        self.probe(finish(hashes.0[at]), &text[..at]).ok()
+    }
+
+    /// The symbol whose text is `text[at..]`.
+    pub(super) fn find_end(&self, text: &str, hashes: &Beginnings, at: usize) -> Option<u32> {
+        let power = self.powers[text.len() - at];
+        let hash = hashes.0[text.len()].wrapping_sub(hashes.0[at].wrapping_mul(power));
+        self.probe(finish(hash), &text[at..]).ok()
+    }
+
+    /// The symbol with this text, or the free slot where it would be.
+    fn probe(&self, hash: u64, text: &str) -> Result<u32, usize> {
+        let mask = self.slots.len() - 1;
+        let mut at = hash as usize & mask;
+        loop {
+            let slot = self.slots[at];
+            if slot == 0 {
+                return Err(at);
+            }
+            let symbol = slot as u32 - 1;
+            if slot >> 32 == hash >> 32 && self.get(symbol) == text {
+                return Ok(symbol);
+            }
+            at = (at + 1) & mask;
+        }
+    }
+}
+
+fn step(base: u64, hash: u64, byte: u8) -> u64 {
+    hash.wrapping_mul(base).wrapping_add(u64::from(byte) + 1)
+}
+
+fn hash(base: u64, text: &str) -> u64 {
+    text.bytes().fold(0, |hash, byte| step(base, hash, byte))
+}
+
+fn finish(hash: u64) -> u64 {
+    mix(hash, 0x9e37_79b9_7f4a_7c15)
+}

@@ -1,0 +1,220 @@
+//! Properties that hold for every text and every vocabulary, on random ones. Seeds are fixed: a failure is repeatable.
+
+mod naive;
+mod rng;
+
+use halfbyte_tokenizer::model_file::NormalizerSpec;
+use halfbyte_tokenizer::{ModelFile, Piece, PieceKind, Tokenizer, Trainer};
+use rng::Rng;
+
+const DATA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data");
+
+fn small(name: &str) -> Tokenizer {
+    Tokenizer::open(format!("{DATA}/tokenizers/{name}/tokenizer.model")).unwrap()
+}
+
+/// A vocabulary of random strings over few characters: ties, pieces whose characters are no pieces, pieces with a `▁`
+/// anywhere, user-defined and unused ones.
+fn random_model(rng: &mut Rng) -> ModelFile {
+    let alphabet = ["a", "b", "c", "▁", "é", "가", "😀", " "];
+    let alphabet = &alphabet[..rng.between(2, alphabet.len())];
+    let piece = |text: &str, score, kind| Piece { text: text.into(), score, kind };
+    let mut pieces = vec![piece("<unk>", 0.0, PieceKind::Unknown), piece("<s>", 0.0, PieceKind::Control)];
+    let byte_fallback = rng.chance(0.5);
+    if byte_fallback {
+        pieces.extend((0..=255u8).map(|b| piece(&format!("<0x{b:02X}>"), 0.0, PieceKind::Byte)));
+    }
+    let levels = rng.between(1, 40);
+    let unused = if rng.chance(0.3) { 0.2 } else { 0.0 };
+    let user = if rng.chance(0.4) { 0.1 } else { 0.0 };
+    for _ in 0..rng.between(1, 60) {
+        let longest = if rng.chance(0.2) { 12 } else { 4 };
+        let chars = rng.between(1, longest);
+        let text: String = (0..chars).map(|_| *rng.of(alphabet)).collect();
+        if pieces.iter().any(|p| p.text == text) {
+            continue;
+        }
+        let kind = match rng.unit() {
+            x if x < user => PieceKind::UserDefined,
+            x if x < user + unused => PieceKind::Unused,
+            _ => PieceKind::Normal,
+        };
+        pieces.push(piece(&text, -(rng.below(levels) as f32), kind));
+    }
+    let normalizer = NormalizerSpec {
+        add_dummy_prefix: rng.chance(0.7),
+        remove_extra_whitespaces: false,
+        escape_whitespaces: rng.chance(0.8),
+        ..NormalizerSpec::default()
+    };
+    ModelFile { pieces, byte_fallback, normalizer, ..ModelFile::default() }
+}
+
+fn random_text(rng: &mut Rng) -> String {
+    let alphabet = ["a", "a", "b", "c", " ", "▁", "é", "가", "😀", "z", "漢", "\0"];
+    let alphabet = &alphabet[..rng.between(1, alphabet.len())];
+    let long = if rng.chance(0.05) { 300 } else { 20 };
+    (0..rng.between(0, long)).map(|_| *rng.of(alphabet)).collect()
+}
+
+#[test]
+fn encoding_equals_the_naive_reference() {
+    let mut rng = Rng::new(1);
+    for _ in 0..3000 {
+        let model = random_model(&mut rng);
+        let tokenizer = Tokenizer::from_model(model.clone()).unwrap();
+        for _ in 0..20 {
+            let text = random_text(&mut rng);
+            let expected = naive::encode(&model, &text);
+            assert_eq!(tokenizer.encode(&text), expected, "{text:?} {model:?}");
+            // A second time, from the word cache.
+            assert_eq!(tokenizer.encode(&text), expected, "{text:?} {model:?}");
+        }
+    }
+}
+
+#[test]
+fn adversarial_merges_equal_the_naive_reference() {
+    let mut rng = Rng::new(2);
+    for scores in 0..4 {
+        // a, aa, aaa, ...: every merge competes with every other; scores rise, fall, tie, or are random.
+        let mut model = ModelFile::default();
+        model.pieces.push(Piece { text: "<unk>".into(), score: 0.0, kind: PieceKind::Unknown });
+        for n in 1..40 {
+            let score = [n as f32, -(n as f32), 0.0, rng.below(10) as f32][scores];
+            model.pieces.push(Piece { text: "a".repeat(n), score, kind: PieceKind::Normal });
+            let text = format!("{}b", "a".repeat(n));
+            model.pieces.push(Piece { text, score: -score, kind: PieceKind::Normal });
+        }
+        model.normalizer.add_dummy_prefix = false;
+        let tokenizer = Tokenizer::from_model(model.clone()).unwrap();
+        for length in (0..130).chain([400]) {
+            let mut text = "a".repeat(length);
+            for _ in 0..length / 9 {
+                text.insert(rng.below(length), 'b');
+            }
+            assert_eq!(tokenizer.encode(&text), naive::encode(&model, &text), "{text}");
+        }
+    }
+}
+
+#[test]
+fn every_character_survives() {
+    let tokenizer = small("small");
+    for c in '\0'..=char::MAX {
+        let text = c.to_string();
+        let expected = if c == '▁' { " " } else { &text };
+        assert_eq!(tokenizer.decode(&tokenizer.encode(&text)).unwrap(), expected, "{c:?}");
+    }
+}
+
+#[test]
+fn every_text_survives() {
+    let (tokenizer, mut rng) = (small("small"), Rng::new(3));
+    for _ in 0..3000 {
+        let text = if rng.chance(0.5) { random_text(&mut rng) } else { rng.unicode(30) };
+        let ids = tokenizer.encode(&text);
+        assert_eq!(tokenizer.decode(&ids).unwrap(), text.replace('▁', " "));
+        assert!(ids.iter().all(|id| tokenizer.kind(*id) != Some(PieceKind::Control)));
+    }
+}
+
+#[test]
+fn spans_cover_the_text_in_order() {
+    let mut rng = Rng::new(4);
+    for name in ["small", "small-user", "small-rules"] {
+        let tokenizer = small(name);
+        for _ in 0..2000 {
+            let text = if rng.chance(0.5) { random_text(&mut rng) } else { rng.unicode(20) };
+            let tokens = tokenizer.encode_with_offsets(&text);
+            assert_eq!(tokens.iter().map(|t| t.id).collect::<Vec<_>>(), tokenizer.encode(&text), "{text:?}");
+            let mut end = 0;
+            for token in &tokens {
+                assert!(text.get(token.span.clone()).is_some(), "{text:?} {token:?}");
+                assert!(token.span.start <= token.span.end && end <= token.span.start || name == "small-rules");
+                end = token.span.end;
+            }
+            if name == "small" && !text.is_empty() {
+                assert_eq!((tokens[0].span.start, end), (0, text.len()), "{text:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn one_tokenizer_serves_all_threads() {
+    fn shared<T: Send + Sync>() {}
+    shared::<Tokenizer>();
+    let (tokenizer, mut rng) = (small("small"), Rng::new(7));
+    let texts: Vec<String> = (0..200).map(|_| rng.unicode(40)).collect();
+    let expected: Vec<Vec<u32>> = texts.iter().map(|t| small("small").encode(t)).collect();
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for (text, ids) in texts.iter().zip(&expected).cycle().take(1000) {
+                    assert_eq!(tokenizer.encode(text), *ids);
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn a_batch_equals_one_after_the_other() {
+    let (tokenizer, mut rng) = (small("small-user"), Rng::new(5));
+    let corpus = std::fs::read_to_string(format!("{DATA}/corpus.txt")).unwrap();
+    let mut texts: Vec<String> = corpus.lines().map(str::to_owned).collect();
+    texts.extend((0..500).map(|_| random_text(&mut rng)));
+    let fresh = small("small-user");
+    let one_by_one: Vec<Vec<u32>> = texts.iter().map(|t| fresh.encode(t)).collect();
+    for _ in 0..3 {
+        assert_eq!(tokenizer.encode_batch(&texts), one_by_one);
+    }
+    let mut appended = vec![7];
+    texts.iter().for_each(|t| tokenizer.encode_into(t, &mut appended));
+    assert_eq!(appended[1..], one_by_one.concat());
+}
+
+#[test]
+fn streaming_equals_decoding_at_once_and_never_shows_half_a_character() {
+    let mut rng = Rng::new(6);
+    for name in ["small", "small-user", "small-rules"] {
+        let tokenizer = small(name);
+        for _ in 0..2000 {
+            let mut ids = tokenizer.encode(&rng.unicode(10));
+            for _ in 0..rng.between(0, 4) {
+                let at = rng.between(0, ids.len());
+                ids.insert(at, rng.below(tokenizer.vocab_size()) as u32);
+            }
+            let whole = tokenizer.decode(&ids).unwrap();
+            let mut decoder = tokenizer.decoder();
+            let mut shown = String::new();
+            for id in ids {
+                shown.push_str(decoder.push(id).unwrap());
+                assert!(whole.starts_with(&shown), "{whole:?} {shown:?}");
+            }
+            shown.push_str(&decoder.finish());
+            assert_eq!(shown, whole);
+        }
+    }
+}
+
+#[test]
+fn training_depends_on_text_and_settings_only() {
+    let corpus = std::fs::read_to_string(format!("{DATA}/corpus.txt")).unwrap();
+    let mut lines: Vec<&str> = corpus.split_inclusive('\n').collect();
+    let trainer = Trainer {
+        vocab_size: 1000,
+        character_coverage: 0.995,
+        control: vec!["[INST]".into(), "[/INST]".into()],
+        ..Trainer::default()
+    };
+    let on = |threads, lines: &[&str]| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        pool.install(|| trainer.train(lines)).unwrap().to_bytes()
+    };
+    let checked_in = std::fs::read(format!("{DATA}/tokenizers/small/tokenizer.model")).unwrap();
+    assert!(on(1, &lines) == checked_in);
+    lines.reverse();
+    assert!(on(4, &lines) == checked_in);
+}
