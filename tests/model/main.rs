@@ -5,6 +5,7 @@ mod alone;
 mod audit;
 mod copies;
 mod dropout;
+mod fusion;
 mod gradients;
 mod invariants;
 mod lies;
