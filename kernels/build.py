@@ -32,8 +32,6 @@ OPTIONS = [line.removeprefix("option ") for line in LINES if line.startswith("op
 WHEELS = "\n".join(line for line in LINES if not line.startswith("option ")) + "\n"
 TYPES = {"bf16": "__nv_bfloat16", "f16": "__half"}
 # PTX target, where its sources lie, and the GPUs on which ptxas must accept it.
-# Kernels that may spill, and how many bytes at most: a few registers that are needed once per tile, not in the inner loop.
-SPILLS = {"attention_128": 64, "attention_dkdv_128": 32, "attention_dq_128": 32}
 ARCHES = {"sm_80": ("compute_80", KERNELS, ["sm_80", "sm_86", "sm_89", "sm_90"])}
 
 
@@ -116,7 +114,7 @@ def judge(ptx, gpus, label, report):
         for line in log.splitlines():
             if match := re.search(r"Compiling entry function '(\w+)'", line):
                 entry = match.group(1)
-            if (match := re.search(r"(\d+) bytes spill stores", line)) and int(match.group(1)) > SPILLS.get(entry, 0):
+            if (match := re.search(r"(\d+) bytes spill stores", line)) and int(match.group(1)) > 0:
                 complaints.append(f"{label} on {gpu}: {entry} spills registers:\n  {line.strip()}")
             if report and "Used" in line:
                 print(f"{label:32} {gpu} {entry:34} {line.split('Used ')[1]}")

@@ -31,8 +31,8 @@
 //
 //          shape      BM   BN  BK  STAGES  WM  WN  threads   bytes   serves
 //          large     128  256  64       3  64  64      256  147456   nt, nn: large products, on cards with that much
-//          medium    128  128  32       3  64  64      128   49152   nt, nn: the others with more than 64 rows; tn: large products
-//          small      64   64  64       4  32  32      128   65536   nt, nn: few rows, n <= 64; tn: m or n <= 64
+//          medium    128  128  64       3  64  64      128   98304   nt, nn: the others with many tiles; tn: large products
+//          small      64   64  64       4  32  32      128   65536   nt, nn: few tiles, n <= 64; tn: m or n <= 64
 //          narrow     64   16  64       6  16  16      128   61440   nt, nn: n <= 16 (x * A^T, dy * B)
 //          shallow    64  128  32       2  32  64      128   24576   nt, nn: k <= 64 (t * B^T, dt * A)
 //          flat       16  128  64       3  16  32      128   55296   tn: m <= 16 (dA)
@@ -48,7 +48,7 @@ template <int M, int N, int K, int RING, int WARP_M, int WARP_N, int RESIDENT> s
     static constexpr int BLOCKS = RESIDENT;  // on one multiprocessor, as far as registers decide
 };
 using Large = Shape<128, 256, 64, 3, 64, 64, 1>;
-using Medium = Shape<128, 128, 32, 3, 64, 64, 2>;
+using Medium = Shape<128, 128, 64, 3, 64, 64, 2>;
 using Small = Shape<64, 64, 64, 4, 32, 32, 3>;
 using Narrow = Shape<64, 16, 64, 6, 16, 16, 3>;
 using Shallow = Shape<64, 128, 32, 2, 32, 64, 3>;
@@ -92,15 +92,6 @@ __device__ inline void store(float* p, const Pack& x) {
     reinterpret_cast<float4*>(p)[0] = make_float4(x.v[0], x.v[1], x.v[2], x.v[3]);
     reinterpret_cast<float4*>(p)[1] = make_float4(x.v[4], x.v[5], x.v[6], x.v[7]);
 }
-// Eight columns of an operand that is f32 or elements.
-__device__ inline Pack load_pack(Either m, i64 row, i64 col) {
-    i64 i = row * m.ld + col;
-    return m.wide ? load(static_cast<const float*>(m.at) + i) : load(static_cast<const elem*>(m.at) + i);
-}
-__device__ inline void store_pack(Either m, i64 row, i64 col, const Pack& x) {
-    i64 i = row * m.ld + col;
-    m.wide ? store(static_cast<float*>(m.at) + i, x) : store(static_cast<elem*>(m.at) + i, x);
-}
 // Whether all packs of an operand, or of none, begin at multiples of 16 bytes.
 __device__ inline bool aligned(Either m) { return (u64(m.at) % 16 | u64(m.ld) % PACK) == 0; }
 
@@ -111,6 +102,24 @@ template <class S> __device__ inline void prefetch_tile(Either plus, i64 row, in
     for (int i = threadIdx.x; i < S::BM * lines; i += S::THREADS) {
         int r = i / lines, c = i % lines * line;
         if (r < rows && col + c < n) prefetch_l2(static_cast<const char*>(plus.at) + ((row + r) * plus.ld + col + c) * bytes);
+    }
+}
+
+// Sixteen rows of a warp's sums, from shared memory: scaled, added to plus, stored as T. Each lane has a pack in TIMES rows,
+// STEP apart; `rows` exist.
+template <class T, int PITCH, int STEP, int TIMES>
+__device__ inline void store_packs(const float* x, T* out, i64 ldo, const T* plus, i64 ldp, float scale, int rows) {
+    // All of plus before any of out: they may be the same, and then loads do not overtake stores.
+    Pack add[TIMES] = {};
+#pragma unroll
+    for (int i = 0; i < TIMES; i++)
+        if (plus != nullptr && i * STEP < rows) add[i] = load(plus + i * STEP * ldp);
+#pragma unroll
+    for (int i = 0; i < TIMES; i++) {
+        Pack sum = load(x + i * STEP * PITCH);
+#pragma unroll
+        for (int q = 0; q < PACK; q++) sum.v[q] = add[i].v[q] + scale * sum.v[q];
+        if (i * STEP < rows) store(out + i * STEP * ldo, sum);
     }
 }
 
@@ -125,32 +134,31 @@ __device__ inline void store_tile(float* staged, const float (&sum)[S::WM / 16][
     int lane = threadIdx.x % WARP, g = lane / 4, t = lane % 4;
     int r = lane / LANES, c = lane % LANES * PACK;
     bool packs = aligned(out) && aligned(plus) && c + PACK <= n - col;
+    const float* x = staged + r * PITCH + c;
 #pragma unroll
     for (int i = 0; i < S::WM / 16; i++) {
-        // All of plus before any of out: they may be the same, and then loads do not overtake stores.
-        Pack add[TIMES] = {};
-#pragma unroll
-        for (int pass = 0; pass < TIMES; pass++)
-            if (packs && plus.at != nullptr && i * 16 + pass * STEP + r < rows)
-                add[pass] = load_pack(plus, row + i * 16 + pass * STEP + r, col + c);
 #pragma unroll
         for (int j = 0; j < S::WN / 8; j++) {
             *reinterpret_cast<float2*>(staged + g * PITCH + j * 8 + t * 2) = make_float2(sum[i][j][0], sum[i][j][1]);
             *reinterpret_cast<float2*>(staged + (g + 8) * PITCH + j * 8 + t * 2) = make_float2(sum[i][j][2], sum[i][j][3]);
         }
         __syncwarp();
-#pragma unroll
-        for (int pass = 0; pass < TIMES; pass++) {
-            if (i * 16 + pass * STEP + r >= rows) continue;
-            i64 at = row + i * 16 + pass * STEP + r;
-            Pack x = load(staged + (pass * STEP + r) * PITCH + c);
-            if (packs) {
-#pragma unroll
-                for (int q = 0; q < PACK; q++) x.v[q] = add[pass].v[q] + scale * x.v[q];
-                store_pack(out, at, col + c, x);
-            } else {
-                for (int q = 0; q < PACK && c + q < n - col; q++)
-                    store(out, at, col + c + q, (plus.at == nullptr ? 0.0f : load(plus, at, col + c + q)) + scale * x.v[q]);
+        i64 at = row + i * 16 + r, to = at * out.ld + col + c, from = plus.at == nullptr ? 0 : at * plus.ld + col + c;
+        int left = rows - i * 16 - r;
+        if (packs && out.wide) {
+            auto add = static_cast<const float*>(plus.at);
+            store_packs<float, PITCH, STEP, TIMES>(x, static_cast<float*>(out.at) + to, out.ld, add ? add + from : add, plus.ld, scale, left);
+        } else if (packs) {
+            auto add = static_cast<const elem*>(plus.at);
+            store_packs<elem, PITCH, STEP, TIMES>(x, static_cast<elem*>(out.at) + to, out.ld, add ? add + from : add, plus.ld, scale, left);
+        } else {
+            // Rare and small: adapters' gradients whose rank is no multiple of 8.
+#pragma unroll 1
+            for (int q = 0; q < 16 / STEP * PACK; q++) {
+                int down = q / PACK * STEP, right = c + q % PACK;
+                if (down >= left || right >= n - col) continue;
+                float add = plus.at == nullptr ? 0.0f : load(plus, at + down, col + right);
+                store(out, at + down, col + right, add + scale * x[down * PITCH + q % PACK]);
             }
         }
         __syncwarp();

@@ -4,6 +4,7 @@ mod device;
 mod devices;
 mod generate;
 mod inspect;
+mod inspect_data;
 mod plan;
 mod progress;
 mod quickstart;
@@ -37,6 +38,8 @@ enum Command {
     Generate(generate::Args),
     /// Show a model folder: tensors, modules that can be adapted, parameter counts
     Inspect(inspect::Args),
+    /// Show what a recipe's data become: records, text, tokens, masks, rows; no weights needed
+    InspectData(inspect_data::Args),
     /// Text to token ids, pieces or counts, and ids back to text
     Tokenize(tokenize::Args),
 }
@@ -51,6 +54,7 @@ impl Cli {
             Command::Devices(args) => devices::run(args),
             Command::Plan(args) => plan::run(args),
             Command::Inspect(args) => inspect::run(&args),
+            Command::InspectData(args) => inspect_data::run(&args),
             Command::Tokenize(args) => tokenize::run(args),
         }
     }

@@ -5,6 +5,7 @@ pub mod chat;
 pub mod document;
 pub mod files;
 pub mod format;
+pub mod hub;
 pub mod loader;
 pub mod marks;
 pub mod packing;

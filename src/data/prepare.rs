@@ -69,6 +69,8 @@ pub struct Prepared {
 /// What one record gave.
 struct Encoded {
     document: Document,
+    /// Of its tokens and labels.
+    hash: u64,
     characters: usize,
     literal_special: bool,
 }
@@ -114,7 +116,7 @@ pub fn prepare(
     counts.tokens = rows.lengths().iter().sum();
     counts.tokens_lost = all_tokens - counts.tokens;
     let all_pieces = (0..rows.len()).flat_map(|row| rows.row(row));
-    counts.trained = all_pieces.map(|p| tokens.piece(p.document, p.start..p.end).predicted()).sum();
+    counts.trained = all_pieces.map(|piece| tokens.trained(piece)).sum();
     Ok(Prepared { dataset: Dataset { tokens, rows }, counts, lengths })
 }
 
@@ -143,12 +145,9 @@ fn encode(
         // Not collected into one `Result`: the error must be the first one, however the threads ran.
         let encoded: Vec<Result<Encoded>> = rows.into_par_iter().map(|row| one(table, format, encoder, row)).collect();
         for encoded in encoded {
-            let Encoded { document, characters: length, literal_special } = encoded?;
-            let Document { ids, labels } = &document;
-            let bos = encoder.bos();
-            let mut hasher = DefaultHasher::new();
-            (ids, labels).hash(&mut hasher);
-            counts.duplicates += usize::from(!seen.insert(hasher.finish()) && !ids.is_empty());
+            let Encoded { document, hash, characters: length, literal_special } = encoded?;
+            let (ids, bos) = (&document.ids, encoder.bos());
+            counts.duplicates += usize::from(!seen.insert(hash) && !ids.is_empty());
             counts.empty += usize::from(ids.is_empty());
             counts.double_bos +=
                 usize::from(bos.is_some() && ids.first() == bos.as_ref() && ids.get(1) == bos.as_ref());
@@ -165,8 +164,12 @@ fn encode(
 fn one(table: &Table, format: &Format, encoder: &Encoder, row: usize) -> Result<Encoded> {
     let record = table.record(row)?;
     let text = format.text(&record).map_err(|e| e.at(table.place(row)))?;
+    let document = encoder.document(&text, format.train_on);
+    let mut hasher = DefaultHasher::new();
+    (&document.ids, &document.labels).hash(&mut hasher);
     Ok(Encoded {
-        document: encoder.document(&text, format.train_on),
+        document,
+        hash: hasher.finish(),
         characters: text.chars().count(),
         literal_special: encoder.has_literal(&text),
     })

@@ -1,13 +1,18 @@
 //! The pre-flight report: what the data are, before a step is taken.
 
-use std::fmt::Write;
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::path::Path;
 
 use serde::Serialize;
 
 use crate::data::batch::IGNORED;
 use crate::data::document::Encoder;
+use crate::data::format::Format;
 use crate::data::loader::Dataset;
 use crate::data::prepare::{Counts, Prepared, RowRules};
+use crate::data::table::Table;
+use crate::error::{Error, Result};
 
 /// The report on one prepared split.
 #[derive(Clone, PartialEq, Debug, Serialize)]
@@ -86,6 +91,36 @@ impl Report {
         }
         out
     }
+}
+
+/// The first `n` records of a table: where each comes from, its columns, and the text that is made of it.
+pub fn first_records(table: &Table, format: &Format, n: usize) -> Result<String> {
+    let mut out = String::new();
+    for row in 0..n.min(table.len()) {
+        let record = table.record(row)?;
+        let _ = writeln!(out, "{}:", table.place(row));
+        for (column, value) in &record.0 {
+            let _ = writeln!(out, "  {column} = {value}");
+        }
+        let text = format.text(&record).map_err(|e| e.at(table.place(row)))?;
+        let _ = writeln!(out, "  becomes");
+        for line in format.literals.unmark(&text).lines() {
+            let _ = writeln!(out, "  │{line}");
+        }
+    }
+    Ok(out)
+}
+
+/// Writes the formatted text of all records to `file`, a JSON object with `text` on every line.
+pub fn write_texts(table: &Table, format: &Format, file: &Path) -> Result<()> {
+    let failed = |e| Error::io("write", file, e);
+    let mut out = std::io::BufWriter::new(std::fs::File::create(file).map_err(failed)?);
+    for row in 0..table.len() {
+        let text = format.text(&table.record(row)?).map_err(|e| e.at(table.place(row)))?;
+        let line = serde_json::json!({ "text": format.literals.unmark(&text) });
+        writeln!(out, "{line}").map_err(failed)?;
+    }
+    out.flush().map_err(failed)
 }
 
 /// Bins with bounds 16, 32, 64, … up to the longest of the sorted `lengths`, from the first that is not empty.

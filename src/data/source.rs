@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use crate::data::files::{self, Format};
+use crate::data::hub::{Hub, Kind, is_id};
 use crate::data::subset::{Slice, slices, split_names};
 use crate::data::table::Table;
 use crate::error::{Error, Result, nearest};
@@ -53,6 +54,22 @@ impl Source {
         let splits = assign(&found).into_iter();
         let inside = |files: Vec<PathBuf>| files.into_iter().map(|f| path.join(f)).collect();
         Ok(Source { splits: splits.map(|(name, files)| (name, inside(files))).collect() })
+    }
+
+    /// What a recipe names: files, one folder, or one hub id.
+    pub fn named(names: &[String], hub: &Hub) -> Result<Source> {
+        let paths: Vec<PathBuf> = names.iter().map(PathBuf::from).collect();
+        match &paths[..] {
+            [] => {
+                Err(Error::usage("the recipe names no data")
+                    .hint("give dataset = \"data.jsonl\", a folder or a hub id"))
+            }
+            [path] if !path.exists() && Format::of(path).is_none() && is_id(&names[0]) => {
+                Source::folder(&hub.snapshot(Kind::Dataset, &names[0], None)?)
+            }
+            [path] => Source::path(path),
+            _ => Source::files(&paths),
+        }
     }
 
     /// What one path names: a file or a folder.

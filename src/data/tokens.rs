@@ -66,11 +66,21 @@ impl Tokens {
         Document { ids: words.clone().map(|w| w & !MASKED).collect(), labels: words.map(label).collect() }
     }
 
-    /// Whether the loss sees any token of a piece: one with a label that is not its first.
+    /// Whether the loss sees any token of a piece.
     pub fn trains(&self, piece: &Piece) -> bool {
+        self.seen(piece).any(|seen| seen)
+    }
+
+    /// How many tokens of a piece the loss sees.
+    pub fn trained(&self, piece: &Piece) -> usize {
+        self.seen(piece).filter(|seen| *seen).count()
+    }
+
+    /// For each token of a piece but the first, which nothing predicts: whether the loss sees it.
+    fn seen(&self, piece: &Piece) -> impl Iterator<Item = bool> {
         let start = self.bounds(piece.document).0;
         let bytes = &self.store[4 * (start + piece.start)..4 * (start + piece.end)];
-        bytes.chunks_exact(4).skip(1).any(|b| u32::from_ne_bytes([b[0], b[1], b[2], b[3]]) & MASKED == 0)
+        bytes.chunks_exact(4).skip(1).map(|b| u32::from_ne_bytes([b[0], b[1], b[2], b[3]]) & MASKED == 0)
     }
 
     /// A whole document.
@@ -105,5 +115,6 @@ mod tests {
         assert_eq!(tokens.piece(0, 1..3), Document { ids: vec![7, 9], labels: vec![7, IGNORED] });
         let trains = |document, start, end| tokens.trains(&Piece { document, start, end });
         assert!(trains(0, 0, 2) && !trains(0, 1, 3) && !trains(0, 2, 3) && trains(2, 0, 2) && !trains(1, 0, 0));
+        assert_eq!(tokens.trained(&Piece { document: 0, start: 0, end: 3 }), 1);
     }
 }

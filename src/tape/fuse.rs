@@ -4,7 +4,8 @@
 //! The one pattern so far is a base product followed by the adapters' products into the same output. Ops that stand
 //! between them (products for other adapters, weight gradients) step aside where order does not matter.
 
-use crate::op::{Access, Form, FusedKind, Op, View};
+use super::order::{Touched, commute};
+use crate::op::{Form, FusedKind, Op, View};
 use std::collections::BTreeMap;
 
 /// How far behind the base product an adapter's product may stand.
@@ -22,6 +23,7 @@ pub struct Fusion {
 impl Fusion {
     /// Fuses one list.
     pub fn fuse(&mut self, ops: Vec<Op>, tokens: usize) -> Vec<Op> {
+        let touched: Vec<Touched> = ops.iter().map(Op::accesses).collect();
         let mut ops: Vec<Option<Op>> = ops.into_iter().map(Some).collect();
         let mut fused = Vec::with_capacity(ops.len());
         for i in 0..ops.len() {
@@ -37,11 +39,12 @@ impl Fusion {
             for j in i + 1..ops.len().min(i + REACH) {
                 let Some(candidate) = &ops[j] else { continue };
                 if joins(candidate, Some((kind, &out))) {
-                    if !ops[i + 1..j].iter().flatten().all(|between| commute(between, candidate, tokens)) {
+                    let between = (i + 1..j).filter(|k| ops[*k].is_some());
+                    if !between.into_iter().all(|k| commute(&touched[k], &touched[j], tokens)) {
                         break;
                     }
                     parts.extend(ops[j].take());
-                } else if candidate.accesses().iter().any(|(v, _)| v.buf == out.buf) {
+                } else if touched[j].iter().any(|(v, _)| v.buf == out.buf) {
                     break;
                 }
             }
@@ -74,13 +77,4 @@ fn joins(op: &Op, to: Option<(FusedKind, &View)>) -> bool {
         Form::Tn => return false,
     };
     *plus == Some(*out) && to.is_none_or(|(k, base)| k == kind && base.buf == out.buf)
-}
-
-/// Whether two ops may change places: neither writes what the other touches.
-fn commute(a: &Op, b: &Op, tokens: usize) -> bool {
-    let (a, b) = (a.accesses(), b.accesses());
-    let clash = |(va, aa): &(View, Access), (vb, ab): &(View, Access)| {
-        (*aa != Access::Read || *ab != Access::Read) && va.overlaps(vb, tokens)
-    };
-    !a.iter().any(|x| b.iter().any(|y| clash(x, y)))
 }

@@ -3,6 +3,7 @@
 //! * [`forward`]: one method for each op.
 //! * [`backward`]: all derivative rules; checkpointed blocks are recorded a second time (`recompute`).
 //! * [`prune`]: drops ops whose results nobody reads.
+//! * [`order`]: moves weight gradients to where they save memory.
 //! * [`fuse`]: groups ops that a device may run as one kernel.
 //! * [`listing`]: prints a list.
 
@@ -11,6 +12,7 @@ mod forward;
 mod fuse;
 mod grads;
 mod listing;
+mod order;
 mod prune;
 mod recompute;
 
@@ -140,10 +142,11 @@ impl Tape {
         self.ops.len()
     }
 
-    /// Ends the phase: prunes, fuses, and files the list under `phase`.
+    /// Ends the phase: prunes, reorders, fuses, and files the list under `phase`.
     pub fn finish(&mut self, phase: Phase) {
         let ops = std::mem::take(&mut self.ops);
         let ops = prune::prune(&self.bufs, ops);
+        let ops = order::weight_gradients_first(ops, self.tokens);
         let ops = if self.fuse { self.fusion.fuse(ops, self.tokens) } else { ops };
         self.phases.push((phase, ops));
         self.blocks.clear();

@@ -19,6 +19,9 @@ pub const BLOCK: usize = 64;
 /// Rows of logits that exist at once: 128 MiB in f32 for a vocabulary of 32,000.
 const LOGITS_CHUNK: usize = 1024;
 
+/// The learning rate of every step is a table on the device.
+const MOST_UPDATES: usize = 10_000_000;
+
 /// PyTorch's `GradScaler` doubles the loss scale after this many good steps.
 const GROWTH_INTERVAL: u32 = 2000;
 
@@ -42,6 +45,10 @@ pub fn base_schemes(
                 .filter(|_| is_quantized(&module, &stored.skip_modules)),
             (None, _) => scheme.filter(|_| is_quantized(&module, skip)),
         };
+        if scheme.is_some() && !module.in_features.is_multiple_of(2) {
+            let what = format!("{} has {} input features; 4-bit codes come in pairs", module.name, module.in_features);
+            return Err(Error::input(what).hint("leave the module in 16 bit: name it in llm_int8_skip_modules"));
+        }
         schemes.extend(scheme.map(|scheme| (module.name, scheme)));
     }
     Ok(schemes)
@@ -73,6 +80,10 @@ pub fn training_spec(
     if capacity.tokens > i32::MAX as usize / 2 {
         return Err(Error::usage(format!("a micro-batch of {} tokens is too large", capacity.tokens))
             .hint("lower per_device_train_batch_size or max_seq_length"));
+    }
+    if capacity.updates > MOST_UPDATES {
+        return Err(Error::usage(format!("a run of {} steps is too long: at most {MOST_UPDATES}", capacity.updates))
+            .hint("lower max_steps or num_train_epochs"));
     }
     let experts = config.experts.as_ref().filter(|e| e.output_router_logits && e.aux_loss_coef != 0.0);
     Ok(Spec {

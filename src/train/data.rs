@@ -1,10 +1,11 @@
 //! What the `[data]` section of a recipe means: which records, how they become text and tokens, how rows are made.
 
-use crate::config::data::{DataConfig, Format as Named};
+use crate::config::data::{DataConfig, Format as Named, PackingStrategy};
 use crate::config::model::ModelConfig;
 use crate::data::chat::{ChatTemplate, Layout};
 use crate::data::document::{Encoder, Settings};
 use crate::data::format::{Format, Shape};
+use crate::data::hub::Hub;
 use crate::data::loader::Dataset;
 use crate::data::marks::RoleMarkers;
 use crate::data::prepare::{Prepared, RowRules, prepare};
@@ -15,7 +16,7 @@ use crate::data::table::Table;
 use crate::data::tokenizer_config::TokenizerConfig;
 use crate::error::{Error, Result};
 use halfbyte_tokenizer::Tokenizer;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// TRL's default for `max_seq_length`, unless the tokenizer's limit is lower.
 const DEFAULT_LENGTH: usize = 1024;
@@ -86,12 +87,26 @@ pub fn longest_row(
     Ok((longest, note))
 }
 
-/// Loads, formats, encodes and packs what the recipe names. `progress` hears how many records are done.
-pub fn open_data(data: &DataConfig, folder: &Path, model: &ModelConfig, progress: &dyn Fn(usize)) -> Result<RunData> {
-    if data.dataset.is_empty() {
-        return Err(Error::usage("the recipe names no data").hint("give dataset = \"data/train.jsonl\""));
-    }
-    let table = source(&data.dataset)?.load(&data.split)?;
+/// The records of a run, and how they become rows.
+pub struct Records {
+    /// Those trained on.
+    pub train: Table,
+    /// Those evaluated on.
+    pub eval: Option<Table>,
+    /// How a record becomes text.
+    pub format: Format,
+    /// How text becomes tokens.
+    pub encoder: Encoder,
+    /// How documents become rows.
+    pub rules: RowRules,
+    /// Lines for the report.
+    pub notes: Vec<String>,
+}
+
+/// Finds the records that the recipe names, and settles how they are read.
+pub fn open_records(data: &DataConfig, folder: &Path, model: &ModelConfig) -> Result<Records> {
+    let hub = Hub::from_env();
+    let table = Source::named(&data.dataset, &hub)?.load(&data.split)?;
     let mut rows: Vec<usize> = (0..table.len()).collect();
     if let Some(seed) = data.shuffle_seed {
         rows = shuffle(rows.len(), seed);
@@ -107,7 +122,7 @@ pub fn open_data(data: &DataConfig, folder: &Path, model: &ModelConfig, progress
     } else if data.has_eval() {
         let named = if data.eval_dataset.is_empty() { &data.dataset } else { &data.eval_dataset };
         let split = data.eval_split.as_deref().unwrap_or(if data.eval_dataset.is_empty() { "test" } else { "train" });
-        eval = Some(source(named)?.load(split)?);
+        eval = Some(Source::named(named, &hub)?.load(split)?);
     }
     if let (Some(table), Some(most)) = (&mut eval, data.max_eval_samples) {
         let kept: Vec<usize> = (0..table.len().min(most)).collect();
@@ -117,23 +132,45 @@ pub fn open_data(data: &DataConfig, folder: &Path, model: &ModelConfig, progress
     let tokenizer_config = TokenizerConfig::open(folder)?;
     let plain = open_encoder(folder, data, false)?.0;
     let format = format(data, &train, &plain, &tokenizer_config)?;
-    let encoder = open_encoder(folder, data, format.wants_eos())?.0;
+    // Wrapping joins documents with the end token.
+    let wrapped = data.packing && data.packing_strategy == PackingStrategy::Wrapped;
+    let encoder = open_encoder(folder, data, format.wants_eos() || wrapped)?.0;
     check_vocabulary(&encoder, model, folder)?;
     let (longest, note) = longest_row(data, Some(&tokenizer_config), model)?;
+    let mut notes: Vec<String> = note.into_iter().collect();
+    if wrapped {
+        notes.push(
+            "packing_strategy = \"wrapped\" cuts documents as TRL 0.7 does; unlike there, the documents of a row do not see each other"
+                .into(),
+        );
+    }
     let rules =
         RowRules { longest, over_length: data.over_length, packing: data.packing.then_some(data.packing_strategy) };
-    let train = prepare(&train, &format, &encoder, rules, progress)?;
-    let report = Report::new("train", &train, rules, None);
-    let eval = match eval {
-        None => None,
-        Some(table) => {
-            let prepared: Prepared =
-                prepare(&table, &format, &encoder, rules, &|_| ()).map_err(|e| e.at("evaluation set"))?;
-            let report = Report::new("eval", &prepared, rules, None);
-            Some((prepared.dataset, report))
-        }
-    };
-    Ok(RunData { train: train.dataset, report, eval, encoder, notes: note.into_iter().collect() })
+    Ok(Records { train, eval, format, encoder, rules, notes })
+}
+
+impl Records {
+    /// Formats, encodes and packs. `progress` hears how many training records are done.
+    pub fn prepare(self, progress: &dyn Fn(usize)) -> Result<RunData> {
+        let Records { train, eval, format, encoder, rules, notes } = self;
+        let train = prepare(&train, &format, &encoder, rules, progress)?;
+        let report = Report::new("train", &train, rules, None);
+        let eval = match eval {
+            None => None,
+            Some(table) => {
+                let prepared: Prepared =
+                    prepare(&table, &format, &encoder, rules, &|_| ()).map_err(|e| e.at("evaluation set"))?;
+                let report = Report::new("eval", &prepared, rules, None);
+                Some((prepared.dataset, report))
+            }
+        };
+        Ok(RunData { train: train.dataset, report, eval, encoder, notes })
+    }
+}
+
+/// Loads, formats, encodes and packs what the recipe names. `progress` hears how many records are done.
+pub fn open_data(data: &DataConfig, folder: &Path, model: &ModelConfig, progress: &dyn Fn(usize)) -> Result<RunData> {
+    open_records(data, folder, model)?.prepare(progress)
 }
 
 /// Every id that the tokenizer can give must have a row in the embedding.
@@ -145,13 +182,6 @@ fn check_vocabulary(encoder: &Encoder, model: &ModelConfig, folder: &Path) -> Re
     let rows = model.vocab_size;
     Err(Error::input(format!("{}: the tokenizer has {pieces} pieces, the embedding {rows} rows", folder.display()))
         .hint("the tokenizer does not belong to this model"))
-}
-
-fn source(paths: &[String]) -> Result<Source> {
-    match paths {
-        [one] => Source::path(Path::new(one)),
-        several => Source::files(&several.iter().map(PathBuf::from).collect::<Vec<_>>()),
-    }
 }
 
 /// How a record becomes text: as the recipe says, or as the columns suggest.

@@ -14,6 +14,7 @@ use crate::config::lora::LoraConfig;
 use crate::config::model::ModelConfig;
 use crate::config::recipe::{ModelSource, Recipe};
 use crate::config::training::Placement;
+use crate::data::hub::{Hub, is_id};
 use crate::data::loader::{Batching, Loader};
 use crate::device::Device;
 use crate::error::{Error, Result};
@@ -32,9 +33,13 @@ pub struct ModelPlace {
 }
 
 impl ModelPlace {
-    /// The folder that the recipe names.
+    /// The folder that the recipe names, or that of its hub id.
     pub fn find(source: &ModelSource) -> Result<Self> {
         let folder = PathBuf::from(&source.name_or_path);
+        if !folder.exists() && is_id(&source.name_or_path) {
+            let folder = Hub::from_env().model(&source.name_or_path, source.revision.as_deref())?;
+            return Ok(Self { folder });
+        }
         if !folder.is_dir() {
             return Err(Error::input(format!("model_name_or_path: there is no folder {}", folder.display()))
                 .hint("give a folder with config.json, *.safetensors and tokenizer.model"));

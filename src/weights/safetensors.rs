@@ -280,8 +280,10 @@ pub fn write(file: &Path, tensors: &[Output]) -> Result<()> {
     let metadata = std::collections::HashMap::from([("format".to_string(), "pt".to_string())]);
     let views = tensors.iter().map(|t| (t.name.as_str(), t));
     let temporary = temporary(file);
-    safetensors::serialize_to_file(views, Some(metadata), &temporary)
+    // Not `serialize_to_file`: it makes files that only their owner can read.
+    let bytes = safetensors::serialize(views, Some(metadata))
         .map_err(|e| Error::system(format!("cannot write {}: {e}", temporary.display())))?;
+    std::fs::write(&temporary, bytes).map_err(|e| Error::io("write", &temporary, e))?;
     publish(&temporary, file)
 }
 

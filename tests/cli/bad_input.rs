@@ -92,3 +92,18 @@ fn broken_recipes_are_refused() {
     folder.text("recipe.toml", "");
     folder.run(&["plan", "recipe.toml"]).refused(2, &["model_name_or_path"]);
 }
+
+#[test]
+fn absurd_sizes_are_refused_before_anything_is_allocated() {
+    refused("max_steps=4000000000", 2, &["4000000000 steps", "max_steps"]);
+    refused("per_device_train_batch_size=10000000000", 2, &["per_device_train_batch_size"]);
+    refused("r=100000", 2, &["rank"]);
+}
+
+#[test]
+fn odd_widths_cannot_be_4_bit() {
+    let folder = Folder::new();
+    let config = std::fs::read_to_string(folder.path("model/config.json")).expect("read");
+    folder.text("model/config.json", &config.replace("\"intermediate_size\": 64", "\"intermediate_size\": 65"));
+    folder.run(&["plan", "recipe.toml"]).refused(3, &["down_proj", "65", "llm_int8_skip_modules"]);
+}

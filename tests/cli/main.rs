@@ -2,5 +2,6 @@
 
 mod bad_input;
 mod folder;
+mod inspect_data;
 mod quickstart;
 mod train;

@@ -7,8 +7,10 @@ mod chat;
 mod device;
 mod facts;
 mod forward;
+mod generate;
 mod models;
 mod nf4;
+mod reference;
 mod rig;
 mod schedule;
 mod tensors;
@@ -17,7 +19,7 @@ mod walk;
 
 fn main() {
     let filter: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
-    let areas: &[(&str, walk::Collect)] = &[
+    let goldens: &walk::Areas = &[
         ("nf4", nf4::cases),
         ("adam8bit", adam8bit::cases),
         ("schedule", schedule::cases),
@@ -27,8 +29,12 @@ fn main() {
         ("adapters", adapters::cases),
         ("forward", forward::cases),
         ("train", train::cases),
+        ("generate", generate::cases),
     ];
-    if !walk::run(areas, &filter) {
+    let data: &walk::Areas = &[("reference", reference::cases), ("chat", chat::cases)];
+    let goldens = walk::golden_roots().into_iter().map(|root| (root, goldens));
+    let data = walk::named("HALFBYTE_DATA").into_iter().map(|root| (root, data));
+    if !walk::run(&goldens.chain(data).collect::<Vec<_>>(), &filter) {
         std::process::exit(1);
     }
 }

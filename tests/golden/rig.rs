@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use halfbyte::config::model::{ModelConfig, QuantKind};
 use halfbyte::config::recipe::LoadDtype;
-use halfbyte::data::batch::{Document, MicroBatch};
+use halfbyte::data::batch::{Document, IGNORED, MicroBatch};
 use halfbyte::device::cpu::Written;
 use halfbyte::dtype::{DType, Scheme};
 use halfbyte::model::{LossSpec, OptimizerSpec, Spec, record};
@@ -138,6 +138,16 @@ impl Stream {
     pub fn pick(&self, recorded: &[f32], cols: usize) -> Vec<f32> {
         self.rows.iter().flat_map(|&row| &recorded[row * cols..][..cols]).copied().collect()
     }
+}
+
+/// The whole text as a document without labels.
+pub fn unlabelled(ids: &[u32]) -> Document {
+    Document { labels: vec![IGNORED; ids.len()], ids: ids.to_vec() }
+}
+
+/// Non-negative integers as token ids.
+pub fn ids(values: &[i64]) -> Vec<u32> {
+    values.iter().map(|&id| id as u32).collect()
 }
 
 /// How far `ours` is from `golden`.

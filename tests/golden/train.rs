@@ -16,7 +16,8 @@ use halfbyte::weights::adapter::{Adapter, LoraWeights};
 use halfbyte::weights::merge::{self, Base};
 use halfbyte::weights::names::{is_quantized, linears};
 use halfbyte::weights::quantize::Quantized;
-use halfbyte::weights::safetensors::Checkpoint;
+use halfbyte::weights::safetensors::{Checkpoint, Output, write};
+use halfbyte::weights::targets::AdapterModule;
 use serde_json::Value;
 
 use crate::rig::{Measured, Setup, Stream, distance, dtype, open, put_adapter, relative, scheme, text};
@@ -253,7 +254,36 @@ impl Trace {
         session.begin().map_err(text)?;
         let loss = self.evaluate(&mut session, true)?;
         measured.within("eval", self.off(loss, |t| &t["eval"]["after"])?, limits.loss, "after")?;
+        if let Some(folder) = std::env::var_os("HALFBYTE_KEEP").filter(|_| self.scheme.is_none()) {
+            self.keep(&mut session, &Path::new(&folder).join(self.folder.file_name().ok_or("no name")?))?;
+        }
         Ok(format!("{} steps: {measured}", rates.len()))
+    }
+
+    /// Saves the trained adapter with our logits of the evaluation batch, for `tests/peft/check.py`.
+    fn keep(&self, session: &mut Session, folder: &Path) -> Result<(), String> {
+        let mut weights = read_adapter(session).map_err(text)?;
+        let of = |m: &AdapterModule| weights.remove(&m.module.name).ok_or(format!("no adapter of {}", m.module.name));
+        let weights = self.init.modules.iter().map(of).collect::<Result<_, _>>()?;
+        let adapter = Adapter { weights, ..self.init.clone() };
+        adapter.save(folder, None).map_err(text)?;
+        let tokens = self.eval.batch.tokens();
+        let all: Vec<usize> = (0..tokens).collect();
+        let logits = session.logits(&self.eval.batch, &all, true).map_err(text)?;
+        let logits: Vec<f32> = logits.iter().map(|&x| x as f32).collect();
+        let integers = |name: &str, values: Vec<i32>| Output {
+            name: name.into(),
+            dtype: DType::I32,
+            shape: vec![values.len()],
+            data: values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>().into(),
+        };
+        let lengths = self.eval.documents.iter().map(|d| d.ids.len() as i32).collect();
+        let tensors = [
+            Output::floats("logits".into(), DType::F32, vec![tokens, self.config.vocab_size], &logits),
+            integers("input_ids", self.eval.batch.ids.clone()),
+            integers("lengths", lengths),
+        ];
+        write(&folder.join("logits.safetensors"), &tensors).map_err(text)
     }
 
     /// The accumulated gradients of the first step, not clipped.
@@ -385,6 +415,16 @@ impl Trace {
                 measured.within("loss", self.off(loss, |t| &t["eval"][name])?, 1e-5, name)?;
             } else {
                 measured.within("loss", self.off(loss, |t| &t["eval"][name])?, self.limits.loss, name)?;
+                // The twin starts from the same adapter, but does not end with the same. A Mixtral's logits jump where
+                // a token goes to another expert.
+                if let (Some((_, twin)), "before", None) = (&self.twin, name, &self.config.experts) {
+                    let exact = Tensors::open(twin.join("eval_logits.safetensors"))?.f32(name)?;
+                    let exact = self.eval.pick(&exact, cols);
+                    let hf: Vec<f64> = golden.iter().map(|&x| f64::from(x)).collect();
+                    let hf = distance(&hf, &exact).relative;
+                    let place = format!("HF is off by {hf:.2e}");
+                    measured.within("logits rms", distance(&logits, &exact).relative, 1.5 * hf, &place)?;
+                }
             }
         }
         Ok(format!("{} tokens: {measured}", all.len()))

@@ -1,6 +1,7 @@
 //! Walks golden sets. A set is a folder of the layout of `tests/data/golden`; `HALFBYTE_GOLDEN` names more of them
-//! (several separated by ':'). Every case prints one line with what was measured; a set that is named but has no
-//! case in any area is a failure, so that a mistyped path cannot pass.
+//! (several separated by ':'). `HALFBYTE_DATA` names folders of trained models with reference numbers (`reference`).
+//! Every case prints one line with what was measured; a set that is named but has no case in any area is a failure,
+//! so that a mistyped path cannot pass.
 
 use std::path::{Path, PathBuf};
 
@@ -25,22 +26,30 @@ impl Case {
 /// Lists the cases of one area (a folder of the set) found under a root; empty when the set lacks the area.
 pub type Collect = fn(root: &Path) -> Vec<Case>;
 
-/// The project's own set and those that the environment names.
-pub fn roots() -> Vec<PathBuf> {
+/// The areas of a kind of set, by name.
+pub type Areas = [(&'static str, Collect)];
+
+/// The project's own set and those that `HALFBYTE_GOLDEN` names.
+pub fn golden_roots() -> Vec<PathBuf> {
     // Relative: cargo runs tests in the package's folder, and a bundle is run in a checkout without cargo.
     let own = PathBuf::from("tests/data/golden");
-    let named = std::env::var_os("HALFBYTE_GOLDEN").map(|v| std::env::split_paths(&v).collect::<Vec<_>>());
-    std::iter::once(own).chain(named.into_iter().flatten()).collect()
+    std::iter::once(own).chain(named("HALFBYTE_GOLDEN")).collect()
 }
 
-/// Runs every case whose name contains all of `filter`; prints a line for each and a count; true if none failed.
-pub fn run(areas: &[(&str, Collect)], filter: &[String]) -> bool {
+/// The folders that an environment variable names.
+pub fn named(variable: &str) -> Vec<PathBuf> {
+    std::env::var_os(variable).map_or(Vec::new(), |v| std::env::split_paths(&v).collect())
+}
+
+/// Runs every case of `sets` whose name contains all of `filter`; prints a line for each and a count; true if none
+/// failed.
+pub fn run(sets: &[(PathBuf, &Areas)], filter: &[String]) -> bool {
     let (mut passed, mut failed) = (0, Vec::new());
-    for root in roots() {
+    for (root, areas) in sets {
         println!("golden set {}", root.display());
         let mut found = 0;
-        for (area, collect) in areas {
-            for case in collect(&root) {
+        for (area, collect) in *areas {
+            for case in collect(root) {
                 let name = format!("{area}/{}", case.name);
                 found += 1;
                 if !filter.iter().all(|f| name.contains(f.as_str())) {

@@ -26,7 +26,7 @@ pub fn spec(model: &str, tokens: usize) -> Spec {
         adapters: modules.into_iter().map(|m| (m, AdapterSpec { r: 16, scale: 1.0 })).collect(),
         dropout: 0.0,
         checkpointing: true,
-        loss: LossSpec { chunk: 512, aux },
+        loss: LossSpec { chunk: 1024, aux },
         optimizer: Some(OptimizerSpec {
             state: OptimizerKind::Torch,
             betas: Betas { beta1: 0.9, beta2: 0.999, eps: 1e-8 },

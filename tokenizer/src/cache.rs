@@ -39,13 +39,16 @@ const KEY: u128 = u128::MAX >> 4;
 
 /// See the head of this file.
 pub(crate) struct WordCache {
+    /// The most recent short words, few enough to stay in the processor's own caches; most look-ups end here.
+    hot: Vec<Short>,
     short: Vec<[Short; 2]>,
     long: Vec<[Long; 2]>,
-    /// How many sets `long` gets when the first long word comes; a power of two.
+    /// How many sets `long` gets when the first long word comes.
     long_sets: usize,
     seed: u64,
 }
 
+const HOT_SETS: usize = 1 << 11;
 const SHORT_SETS: usize = 1 << 15;
 const LONG_SETS: usize = 1 << 12;
 
@@ -67,11 +70,18 @@ fn pack(text: &[u8], start: usize, end: usize) -> u128 {
 
 impl WordCache {
     pub(crate) fn new() -> Self {
-        Self::with_sets(SHORT_SETS, LONG_SETS)
+        Self::with_sets(HOT_SETS, SHORT_SETS, LONG_SETS)
     }
 
-    fn with_sets(short_sets: usize, long_sets: usize) -> Self {
-        Self { short: vec![[[0; 2]; 2]; short_sets], long: Vec::new(), long_sets, seed: seed() }
+    /// Powers of two.
+    fn with_sets(hot_sets: usize, short_sets: usize, long_sets: usize) -> Self {
+        Self {
+            hot: vec![[0; 2]; hot_sets],
+            short: vec![[[0; 2]; 2]; short_sets],
+            long: Vec::new(),
+            long_sets,
+            seed: seed(),
+        }
     }
 
     /// Appends the ids of the word `text[start..end]`, which is not empty, to `out` if they are known.
@@ -81,17 +91,24 @@ impl WordCache {
             return self.get_long(&text[start..end], out);
         }
         let key = pack(text, start, end);
-        let at = short_hash(key, self.seed) & (self.short.len() - 1);
-        let set = &mut self.short[at];
-        if set[0][0] & KEY != key {
-            if set[1][0] & KEY != key {
-                return false;
+        let hash = short_hash(key, self.seed);
+        let hot = hash >> 32 & (self.hot.len() - 1);
+        let mut entry = self.hot[hot];
+        if entry[0] & KEY != key {
+            let at = hash & (self.short.len() - 1);
+            let set = &mut self.short[at];
+            if set[0][0] & KEY != key {
+                if set[1][0] & KEY != key {
+                    return false;
+                }
+                set.swap(0, 1);
             }
-            set.swap(0, 1);
+            entry = set[0];
+            self.hot[hot] = entry;
         }
         // All ids are copied and the surplus dropped: cheaper than a copy of variable length.
-        let count = (set[0][0] >> 124) as usize;
-        out.extend_from_slice(&unpacked_ids(set[0][1]));
+        let count = (entry[0] >> 124) as usize;
+        out.extend_from_slice(&unpacked_ids(entry[1]));
         out.truncate(out.len() - (SHORT_IDS - count));
         true
     }
@@ -148,7 +165,7 @@ mod tests {
     #[test]
     fn words_come_back_or_are_unknown() {
         // One set of each kind: all words meet there, and what is found must still be right.
-        let mut cache = WordCache::with_sets(1, 1);
+        let mut cache = WordCache::with_sets(1, 1, 1);
         // Words of all lengths up to 70, of which many differ in their last letter or their length only.
         let word =
             |i: usize| format!("{}{}", "x".repeat(i % 71), if i.is_multiple_of(3) { "y" } else { "" }).into_bytes();

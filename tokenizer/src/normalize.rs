@@ -14,7 +14,15 @@ pub(crate) const SPACE_MARK: char = '▁';
 
 /// Appends `text`, with `escape` as canonical text.
 pub(crate) fn push_spaced(out: &mut String, mut text: &str, escape: bool) {
-    while escape && let Some(at) = text.find(SPACE_MARK) {
+    while escape && let Some(rest) = text.strip_prefix(SPACE_MARK) {
+        out.push(' ');
+        text = rest;
+    }
+    // A search by the mark's first byte is cheaper, and mostly in vain.
+    while escape
+        && text.as_bytes().contains(&0xe2)
+        && let Some(at) = text.find(SPACE_MARK)
+    {
         out.push_str(&text[..at]);
         out.push(' ');
         text = &text[at + SPACE_MARK.len_utf8()..];

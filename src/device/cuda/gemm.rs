@@ -17,7 +17,7 @@ struct Shape {
 }
 
 const LARGE: Shape = shape(["gemm_nt_large", "gemm_nn_large", ""], 128, 256, 256, 147_456);
-const MEDIUM: Shape = shape(["gemm_nt_medium", "gemm_nn_medium", "gemm_tn_medium"], 128, 128, 128, 49_152);
+const MEDIUM: Shape = shape(["gemm_nt_medium", "gemm_nn_medium", "gemm_tn_medium"], 128, 128, 128, 98_304);
 const SMALL: Shape = shape(["gemm_nt_small", "gemm_nn_small", "gemm_tn_small"], 64, 64, 128, 65_536);
 const NARROW: Shape = shape(["gemm_nt_narrow", "gemm_nn_narrow", ""], 64, 16, 128, 61_440);
 const SHALLOW: Shape = shape(["gemm_nt_shallow", "gemm_nn_shallow", ""], 64, 128, 128, 24_576);
@@ -28,8 +28,8 @@ const fn shape(kernels: [&'static str; 3], rows: usize, cols: usize, threads: us
     Shape { kernels, rows, cols, threads, shared }
 }
 
-/// Fewer tiles of the large shape than this leave much of a GPU idle.
-const FEW_TILES: usize = 128;
+/// Fewer tiles than this leave much of a GPU idle: smaller ones are faster.
+const FEW_TILES: usize = 100;
 
 impl Shape {
     fn tiles(&self, m: usize, n: usize) -> usize {
@@ -41,7 +41,7 @@ impl Shape {
         match () {
             () if n <= 16 => NARROW,
             () if k <= 64 => SHALLOW,
-            () if n <= 64 || m <= 64 => SMALL,
+            () if n <= 64 || m <= 64 || MEDIUM.tiles(m, n) < FEW_TILES => SMALL,
             () if LARGE.shared <= shared_memory && LARGE.tiles(m, n) >= FEW_TILES => LARGE,
             () => MEDIUM,
         }
@@ -51,7 +51,7 @@ impl Shape {
         match () {
             () if m <= 16 => FLAT,
             () if n <= 16 => TALL,
-            () if m <= 64 || n <= 64 => SMALL,
+            () if m <= 64 || n <= 64 || MEDIUM.tiles(m, n) < FEW_TILES => SMALL,
             () => MEDIUM,
         }
     }

@@ -1,4 +1,4 @@
-"""Records what the formatting functions of two tutorials return (Python 3, no packages); see tests/formats.rs.
+"""Records what the formatting functions of two tutorials return (Python 3, no packages); see tests/datasets/formats.rs.
 
     python tests/data/rows/record_tutorials.py > tests/data/rows/tutorials.json
 """

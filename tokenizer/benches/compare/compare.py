@@ -3,10 +3,10 @@
     pip install sentencepiece==0.2.3
     python corpus.py CORPORA
     cargo build --release
-    python compare.py CORPORA tokenizer.model tokenizer.json
+    python compare.py CORPORA tokenizer.model tokenizer.json [ROUNDS]
 
 The two tokenizer files are those of one tokenizer (tokenizer.json with the legacy normalizer). Every run is a process
-of its own with a fresh tokenizer; engines take turns, the best of the rounds counts. Times are CPU times.
+of its own with a fresh tokenizer; engines take turns, the best of the rounds (3) counts. Times are CPU times.
 """
 
 import os
@@ -16,7 +16,6 @@ import time
 import zlib
 from array import array
 
-ROUNDS = 3
 DOCUMENT = 2000
 ENGINES = ["halfbyte", "sentencepiece", "kitoken", "tokenizers"]
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -65,12 +64,13 @@ def run(engine, model, json, corpus):
 def main():
     if sys.argv[1] == "--sentencepiece":
         return sentencepiece(*sys.argv[2:])
-    folder, model, json = sys.argv[1:]
+    folder, model, json = sys.argv[1:4]
+    rounds = int(sys.argv[4]) if len(sys.argv) > 4 else 3
     print("| corpus | MB | engine | load, ms | MB/s | ids | same ids as SentencePiece | halfbyte is faster by |")
     print("|---|---|---|---|---|---|---|---|")
     for corpus in ["prose", "code", "cjk", "unicode"]:
         best = {}
-        for _ in range(ROUNDS):
+        for _ in range(rounds):
             for engine in ENGINES:
                 result = run(engine, model, json, os.path.join(folder, corpus + ".txt"))
                 old = best.get(engine, result)
@@ -80,7 +80,7 @@ def main():
             load, cpu, size, ids, crc = best[engine]
             same = "yes" if crc == best["sentencepiece"][4] else "**no**"
             factor = "" if engine == "halfbyte" else f"{cpu / ours:.1f}×"
-            print(f"| {corpus} | {size / 1e6:.1f} | {engine} | {load:.1f} | {size / 1e6 / cpu:.1f} | {ids:,} | {same} | {factor} |")
+            print(f"| {corpus} | {size / 1e6:.1f} | {engine} | {load:.1f} | {size / 1e6 / cpu:.1f} | {ids:,} | {same} | {factor} |", flush=True)
 
 
 main()

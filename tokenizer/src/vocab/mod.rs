@@ -86,19 +86,8 @@ impl Vocab {
                 vocab.add_phantoms();
                 vocab.pairs_by_score(score)
             }
-            Order::List(merges) => merges
-                .iter()
-                .enumerate()
-                .map(|(rank, &(left, right, symbol))| (left, right, Merge { rank: rank as u32, symbol }))
-                .collect(),
+            Order::List(merges) => vocab.listed_pairs(merges),
         };
-        for &(left, right, _) in &pairs {
-            let (left, right) = (vocab.texts.get(left), vocab.texts.get(right));
-            if let (Some(a), Some(b)) = (left.chars().next_back(), right.chars().next()) {
-                vocab.chars.join(a, b);
-                vocab.borders.join(a, b);
-            }
-        }
         vocab.pairs = PairTable::new(&pairs);
         user_first.for_each(|c| vocab.chars.starts_user(c));
         if escape {
@@ -147,7 +136,7 @@ impl Vocab {
     }
 
     /// All ways to put a piece together from two symbols.
-    fn pairs_by_score(&self, score: &dyn Fn(u32) -> f32) -> Vec<(u32, u32, Merge)> {
+    fn pairs_by_score(&mut self, score: &dyn Fn(u32) -> f32) -> Vec<(u32, u32, Merge)> {
         // Dense ranks: equal scores must have equal ranks, since ties go from left to right in the text.
         let mut order: Vec<(f32, u32)> = (0..self.pieces).map(|id| (score(id), id)).collect();
         order.sort_by(|a, b| b.0.total_cmp(&a.0));
@@ -162,18 +151,36 @@ impl Vocab {
         }
         let mut pairs = Vec::with_capacity(3 * self.pieces as usize);
         let mut hashes = Beginnings::default();
+        let Self { texts, chars, borders, .. } = self;
         for symbol in 0..self.pieces {
-            let text = self.text(symbol);
+            let text = texts.get(symbol);
             let merge = Merge { rank: ranks[symbol as usize], symbol };
-            self.texts.beginnings(text, &mut hashes);
-            for at in (1..text.len()).filter(|at| text.is_char_boundary(*at)) {
-                if let Some(left) = self.texts.find_start(text, &hashes, at)
-                    && let Some(right) = self.texts.find_end(text, &hashes, at)
+            texts.beginnings(text, &mut hashes);
+            let mut before = None;
+            for (at, c) in text.char_indices() {
+                if let Some(before) = before.replace(c)
+                    && let Some(left) = texts.find_start(text, &hashes, at)
+                    && let Some(right) = texts.find_end(text, &hashes, at)
                 {
                     pairs.push((left, right, merge));
+                    chars.join(before, c);
+                    borders.join(before, c);
                 }
             }
         }
         pairs
+    }
+
+    /// The pairs of a list; the first has the first rank.
+    fn listed_pairs(&mut self, merges: &[(u32, u32, u32)]) -> Vec<(u32, u32, Merge)> {
+        for &(left, right, _) in merges {
+            let (left, right) = (self.texts.get(left), self.texts.get(right));
+            if let (Some(before), Some(c)) = (left.chars().next_back(), right.chars().next()) {
+                self.chars.join(before, c);
+                self.borders.join(before, c);
+            }
+        }
+        let ranked = (0..).zip(merges);
+        ranked.map(|(rank, &(left, right, symbol))| (left, right, Merge { rank, symbol })).collect()
     }
 }

@@ -33,8 +33,13 @@ impl Texts {
     }
 
     pub(super) fn get(&self, symbol: u32) -> &str {
+        &self.arena[self.range(symbol)]
+    }
+
+    #[inline]
+    fn range(&self, symbol: u32) -> std::ops::Range<usize> {
         let i = symbol as usize;
-        &self.arena[self.ends[i] as usize..self.ends[i + 1] as usize]
+        self.ends[i] as usize..self.ends[i + 1] as usize
     }
 
     /// The text gets the next symbol, without being findable. With `escape`, `▁` becomes a space.
@@ -58,7 +63,7 @@ impl Texts {
         }
         let text = self.get(symbol);
         let hash = finish(hash(self.base, text));
-        match self.probe(hash, text) {
+        match self.probe(hash, text.as_bytes()) {
             Ok(_) => false,
             Err(free) => {
                 self.slots[free] = hash >> 32 << 32 | u64::from(symbol + 1);
@@ -68,7 +73,7 @@ impl Texts {
     }
 
     pub(super) fn find(&self, text: &str) -> Option<u32> {
-        self.probe(finish(hash(self.base, text)), text).ok()
+        self.probe(finish(hash(self.base, text)), text.as_bytes()).ok()
     }
 
     /// The hashes of all beginnings of `text`, for [`find_start`](Self::find_start) and [`find_end`](Self::find_end).
@@ -84,18 +89,19 @@ impl Texts {
 
     /// The symbol whose text is `text[..at]`.
     pub(super) fn find_start(&self, text: &str, hashes: &Beginnings, at: usize) -> Option<u32> {
-        self.probe(finish(hashes.0[at]), &text[..at]).ok()
+        self.probe(finish(hashes.0[at]), &text.as_bytes()[..at]).ok()
     }
 
     /// The symbol whose text is `text[at..]`.
     pub(super) fn find_end(&self, text: &str, hashes: &Beginnings, at: usize) -> Option<u32> {
         let power = self.powers[text.len() - at];
         let hash = hashes.0[text.len()].wrapping_sub(hashes.0[at].wrapping_mul(power));
-        self.probe(finish(hash), &text[at..]).ok()
+        self.probe(finish(hash), &text.as_bytes()[at..]).ok()
     }
 
     /// The symbol with this text, or the free slot where it would be.
-    fn probe(&self, hash: u64, text: &str) -> Result<u32, usize> {
+    #[inline]
+    fn probe(&self, hash: u64, text: &[u8]) -> Result<u32, usize> {
         let mask = self.slots.len() - 1;
         let mut at = hash as usize & mask;
         loop {
@@ -104,7 +110,7 @@ impl Texts {
                 return Err(at);
             }
             let symbol = slot as u32 - 1;
-            if slot >> 32 == hash >> 32 && self.get(symbol) == text {
+            if slot >> 32 == hash >> 32 && self.arena.as_bytes()[self.range(symbol)] == *text {
                 return Ok(symbol);
             }
             at = (at + 1) & mask;

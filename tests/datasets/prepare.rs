@@ -1,9 +1,8 @@
 //! Records to rows and their report, good data and bad.
 
-mod tiny;
-
 use std::io::Write;
 
+use crate::tiny::{encoder, show};
 use halfbyte::config::data::{OverLength, PackingStrategy, TrainOn};
 use halfbyte::data::document::Encoder;
 use halfbyte::data::format::Format;
@@ -13,7 +12,6 @@ use halfbyte::data::report::{Report, first_rows};
 use halfbyte::data::source::Source;
 use halfbyte::data::table::Table;
 use halfbyte::error::Result;
-use tiny::{encoder, show};
 
 const RULES: RowRules = RowRules { longest: 8, over_length: OverLength::Truncate, packing: None };
 

@@ -6,7 +6,7 @@ use halfbyte::data::subset::{Slice, shuffle, slices, train_test_split};
 use serde_json::Value;
 
 fn recorded(key: &str) -> Vec<Value> {
-    let all: Value = serde_json::from_str(include_str!("data/rows/rows.json")).expect("rows.json");
+    let all: Value = serde_json::from_str(include_str!("../data/rows/rows.json")).expect("rows.json");
     let cases = all[key].as_array().expect("a list").clone();
     assert!(!cases.is_empty());
     cases

@@ -1,7 +1,6 @@
 //! Records of every shape, formatted and masked.
 
-mod tiny;
-
+use crate::tiny::{self, encoder, show};
 use halfbyte::config::data::TrainOn;
 use halfbyte::data::chat::{ChatTemplate, Layout};
 use halfbyte::data::document::{Encoder, Settings};
@@ -9,7 +8,6 @@ use halfbyte::data::format::{Format, Shape};
 use halfbyte::data::marks::RoleMarkers;
 use halfbyte::data::table::Record;
 use serde_json::{Value, json};
-use tiny::{encoder, show};
 
 fn record(value: Value) -> Record {
     Record(value.as_object().expect("an object").clone())
@@ -202,12 +200,12 @@ fn records_of_the_wrong_shape_are_named() {
 #[test]
 fn templates_equal_the_tutorials_functions() {
     let read = |key: &str| -> Vec<Value> {
-        let all: Value = serde_json::from_str(include_str!("data/rows/tutorials.json")).unwrap();
+        let all: Value = serde_json::from_str(include_str!("../data/rows/tutorials.json")).unwrap();
         all[key].as_array().unwrap().clone()
     };
     for (key, source) in [
-        ("swapped_roles", include_str!("data/rows/swapped_roles.jinja")),
-        ("code_instructions", include_str!("data/rows/code_instructions.jinja")),
+        ("swapped_roles", include_str!("../data/rows/swapped_roles.jinja")),
+        ("code_instructions", include_str!("../data/rows/code_instructions.jinja")),
     ] {
         let literals = encoder().literals().clone();
         let format = Format::template(source, None, literals.clone(), true, TrainOn::All).unwrap();

@@ -1,0 +1,69 @@
+//! `halfbyte inspect-data RECIPE`: what the recipe's data become, before anything is trained.
+
+use std::io::IsTerminal;
+use std::path::PathBuf;
+
+use serde_json::json;
+
+use super::out;
+use crate::config::recipe::Recipe;
+use crate::data::report::{first_records, first_rows, write_texts};
+use crate::error::Result;
+use crate::train::arithmetic::Length;
+use crate::train::data::open_records;
+use crate::train::run::ModelPlace;
+
+/// Arguments of `halfbyte inspect-data`.
+#[derive(clap::Args, Debug)]
+pub struct Args {
+    /// The recipe (TOML)
+    pub recipe: PathBuf,
+    /// Override a key of the recipe: --set max_seq_length=512
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+    /// How many records and rows to show
+    #[arg(long, default_value_t = 2)]
+    pub rows: usize,
+    /// Write the formatted text of all training records to FILE, a JSON object a line
+    #[arg(long, value_name = "FILE.jsonl")]
+    pub write: Option<PathBuf>,
+    /// Print the report as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Runs the command.
+pub fn run(args: &Args) -> Result<()> {
+    let recipe = Recipe::open(&args.recipe, &args.set)?;
+    let place = ModelPlace::find(&recipe.model)?;
+    let config = recipe.apply(place.config()?)?;
+    let records = open_records(&recipe.data, &place.folder, &config)?;
+    if let Some(file) = &args.write {
+        write_texts(&records.train, &records.format, file)?;
+    }
+    // Before the rows are made: a record shows best why they cannot be.
+    if !args.json {
+        out(&first_records(&records.train, &records.format, args.rows)?);
+    }
+    let mut data = records.prepare(&|_| ())?;
+    let training = &recipe.training;
+    let length = Length {
+        samples: data.train.rows.len(),
+        batch: training.batch_size,
+        accumulation: training.accumulation,
+        epochs: training.epochs,
+        max_steps: training.max_steps,
+        drop_last: training.drop_last,
+    };
+    data.report.steps = Some(length.steps()?.total);
+    let eval = data.eval.as_ref().map(|(_, report)| report);
+    if args.json {
+        out(&format!("{:#}\n", json!({ "train": data.report, "eval": eval, "notes": data.notes })));
+        return Ok(());
+    }
+    out(&first_rows(&data.train, &data.encoder, args.rows, std::io::stdout().is_terminal()));
+    out(&data.report.text());
+    out(&eval.map(|report| report.text()).unwrap_or_default());
+    out(&data.notes.iter().map(|note| format!("- {note}\n")).collect::<String>());
+    Ok(())
+}

@@ -1,0 +1,8 @@
+//! The data layer through its public face: files, hub ids, rows, formats, masks, reports; good data and bad.
+
+mod formats;
+mod hub;
+mod prepare;
+mod rows;
+mod sources;
+mod tiny;
