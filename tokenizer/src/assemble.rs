@@ -38,7 +38,7 @@ impl Tokenizer {
             (false, Prefix::Never) => Leading::Keep,
             (false, _) => Leading::DropOne,
         };
-        let user_with_space = pieces.iter().any(|p| p.kind == PieceKind::UserDefined && p.text.contains('▁'));
+        let user_with_space = pieces.iter().any(|p| p.kind == PieceKind::UserDefined && p.text.contains([' ', '▁']));
         let mut surface_text = String::with_capacity(pieces.iter().map(|p| p.text.len()).sum());
         let mut surfaces: Vec<Surface> = pieces.iter().map(|p| surface(p, p.kind, &mut surface_text)).collect();
         // SentencePiece decodes by text: a piece whose text is also that of a reserved one is that one.

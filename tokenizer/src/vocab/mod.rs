@@ -11,6 +11,8 @@
 mod tables;
 mod texts;
 
+use rayon::prelude::*;
+
 use crate::error::{Error, Result};
 use crate::normalize::SPACE_MARK;
 use texts::{Beginnings, Texts};
@@ -43,6 +45,16 @@ pub(crate) enum Order<'a> {
     /// A list of (left, right, merged), first come first.
     List(&'a [(u32, u32, u32)]),
 }
+
+/// A way to put a piece together, and the two characters that meet there.
+struct Found {
+    pair: (u32, u32, Merge),
+    before: char,
+    after: char,
+}
+
+/// How many pieces a thread takes at a time.
+const PART: u32 = 4096;
 
 impl Vocab {
     /// `count` is the number of ids; `mergeable` are those of them that merging may produce, in ascending order.
@@ -149,26 +161,37 @@ impl Vocab {
             last = Some(score);
             ranks[id as usize] = rank;
         }
-        let mut pairs = Vec::with_capacity(3 * self.pieces as usize);
+        // The longest part of loading, hence on several threads; in what order they finish does not matter.
+        let parts = self.pieces.div_ceil(PART);
+        let found: Vec<Vec<Found>> = (0..parts).into_par_iter().map(|part| self.splits(part * PART, &ranks)).collect();
+        let mut pairs = Vec::with_capacity(found.iter().map(Vec::len).sum());
+        for Found { pair, before, after } in found.into_iter().flatten() {
+            pairs.push(pair);
+            self.chars.join(before, after);
+            self.borders.join(before, after);
+        }
+        pairs
+    }
+
+    /// The ways to put together the pieces from `first` on, a part's number of them.
+    fn splits(&self, first: u32, ranks: &[u32]) -> Vec<Found> {
+        let mut found = Vec::new();
         let mut hashes = Beginnings::default();
-        let Self { texts, chars, borders, .. } = self;
-        for symbol in 0..self.pieces {
-            let text = texts.get(symbol);
+        for symbol in first..self.pieces.min(first + PART) {
+            let text = self.texts.get(symbol);
             let merge = Merge { rank: ranks[symbol as usize], symbol };
-            texts.beginnings(text, &mut hashes);
-            let mut before = None;
-            for (at, c) in text.char_indices() {
-                if let Some(before) = before.replace(c)
-                    && let Some(left) = texts.find_start(text, &hashes, at)
-                    && let Some(right) = texts.find_end(text, &hashes, at)
+            self.texts.beginnings(text, &mut hashes);
+            let mut last = None;
+            for (at, after) in text.char_indices() {
+                if let Some(before) = last.replace(after)
+                    && let Some(left) = self.texts.find_start(text, &hashes, at)
+                    && let Some(right) = self.texts.find_end(text, &hashes, at)
                 {
-                    pairs.push((left, right, merge));
-                    chars.join(before, c);
-                    borders.join(before, c);
+                    found.push(Found { pair: (left, right, merge), before, after });
                 }
             }
         }
-        pairs
+        found
     }
 
     /// The pairs of a list; the first has the first rank.

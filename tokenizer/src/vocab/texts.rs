@@ -10,6 +10,8 @@ pub(super) struct Texts {
     ends: Vec<u32>,
     /// The upper half of the hash, and symbol + 1; 0 is free.
     slots: Vec<u64>,
+    /// A bit for each text's hash. Half of all questions have no answer, and this small table knows that.
+    filter: Vec<u64>,
     /// The point at which the polynomial is taken.
     base: u64,
     /// Powers of the base, up to the length of the longest text.
@@ -25,7 +27,14 @@ impl Texts {
         let slots = vec![0; (2 * count).next_power_of_two().max(64)];
         let mut ends = Vec::with_capacity(count + 1);
         ends.push(0);
-        Self { arena: String::with_capacity(bytes), ends, slots, base: seed(), powers: vec![1] }
+        Self {
+            arena: String::with_capacity(bytes),
+            ends,
+            slots,
+            filter: vec![0; 1 << (FILTER_BITS - 6)],
+            base: seed(),
+            powers: vec![1],
+        }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -67,13 +76,14 @@ impl Texts {
             Ok(_) => false,
             Err(free) => {
                 self.slots[free] = hash >> 32 << 32 | u64::from(symbol + 1);
+                self.filter[filter_bit(hash) >> 6] |= 1 << (filter_bit(hash) & 63);
                 true
             }
         }
     }
 
     pub(super) fn find(&self, text: &str) -> Option<u32> {
-        self.probe(finish(hash(self.base, text)), text.as_bytes()).ok()
+        self.find_hashed(finish(hash(self.base, text)), text.as_bytes())
     }
 
     /// The hashes of all beginnings of `text`, for [`find_start`](Self::find_start) and [`find_end`](Self::find_end).
@@ -89,14 +99,23 @@ impl Texts {
 
     /// The symbol whose text is `text[..at]`.
     pub(super) fn find_start(&self, text: &str, hashes: &Beginnings, at: usize) -> Option<u32> {
-        self.probe(finish(hashes.0[at]), &text.as_bytes()[..at]).ok()
+        self.find_hashed(finish(hashes.0[at]), &text.as_bytes()[..at])
     }
 
     /// The symbol whose text is `text[at..]`.
     pub(super) fn find_end(&self, text: &str, hashes: &Beginnings, at: usize) -> Option<u32> {
         let power = self.powers[text.len() - at];
         let hash = hashes.0[text.len()].wrapping_sub(hashes.0[at].wrapping_mul(power));
-        self.probe(finish(hash), &text.as_bytes()[at..]).ok()
+        self.find_hashed(finish(hash), &text.as_bytes()[at..])
+    }
+
+    #[inline]
+    fn find_hashed(&self, hash: u64, text: &[u8]) -> Option<u32> {
+        let bit = filter_bit(hash);
+        if self.filter[bit >> 6] >> (bit & 63) & 1 == 0 {
+            return None;
+        }
+        self.probe(hash, text).ok()
     }
 
     /// The symbol with this text, or the free slot where it would be.
@@ -116,6 +135,13 @@ impl Texts {
             at = (at + 1) & mask;
         }
     }
+}
+
+const FILTER_BITS: u32 = 18;
+
+#[inline]
+fn filter_bit(hash: u64) -> usize {
+    (hash >> (64 - FILTER_BITS)) as usize
 }
 
 fn step(base: u64, hash: u64, byte: u8) -> u64 {

@@ -73,6 +73,23 @@ fn encoding_equals_the_naive_reference() {
     }
 }
 
+/// Found by fuzzing: the space before the text may itself be a user-defined piece, or begin one.
+#[test]
+fn the_dummy_prefix_can_be_user_defined() {
+    for (escape, user) in [(true, "▁"), (true, "▁a"), (false, " "), (false, " a"), (false, "▁")] {
+        let piece = |text: &str, kind| Piece { text: text.into(), score: 0.0, kind };
+        let mut model = ModelFile::default();
+        model.pieces = vec![piece("<unk>", PieceKind::Unknown), piece(user, PieceKind::UserDefined)];
+        model.pieces.push(piece("a", PieceKind::Normal));
+        model.normalizer.remove_extra_whitespaces = false;
+        model.normalizer.escape_whitespaces = escape;
+        let tokenizer = Tokenizer::from_model(model.clone()).unwrap();
+        for text in ["a", " a", "▁a", "b a", "", " "] {
+            assert_eq!(tokenizer.encode(text), naive::encode(&model, text), "{escape} {user:?} {text:?}");
+        }
+    }
+}
+
 #[test]
 fn adversarial_merges_equal_the_naive_reference() {
     let mut rng = Rng::new(2);
