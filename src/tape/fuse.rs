@@ -16,7 +16,7 @@ const REACH: usize = 24;
 pub struct Fusion {
     /// Groups made, by kind.
     pub groups: BTreeMap<FusedKind, usize>,
-    /// Products that add to an output and found no base product to join: their operands' positions in the list.
+    /// Products that add to an output in place and are in no group.
     pub missed: usize,
 }
 
@@ -28,17 +28,16 @@ impl Fusion {
         let mut fused = Vec::with_capacity(ops.len());
         for i in 0..ops.len() {
             let Some(op) = ops[i].take() else { continue };
-            let Some((kind, out)) = base(&op) else {
-                if joins(&op, None) {
-                    self.missed += 1;
-                }
+            let Some((kind, out)) = product(&op) else {
                 fused.push(op);
                 continue;
             };
+            let in_place = adds_in_place(&op);
             let mut parts = vec![op];
             for j in i + 1..ops.len().min(i + REACH) {
                 let Some(candidate) = &ops[j] else { continue };
-                if joins(candidate, Some((kind, &out))) {
+                if adds_in_place(candidate) && product(candidate).is_some_and(|(k, to)| k == kind && to.buf == out.buf)
+                {
                     let between = (i + 1..j).filter(|k| ops[*k].is_some());
                     if !between.into_iter().all(|k| commute(&touched[k], &touched[j], tokens)) {
                         break;
@@ -52,6 +51,7 @@ impl Fusion {
                 *self.groups.entry(kind).or_insert(0) += 1;
                 fused.push(Op::Fused { kind, parts });
             } else {
+                self.missed += usize::from(in_place);
                 fused.extend(parts);
             }
         }
@@ -59,22 +59,17 @@ impl Fusion {
     }
 }
 
-/// A product that others may join: forward or input gradient, not adding in place.
-fn base(op: &Op) -> Option<(FusedKind, View)> {
+/// The kind and output of a forward product or of an input gradient. One that adds in place (the router's share of the
+/// gradient of its input) may head a group, too.
+fn product(op: &Op) -> Option<(FusedKind, View)> {
     match op {
-        Op::Gemm { form: Form::Nt, plus, out, .. } if *plus != Some(*out) => Some((FusedKind::LoraUp, *out)),
-        Op::Gemm { form: Form::Nn, plus, out, .. } if *plus != Some(*out) => Some((FusedKind::LoraDown, *out)),
+        Op::Gemm { form: Form::Nt, out, .. } => Some((FusedKind::LoraUp, *out)),
+        Op::Gemm { form: Form::Nn, out, .. } => Some((FusedKind::LoraDown, *out)),
         _ => None,
     }
 }
 
-/// Whether `op` adds a product in place — to (a slice of) the given output of the given kind.
-fn joins(op: &Op, to: Option<(FusedKind, &View)>) -> bool {
-    let Op::Gemm { form, plus, out, .. } = op else { return false };
-    let kind = match form {
-        Form::Nt => FusedKind::LoraUp,
-        Form::Nn => FusedKind::LoraDown,
-        Form::Tn => return false,
-    };
-    *plus == Some(*out) && to.is_none_or(|(k, base)| k == kind && base.buf == out.buf)
+/// Whether the product is added to what its output holds.
+fn adds_in_place(op: &Op) -> bool {
+    matches!(op, Op::Gemm { plus, out, .. } if *plus == Some(*out))
 }

@@ -23,9 +23,17 @@ fn all_adapter_products_join_a_base_product() {
         // Recomputed is all but the last product of a block, whose result nobody reads. (Mixtral's is read: by the gradient of
         // the routing weights.)
         let again = if checkpointing { (of_block - usize::from(!moe)) * layers } else { 0 };
-        assert_eq!(groups(&model.program, FusedKind::LoraUp), forward + again, "moe {moe}, checkpointing {checkpointing}");
+        assert_eq!(
+            groups(&model.program, FusedKind::LoraUp),
+            forward + again,
+            "moe {moe}, checkpointing {checkpointing}"
+        );
         // The first block's q|k|v has no gradient to pass on: below it nothing is trained.
-        assert_eq!(groups(&model.program, FusedKind::LoraDown), forward - 1, "moe {moe}, checkpointing {checkpointing}");
+        assert_eq!(
+            groups(&model.program, FusedKind::LoraDown),
+            forward - 1,
+            "moe {moe}, checkpointing {checkpointing}"
+        );
         assert_eq!(model.fusion.missed, 0, "moe {moe}, checkpointing {checkpointing}");
     }
 }
