@@ -27,7 +27,7 @@ pub fn greedy(
     if prompt.is_empty() {
         return Err(Error::usage("the prompt has no token").hint("give some text, or let the tokenizer add BOS"));
     }
-    if prompt.len() >= capacity {
+    if prompt.len() + rule.max_new_tokens.min(1) > capacity {
         return Err(Error::usage(format!("the prompt has {} tokens, the context holds {capacity}", prompt.len()))
             .hint("shorten the prompt or raise --max-seq-length"));
     }
