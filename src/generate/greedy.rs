@@ -37,6 +37,10 @@ pub fn greedy(
         let text = Document { labels: vec![IGNORED; ids.len()], ids: ids.clone() };
         let batch = MicroBatch::new(&[&text], window);
         let logits = session.logits(&batch, &[ids.len() - 1], rule.adapter)?;
+        if logits.iter().any(|logit| logit.is_nan()) {
+            return Err(Error::run("the model's logits are not numbers")
+                .hint("the weights or the adapter are damaged, or too large for the type: try --dtype float32"));
+        }
         let next = most_probable(&logits);
         ids.push(next);
         if !on_token(next) || rule.eos.contains(&next) {
