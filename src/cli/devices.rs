@@ -10,12 +10,12 @@ pub struct Args {}
 
 /// Prints version, driver, and each GPU with the path chosen for it. A machine without a GPU is no error: the CPU remains.
 pub fn run(_args: Args) -> Result<()> {
-    println!("halfbyte {}", env!("CARGO_PKG_VERSION"));
+    say!("halfbyte {}", env!("CARGO_PKG_VERSION"));
     let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
-    println!("cpu     {threads} threads");
+    say!("cpu     {threads} threads");
     match gpus() {
-        Ok(lines) => lines.iter().for_each(|line| println!("{line}")),
-        Err(error) => println!("cuda    none: {error}"),
+        Ok(lines) => lines.iter().for_each(|line| say!("{line}")),
+        Err(error) => say!("cuda    none: {error}"),
     }
     Ok(())
 }

@@ -1,15 +1,16 @@
 //! `halfbyte generate MODEL --prompt TEXT`: greedy continuation.
 
 use super::device::DeviceArgs;
+use super::out;
 use crate::config::model::ModelConfig;
 use crate::config::recipe::LoadDtype;
+use crate::data::document::open_tokenizer;
 use crate::device::cpu::CpuOptions;
 use crate::dtype::{DType, QuantKind, Scheme};
 use crate::error::{Error, Result};
 use crate::generate::{Greedy, greedy};
 use crate::model::record;
 use crate::train::build::{BLOCK, base_schemes, inference_spec};
-use crate::train::data::open_tokenizer;
 use crate::train::load::{load_base, write_adapter};
 use crate::train::session::Session;
 use crate::weights::adapter::Adapter;
@@ -77,7 +78,7 @@ pub fn run(args: Args) -> Result<()> {
             "--max-seq-length {longest} is longer than the model allows ({max} positions)"
         )));
     }
-    let tokens = longest.min(prompt.len() + args.max_new_tokens);
+    let tokens = longest.min(prompt.len().saturating_add(args.max_new_tokens));
     let scheme = args.load_in_4bit.then_some(Scheme { kind: QuantKind::Nf4, blocksize: BLOCK, double: true });
     let base = base_schemes(&config, Some(&checkpoint), scheme, &[])?;
     let modules = adapter.as_ref().map_or(&[][..], |a| &a.modules);
@@ -95,18 +96,19 @@ pub fn run(args: Args) -> Result<()> {
     if args.json {
         let new = greedy(&mut session, &prompt, rule, |_| true)?;
         let text = tokenizer.decode(&new).map_err(failed)?;
-        println!("{}", serde_json::json!({"prompt_ids": prompt, "new_ids": new, "text": text}));
+        say!("{}", serde_json::json!({"prompt_ids": prompt, "new_ids": new, "text": text}));
         return Ok(());
     }
     let mut decoder = tokenizer.decoder();
     for id in &prompt {
-        print!("{}", decoder.push(*id).map_err(failed)?);
+        out(decoder.push(*id).map_err(failed)?);
     }
     let mut wrong = None;
     greedy(&mut session, &prompt, rule, |id| match decoder.push(id) {
         Ok(text) => {
-            print!("{text}");
-            std::io::stdout().flush().is_ok()
+            let mut stdout = std::io::stdout().lock();
+            // When nobody reads any more, there is no point in going on.
+            stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).is_ok()
         }
         Err(e) => {
             wrong = Some(failed(e));
@@ -116,7 +118,6 @@ pub fn run(args: Args) -> Result<()> {
     if let Some(wrong) = wrong {
         return Err(wrong);
     }
-    print!("{}", decoder.finish());
-    println!();
+    say!("{}", decoder.finish());
     Ok(())
 }

@@ -1,5 +1,10 @@
 //! The command line: one file for each command.
 
+/// `println!` that takes a reader that has gone away (`| head`) for no error.
+macro_rules! say {
+    ($($text:tt)*) => { $crate::cli::out(&(format!($($text)*) + "\n")) };
+}
+
 mod device;
 mod devices;
 mod generate;

@@ -1,6 +1,6 @@
 //! `halfbyte plan RECIPE`: the resolved recipe and the memory that it needs, from config.json alone.
 
-use super::human_bytes;
+use super::{human_bytes, out};
 use crate::config::recipe::Recipe;
 use crate::error::{Error, Result};
 use crate::model::Model;
@@ -53,53 +53,47 @@ pub fn run(args: Args) -> Result<()> {
     let (model, notes) = record_training(&recipe, &config, None, Capacity { tokens, updates })?;
     let plan = plan(&model.program);
     if args.json {
-        println!("{:#}", as_json(&model, &plan));
+        say!("{:#}", as_json(&model, &plan));
         return Ok(());
     }
-    print!("{}", recipe.resolved_toml());
-    println!();
-    recipe.notes.iter().chain(&notes).for_each(|note| println!("note: {note}"));
+    out(&recipe.resolved_toml());
+    say!("");
+    recipe.notes.iter().chain(&notes).for_each(|note| say!("note: {note}"));
     print_memory(&model, &plan, &format!("{batch} × {max}"));
     if args.list {
         for (phase, _) in &model.program.phases {
-            println!("\nphase {phase:?}\n{}", listing(&model.program, &plan.address, *phase));
+            say!("\nphase {phase:?}\n{}", listing(&model.program, &plan.address, *phase));
         }
     }
     Ok(())
 }
 
 fn print_memory(model: &Model, plan: &Plan, size: &str) {
-    println!("memory for micro-batches of {size} = {} tokens:", model.spec.tokens);
+    say!("memory for micro-batches of {size} = {} tokens:", model.spec.tokens);
     for (kind, bytes) in &plan.resident {
-        println!("  {:26} {:>12}", name(*kind), human_bytes(*bytes));
+        say!("  {:26} {:>12}", name(*kind), human_bytes(*bytes));
     }
-    println!(
+    say!(
         "  {:26} {:>12}   (at least {} is alive at once)",
         "activations",
         human_bytes(plan.arena_bytes),
         human_bytes(plan.lower_bound)
     );
-    println!("  {:26} {:>12}", "in all", human_bytes(plan.bytes));
+    say!("  {:26} {:>12}", "in all", human_bytes(plan.bytes));
     if let Some(peak) = plan.peak(&model.program) {
         let ops = model.program.ops(peak.phase);
-        println!(
-            "\nalive at the peak (phase {:?}, op {} of {}, {}):",
-            peak.phase,
-            peak.op,
-            ops.len(),
-            ops[peak.op].name()
-        );
+        say!("\nalive at the peak (phase {:?}, op {} of {}, {}):", peak.phase, peak.op, ops.len(), ops[peak.op].name());
         const SHOWN: usize = 12;
         for (buf, bytes) in peak.alive.iter().take(SHOWN) {
-            println!("  {:40} {:>12}", model.program.info(*buf).name, human_bytes(*bytes));
+            say!("  {:40} {:>12}", model.program.info(*buf).name, human_bytes(*bytes));
         }
         let rest: usize = peak.alive.iter().skip(SHOWN).map(|(_, b)| b).sum();
         if rest > 0 {
-            println!("  {:40} {:>12}", format!("and {} more", peak.alive.len() - SHOWN), human_bytes(rest));
+            say!("  {:40} {:>12}", format!("and {} more", peak.alive.len() - SHOWN), human_bytes(rest));
         }
     }
     let fused: usize = model.fusion.groups.values().sum();
-    println!("\n{fused} groups of products fused, {} left single", model.fusion.missed);
+    say!("\n{fused} groups of products fused, {} left single", model.fusion.missed);
 }
 
 fn as_json(model: &Model, plan: &Plan) -> serde_json::Value {

@@ -1,6 +1,6 @@
 //! Draws a run: a bar on a terminal, plain lines elsewhere, JSON lines where asked.
 
-use super::human_bytes;
+use super::{human_bytes, out};
 use crate::train::run::Prepared;
 use crate::train::trainer::{Event, Summary};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -28,17 +28,17 @@ impl Progress {
                 "event": "prepared", "steps": p.steps.total, "rows": p.data.train.rows.len(), "memory": plan.bytes,
                 "notes": p.notes, "device": device, "parameters": p.parameters(), "train": p.data.report,
             });
-            println!("{record}");
+            say!("{record}");
             return;
         }
-        println!("model {}: {}", p.place.folder.display(), p.parameters());
-        print!("{}", p.data.report.text());
+        say!("model {}: {}", p.place.folder.display(), p.parameters());
+        out(&p.data.report.text());
         if let Some((_, report)) = &p.data.eval {
-            print!("{}", report.text());
+            out(&report.text());
         }
-        p.notes.iter().for_each(|note| println!("note: {note}"));
-        println!("device: {device}");
-        println!("memory: {} ({} of activations)", human_bytes(plan.bytes), human_bytes(plan.arena_bytes));
+        p.notes.iter().for_each(|note| say!("note: {note}"));
+        say!("device: {device}");
+        say!("memory: {} ({} of activations)", human_bytes(plan.bytes), human_bytes(plan.arena_bytes));
         if std::io::stderr().is_terminal() {
             let bar = ProgressBar::new(p.steps.total as u64);
             let style = ProgressStyle::with_template("{wide_bar} {pos}/{len}  {msg}  {eta} left");
@@ -52,7 +52,7 @@ impl Progress {
         match event {
             Event::Stepped(r) => {
                 if self.json {
-                    println!(
+                    say!(
                         "{}",
                         json!({"event": "step", "step": r.step, "loss": r.loss, "grad_norm": r.grad_norm,
                         "learning_rate": r.learning_rate, "epoch": r.epoch, "skipped": r.skipped})
@@ -102,8 +102,8 @@ impl Progress {
     fn line(&self, machine: serde_json::Value, person: String) {
         let text = if self.json { machine.to_string() } else { person };
         match &self.bar {
-            Some(bar) => bar.suspend(|| println!("{text}")),
-            None => println!("{text}"),
+            Some(bar) => bar.suspend(|| say!("{text}")),
+            None => say!("{text}"),
         }
     }
 }

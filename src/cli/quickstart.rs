@@ -4,12 +4,12 @@
 use super::progress::Progress;
 use super::train::stop_flag;
 use crate::config::recipe::Recipe;
+use crate::data::document::open_tokenizer;
 use crate::device::cpu::{Cpu, CpuOptions};
 use crate::error::{Error, Result};
 use crate::generate::{Greedy, greedy};
 use crate::quickstart::tasks::Task;
 use crate::quickstart::{examples, extract};
-use crate::train::data::open_tokenizer;
 use crate::train::run::{Run, prepare};
 use crate::train::trainer::Reply;
 use halfbyte_tokenizer::Tokenizer;
@@ -40,8 +40,8 @@ pub fn run(args: Args) -> Result<()> {
     let files = extract(&args.output)?;
     let recipe = Recipe::open(&files.recipe, &args.set)?;
     let stop = stop_flag()?;
-    println!("A Mistral of a million parameters, fine-tuned in 4 bits on this CPU.");
-    println!("Model, data and recipe are in {}.\n", args.output.display());
+    say!("A Mistral of a million parameters, fine-tuned in 4 bits on this CPU.");
+    say!("Model, data and recipe are in {}.\n", args.output.display());
 
     let mut progress = Progress::new(false);
     let prepared = prepare(recipe, &|_| ())?;
@@ -63,19 +63,19 @@ pub fn run(args: Args) -> Result<()> {
 
     print_table(&shown, &before.answers, &after.answers);
     let count = files.held_out.len();
-    println!("\nNone of the {count} held-out questions was trained on:");
-    println!("{:>24}  {:>8}  {:>8}", "", "before", "after");
-    println!("{:>24}  {:8.3}  {:8.3}", "loss", before.loss, after.loss);
-    println!("{:>24}  {:8}  {:8}", "answered right", before.right, after.right);
+    say!("\nNone of the {count} held-out questions was trained on:");
+    say!("{:>24}  {:>8}  {:>8}", "", "before", "after");
+    say!("{:>24}  {:8.3}  {:8.3}", "loss", before.loss, after.loss);
+    say!("{:>24}  {:8}  {:8}", "answered right", before.right, after.right);
     let (folder, adapter) = (args.output.display(), run.adapter_folder().display());
-    println!("\nThe adapter (PEFT's format) is in {adapter}. {:.0} s in all.", began.elapsed().as_secs_f64());
+    say!("\nThe adapter (PEFT's format) is in {adapter}. {:.0} s in all.", began.elapsed().as_secs_f64());
     // As the program was called: after `cargo run` it is on no path.
     let program = std::env::args().next().unwrap_or_else(|| "halfbyte".into());
-    println!("Ask it something:");
-    println!("  {program} generate {folder}/model --load-in-4bit --adapter {adapter} --max-new-tokens 12 \\");
-    println!("    --prompt $'### Question: What is the opposite of hot?\\n### Answer:'");
-    println!("Change {folder}/recipe.toml and train again:");
-    println!("  {program} train {folder}/recipe.toml --set output_dir={folder}/second");
+    say!("Ask it something:");
+    say!("  {program} generate {folder}/model --load-in-4bit --adapter {adapter} --max-new-tokens 12 \\");
+    say!("    --prompt $'### Question: What is the opposite of hot?\\n### Answer:'");
+    say!("Change {folder}/recipe.toml and train again:");
+    say!("  {program} train {folder}/recipe.toml --set output_dir={folder}/second");
     Ok(())
 }
 
@@ -116,15 +116,15 @@ fn answer(run: &mut Run, tokenizer: &Tokenizer, task: &Task, max_new_tokens: usi
 /// question | before | after | expected; the text that a question is about stands below it.
 fn print_table(tasks: &[Task], before: &[String], after: &[String]) {
     let row = |question: &str, before: &str, after: &str, expected: &str| {
-        println!("{} | {} | {} | {expected}", cell(question, 33), cell(before, 30), cell(after, 20));
+        say!("{} | {} | {} | {expected}", cell(question, 33), cell(before, 30), cell(after, 20));
     };
-    println!();
+    say!("");
     row("question", "before", "after", "expected");
-    println!("{:-<33}-+-{:-<30}-+-{:-<20}-+-{:-<20}", "", "", "", "");
+    say!("{:-<33}-+-{:-<30}-+-{:-<20}-+-{:-<20}", "", "", "", "");
     for ((task, before), after) in tasks.iter().zip(before).zip(after) {
         row(&task.instruction, before, after, &task.output);
         if !task.input.is_empty() {
-            println!("  {}", task.input);
+            say!("  {}", task.input);
         }
     }
 }

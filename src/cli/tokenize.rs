@@ -1,10 +1,11 @@
 //! `halfbyte tokenize`: text to ids, pieces or counts, and ids back to text.
 
+use crate::data::document::open_tokenizer;
 use crate::error::{Error, Result};
 use halfbyte_tokenizer::{SpaceRule, Tokenizer};
 use std::fmt::Write as _;
 use std::io::{Read, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// Arguments of `tokenize`.
 #[derive(clap::Args, Debug)]
@@ -54,7 +55,7 @@ enum Special {
 
 /// Runs the command.
 pub fn run(args: Args) -> Result<()> {
-    let tokenizer = open(&args.tokenizer)?;
+    let tokenizer = open_tokenizer(&args.tokenizer)?;
     let text = input(&args)?;
     let out = if args.decode {
         let ids = parse_ids(&text)?;
@@ -69,21 +70,6 @@ pub fn run(args: Args) -> Result<()> {
         Err(e) => Err(Error::system(format!("cannot write the output: {e}"))),
         Ok(()) => Ok(()),
     }
-}
-
-/// The tokenizer of a file or a folder; of two files in a folder, the `.model` counts.
-fn open(path: &Path) -> Result<Tokenizer> {
-    let mut file = path.to_owned();
-    if path.is_dir() {
-        let names = ["tokenizer.model", "tokenizer.json"];
-        file = names.iter().map(|name| path.join(name)).find(|file| file.is_file()).ok_or_else(|| {
-            Error::input(format!("{} has neither tokenizer.model nor tokenizer.json", path.display()))
-                .hint("download one of them from the model's page into the folder")
-        })?;
-    }
-    let json = file.extension().is_some_and(|e| e == "json");
-    let tokenizer = if json { Tokenizer::open_json(&file) } else { Tokenizer::open(&file) };
-    tokenizer.map_err(|e| Error::input(e.to_string()))
 }
 
 fn input(args: &Args) -> Result<String> {
@@ -175,7 +161,7 @@ mod tests {
 
     #[test]
     fn a_folder_without_tokenizer_says_what_is_missing() {
-        let error = open(Path::new(env!("CARGO_MANIFEST_DIR"))).err().unwrap();
+        let error = open_tokenizer(env!("CARGO_MANIFEST_DIR").as_ref()).err().unwrap();
         assert!(error.to_string().contains("neither tokenizer.model nor tokenizer.json"));
     }
 }

@@ -106,7 +106,7 @@ impl Fields {
             Some(Value::Array(list)) => list.iter().map(one).collect(),
             Some(value) => one(value).map(|id| vec![id]),
         };
-        ids.ok_or_else(|| self.wrong(key, "expected a token id or a list of token ids"))
+        ids.ok_or_else(|| self.wrong(key, "expected a whole number from 0 or a list of them"))
     }
 
     /// An object inside this one, for reading its fields in turn.

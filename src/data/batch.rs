@@ -3,8 +3,7 @@
 //! Which keys a token sees is data, not code: `lo..hi` per query and its inverse `qlo..qhi` per key hold causality,
 //! the borders between documents and the sliding window at once.
 
-/// The label of a token that is not trained on.
-pub const IGNORED: i32 = -100;
+pub use crate::op::IGNORED;
 
 /// One tokenised text. Its tokens see each other and no other document.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]

@@ -32,6 +32,21 @@ pub struct Settings {
     pub legacy: bool,
 }
 
+/// The tokenizer of a file or a folder; of two files in a folder, the `.model` counts.
+pub fn open_tokenizer(path: &Path) -> Result<Tokenizer> {
+    let mut file = path.to_owned();
+    if path.is_dir() {
+        let names = ["tokenizer.model", "tokenizer.json"];
+        file = names.iter().map(|name| path.join(name)).find(|file| file.is_file()).ok_or_else(|| {
+            Error::input(format!("{} has neither tokenizer.model nor tokenizer.json", path.display()))
+                .hint("download one of them from the model's page into the folder")
+        })?;
+    }
+    let json = file.extension().is_some_and(|e| e == "json");
+    let tokenizer = if json { Tokenizer::open_json(&file) } else { Tokenizer::open(&file) };
+    tokenizer.map_err(|e| Error::input(e.to_string()))
+}
+
 impl Encoder {
     /// An encoder. `added` are tokens beyond those of the tokenizer's model file; `eos` names the end token where it is
     /// another than the model file's.
@@ -56,26 +71,14 @@ impl Encoder {
         Ok(Encoder { bos: tokenizer.bos(), eos, tokenizer, settings, literals, after_unknown })
     }
 
-    /// The tokenizer of a model folder. Settings that are `None` are the folder's.
-    pub fn open(
-        folder: &Path,
-        config: &TokenizerConfig,
-        add_bos: Option<bool>,
-        add_eos: Option<bool>,
-        legacy: Option<bool>,
-    ) -> Result<Encoder> {
-        let file = folder.join("tokenizer.model");
-        if !file.exists() {
-            return Err(Error::input(format!("{} has no tokenizer.model", folder.display()))
-                .hint("download the model's tokenizer.model (its SentencePiece file) into the folder"));
-        }
-        let tokenizer = Tokenizer::open(&file).map_err(|e| Error::input(e.to_string()))?;
-        let settings = Settings {
-            add_bos: add_bos.unwrap_or(config.add_bos),
-            add_eos: add_eos.unwrap_or(config.add_eos),
-            legacy: legacy.unwrap_or(config.legacy),
-        };
-        Encoder::new(tokenizer, settings, &config.added, config.eos.as_deref())
+    /// An encoder with the tokenizer of a model folder and the tokens that its `config` names.
+    pub fn open(folder: &Path, config: &TokenizerConfig, settings: Settings) -> Result<Encoder> {
+        Encoder::new(open_tokenizer(folder)?, settings, &config.added, config.eos.as_deref())
+    }
+
+    /// From now on, documents end with the end token.
+    pub fn always_end(&mut self) {
+        self.settings.add_eos = true;
     }
 
     /// The tokenizer.

@@ -27,7 +27,7 @@ pub fn greedy(
     if prompt.is_empty() {
         return Err(Error::usage("the prompt has no token").hint("give some text, or let the tokenizer add BOS"));
     }
-    if prompt.len() >= capacity {
+    if prompt.len() + rule.max_new_tokens.min(1) > capacity {
         return Err(Error::usage(format!("the prompt has {} tokens, the context holds {capacity}", prompt.len()))
             .hint("shorten the prompt or raise --max-seq-length"));
     }
@@ -37,6 +37,10 @@ pub fn greedy(
         let text = Document { labels: vec![IGNORED; ids.len()], ids: ids.clone() };
         let batch = MicroBatch::new(&[&text], window);
         let logits = session.logits(&batch, &[ids.len() - 1], rule.adapter)?;
+        if logits.iter().any(|logit| logit.is_nan()) {
+            return Err(Error::run("the model's logits are not numbers")
+                .hint("the weights or the adapter are damaged, or too large for the type: try --dtype float32"));
+        }
         let next = most_probable(&logits);
         ids.push(next);
         if !on_token(next) || rule.eos.contains(&next) {

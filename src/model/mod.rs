@@ -1,10 +1,10 @@
 //! The models, written once, forward only. Running this code records a program.
 //!
-//! * [`spec`]: what is to be recorded: model, base format, adapters, loss, optimizer.
-//! * [`params`]: the resident buffers, and which checkpoint tensor or adapter tensor fills which; [`optimizer`]: AdamW's.
-//! * [`linear`]: a product with a frozen base and trained adapters.
-//! * [`llama`]: block and stack of Llama and Mistral; [`moe`]: Mixtral's experts; [`head`]: norm, head, loss.
-//! * [`steps`]: the phases of a program.
+//! * `spec`: what is to be recorded: model, base format, adapters, loss, optimizer.
+//! * `params`: the resident buffers, and which checkpoint tensor or adapter tensor fills which; `optimizer`: AdamW's.
+//! * `linear`: a product with a frozen base and trained adapters.
+//! * `llama`: block and stack of Llama and Mistral; `moe`: Mixtral's experts; `head`: norm, head, loss.
+//! * `steps`: the phases of a program.
 
 mod head;
 mod linear;

@@ -12,6 +12,9 @@ pub use crate::dtype::QuantKind;
 pub use program::{Info, Kind, Phase, Place, Program};
 pub use view::{Buf, Rows, View};
 
+/// Targets of this value take no part in the loss (PyTorch's `ignore_index`).
+pub const IGNORED: i32 = -100;
+
 /// The three products that a linear layer needs; all matrices are row-major.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Form {

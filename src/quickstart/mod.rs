@@ -62,7 +62,7 @@ const SHOWN: [&str; 10] = [
     "backwards",
 ];
 
-/// Rows of `held_out` to show, one for each of [`SHOWN`].
+/// Rows of `held_out` to show, one for each of `SHOWN`.
 pub fn examples(held_out: &[Task]) -> Vec<Task> {
     SHOWN.iter().filter_map(|words| held_out.iter().find(|task| task.instruction.contains(words))).cloned().collect()
 }

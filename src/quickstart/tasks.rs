@@ -52,7 +52,7 @@ pub fn tasks() -> Tasks {
         // Every fifth fact is held out, in all its wordings.
         let first = dice.below(5);
         for (i, wordings) in facts.into_iter().enumerate() {
-            let held_out = (i + first) % 5 == 0;
+            let held_out = (i + first).is_multiple_of(5);
             if held_out {
                 let one = dice.below(wordings.len());
                 tasks.held_out.extend(wordings.into_iter().nth(one));

@@ -1,11 +1,11 @@
 //! Recording. A model calls the methods of [`Tape`]; each appends one op to a flat list. Then come the passes:
 //!
-//! * [`forward`]: one method for each op.
-//! * [`backward`]: all derivative rules; checkpointed blocks are recorded a second time (`recompute`).
-//! * [`prune`]: drops ops whose results nobody reads.
-//! * [`order`]: moves weight gradients to where they save memory.
-//! * [`fuse`]: groups ops that a device may run as one kernel.
-//! * [`listing`]: prints a list.
+//! * `forward`: one method for each op.
+//! * `backward`: all derivative rules; checkpointed blocks are recorded a second time (`recompute`).
+//! * `prune`: drops ops whose results nobody reads.
+//! * `order`: moves weight gradients to where they save memory.
+//! * `fuse`: groups ops that a device may run as one kernel.
+//! * `listing`: prints a list.
 
 mod backward;
 mod forward;

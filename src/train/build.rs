@@ -1,4 +1,4 @@
-//! From a model folder and a LoRA configuration to the parts of a [`Spec`](crate::model::Spec).
+//! From a model folder and a LoRA configuration to the parts of a [`Spec`].
 
 use crate::config::model::ModelConfig;
 use crate::config::recipe::Recipe;

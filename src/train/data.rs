@@ -15,7 +15,6 @@ use crate::data::subset::{select, shuffle, train_test_split};
 use crate::data::table::Table;
 use crate::data::tokenizer_config::TokenizerConfig;
 use crate::error::{Error, Result};
-use halfbyte_tokenizer::Tokenizer;
 use std::path::Path;
 
 /// TRL's default for `max_seq_length`, unless the tokenizer's limit is lower.
@@ -33,34 +32,6 @@ pub struct RunData {
     pub encoder: Encoder,
     /// Lines for the report.
     pub notes: Vec<String>,
-}
-
-/// The tokenizer of a model folder: tokenizer.model, else tokenizer.json.
-pub fn open_tokenizer(folder: &Path) -> Result<Tokenizer> {
-    let model = folder.join("tokenizer.model");
-    let json = folder.join("tokenizer.json");
-    let opened = if model.is_file() {
-        Tokenizer::open(&model)
-    } else if json.is_file() {
-        Tokenizer::open_json(&json)
-    } else {
-        return Err(Error::input(format!("{} has neither tokenizer.model nor tokenizer.json", folder.display()))
-            .hint("copy the tokenizer of the base model into the folder"));
-    };
-    opened.map_err(|e| Error::input(e.to_string()))
-}
-
-/// A tokenizer with the settings of its folder, and what the recipe says instead.
-pub fn open_encoder(folder: &Path, data: &DataConfig, wants_eos: bool) -> Result<(Encoder, TokenizerConfig)> {
-    let tokenizer = open_tokenizer(folder)?;
-    let config = TokenizerConfig::open(folder)?;
-    let settings = Settings {
-        add_bos: data.add_bos_token.unwrap_or(config.add_bos),
-        add_eos: data.add_eos_token.unwrap_or(config.add_eos || wants_eos),
-        legacy: data.legacy.unwrap_or(config.legacy),
-    };
-    let encoder = Encoder::new(tokenizer, settings, &config.added, config.eos.as_deref())?;
-    Ok((encoder, config))
 }
 
 /// The longest row: the recipe's, or TRL's default; an error if the model was not made for so many positions.
@@ -130,11 +101,18 @@ pub fn open_records(data: &DataConfig, folder: &Path, model: &ModelConfig) -> Re
     }
 
     let tokenizer_config = TokenizerConfig::open(folder)?;
-    let plain = open_encoder(folder, data, false)?.0;
-    let format = format(data, &train, &plain, &tokenizer_config)?;
+    let settings = Settings {
+        add_bos: data.add_bos_token.unwrap_or(tokenizer_config.add_bos),
+        add_eos: data.add_eos_token.unwrap_or(tokenizer_config.add_eos),
+        legacy: data.legacy.unwrap_or(tokenizer_config.legacy),
+    };
+    let mut encoder = Encoder::open(folder, &tokenizer_config, settings)?;
+    let format = format(data, &train, &encoder, &tokenizer_config)?;
     // Wrapping joins documents with the end token.
     let wrapped = data.packing && data.packing_strategy == PackingStrategy::Wrapped;
-    let encoder = open_encoder(folder, data, format.wants_eos() || wrapped)?.0;
+    if data.add_eos_token.is_none() && (format.wants_eos() || wrapped) {
+        encoder.always_end();
+    }
     check_vocabulary(&encoder, model, folder)?;
     let (longest, note) = longest_row(data, Some(&tokenizer_config), model)?;
     let mut notes: Vec<String> = note.into_iter().collect();

@@ -163,11 +163,6 @@ impl Schedule {
         (0..self.total).map(|step| self.rate(step)).collect()
     }
 
-    /// Whether a warm-up was asked for that this shape ignores (a line of the report).
-    pub fn ignores_warmup(&self) -> bool {
-        self.shape == Shape::Constant && self.warmup > 0
-    }
-
     fn factor(&self, step: usize) -> f64 {
         if self.shape == Shape::Constant {
             return 1.0;

@@ -287,7 +287,7 @@ pub fn write(file: &Path, tensors: &[Output]) -> Result<()> {
     publish(&temporary, file)
 }
 
-/// Writes `text` to `file` as [`write`] does.
+/// Writes `text` to `file` as [`write()`] does.
 pub fn write_text(file: &Path, text: &str) -> Result<()> {
     let temporary = temporary(file);
     std::fs::write(&temporary, text).map_err(|e| Error::io("write", &temporary, e))?;

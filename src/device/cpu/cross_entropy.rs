@@ -2,10 +2,8 @@
 
 use super::memory::Mat;
 use super::real::Real;
+use crate::op::IGNORED;
 use rayon::prelude::*;
-
-/// Targets of this value take no part in the loss (PyTorch's `ignore_index`).
-pub const IGNORE: i32 = -100;
 
 /// logits `[n,V]`, targets and weight `[n]`. Returns logp `[n]` and, where asked, dlogits `[n,V]`:
 /// `loss_scale · weight · (softmax − onehot)`, zero in the rows that are ignored.
@@ -21,7 +19,7 @@ pub fn cross_entropy<A: Real>(
         let top = row.iter().copied().fold(A::neg_infinity(), A::max);
         top + row.iter().map(|&l| (l - top).exp()).sum::<A>().ln()
     };
-    let kept = |t: usize| targets[t] != IGNORE;
+    let kept = |t: usize| targets[t] != IGNORED;
     logp.par_iter_mut().enumerate().filter(|(t, _)| kept(*t)).for_each(|(t, logp)| {
         *logp = logits.row(t)[targets[t] as usize] - log_sum(logits.row(t));
     });
