@@ -78,9 +78,12 @@ fn encoding_equals_the_naive_reference() {
 fn the_dummy_prefix_can_be_user_defined() {
     for (escape, user) in [(true, "▁"), (true, "▁a"), (false, " "), (false, " a"), (false, "▁")] {
         let piece = |text: &str, kind| Piece { text: text.into(), score: 0.0, kind };
-        let mut model = ModelFile::default();
-        model.pieces = vec![piece("<unk>", PieceKind::Unknown), piece(user, PieceKind::UserDefined)];
-        model.pieces.push(piece("a", PieceKind::Normal));
+        let pieces = vec![
+            piece("<unk>", PieceKind::Unknown),
+            piece(user, PieceKind::UserDefined),
+            piece("a", PieceKind::Normal),
+        ];
+        let mut model = ModelFile { pieces, ..ModelFile::default() };
         model.normalizer.remove_extra_whitespaces = false;
         model.normalizer.escape_whitespaces = escape;
         let tokenizer = Tokenizer::from_model(model.clone()).unwrap();
