@@ -82,7 +82,7 @@ pub fn run(args: Args) -> Result<()> {
     let scheme = args.load_in_4bit.then_some(Scheme { kind: QuantKind::Nf4, blocksize: BLOCK, double: true });
     let base = base_schemes(&config, Some(&checkpoint), scheme, &[])?;
     let modules = adapter.as_ref().map_or(&[][..], |a| &a.modules);
-    let spec = inference_spec(&config, compute, modules, base, tokens.max(1));
+    let spec = inference_spec(&config, compute, modules, base, tokens.max(1))?;
     let (device, _) = args.device.open(compute, CpuOptions::default())?;
     let mut session = Session::new(record(spec)?, device)?;
     load_base(&mut session, &checkpoint, LoadDtype::Auto)?;

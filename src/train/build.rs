@@ -77,10 +77,7 @@ pub fn training_spec(
     base: HashMap<String, Scheme>,
     capacity: Capacity,
 ) -> Result<Spec> {
-    if capacity.tokens > i32::MAX as usize / 2 {
-        return Err(Error::usage(format!("a micro-batch of {} tokens is too large", capacity.tokens))
-            .hint("lower per_device_train_batch_size or max_seq_length"));
-    }
+    check_tokens(capacity.tokens)?;
     if capacity.updates > MOST_UPDATES {
         return Err(Error::usage(format!("a run of {} steps is too long: at most {MOST_UPDATES}", capacity.updates))
             .hint("lower max_steps or num_train_epochs"));
@@ -98,6 +95,15 @@ pub fn training_spec(
         optimizer: Some(optimizer_spec(&recipe.training, recipe.compute, capacity.updates)),
         logits_rows: 1,
     })
+}
+
+/// Positions and rows are 32-bit integers on the device.
+fn check_tokens(tokens: usize) -> Result<()> {
+    if tokens <= i32::MAX as usize / 2 {
+        return Ok(());
+    }
+    Err(Error::usage(format!("a batch of {tokens} tokens is too large"))
+        .hint("lower max_seq_length or per_device_train_batch_size"))
 }
 
 fn optimizer_spec(training: &TrainingConfig, compute: DType, updates: usize) -> OptimizerSpec {
@@ -126,8 +132,9 @@ pub fn inference_spec(
     modules: &[AdapterModule],
     base: HashMap<String, Scheme>,
     tokens: usize,
-) -> Spec {
-    Spec {
+) -> Result<Spec> {
+    check_tokens(tokens)?;
+    Ok(Spec {
         config: config.clone(),
         compute,
         tokens,
@@ -138,5 +145,5 @@ pub fn inference_spec(
         loss: LossSpec { chunk: LOGITS_CHUNK, aux: None },
         optimizer: None,
         logits_rows: 1,
-    }
+    })
 }
