@@ -46,15 +46,7 @@ pub fn run(args: &Args) -> Result<()> {
         out(&first_records(&records.train, &records.format, args.rows)?);
     }
     let mut data = records.prepare(&|_| ())?;
-    let training = &recipe.training;
-    let length = Length {
-        samples: data.train.rows.len(),
-        batch: training.batch_size,
-        accumulation: training.accumulation,
-        epochs: training.epochs,
-        max_steps: training.max_steps,
-        drop_last: training.drop_last,
-    };
+    let length = Length::new(&recipe.training, data.train.rows.len());
     data.report.steps = Some(length.steps()?.total);
     let eval = data.eval.as_ref().map(|(_, report)| report);
     if args.json {

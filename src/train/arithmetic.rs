@@ -1,5 +1,6 @@
 //! How many optimiser steps a run has, as `transformers.Trainer` counts them.
 
+use crate::config::training::TrainingConfig;
 use crate::error::{Error, Result};
 
 /// What the recipe and the data set say about the length of a run.
@@ -33,6 +34,18 @@ pub struct Steps {
 }
 
 impl Length {
+    /// What the recipe says of the length of a run over `samples` rows.
+    pub fn new(training: &TrainingConfig, samples: usize) -> Self {
+        Self {
+            samples,
+            batch: training.batch_size,
+            accumulation: training.accumulation,
+            epochs: training.epochs,
+            max_steps: training.max_steps,
+            drop_last: training.drop_last,
+        }
+    }
+
     /// The counts; an error if the run would have no step at all.
     pub fn steps(&self) -> Result<Steps> {
         if self.batch == 0 || self.accumulation == 0 {

@@ -130,14 +130,7 @@ pub fn prepare(recipe: Recipe, progress: &dyn Fn(usize)) -> Result<Prepared> {
     };
     let mut data = open_data(&recipe.data, &place.folder, &config, progress)?;
     let training = &recipe.training;
-    let length = Length {
-        samples: data.train.rows.len(),
-        batch: training.batch_size,
-        accumulation: training.accumulation,
-        epochs: training.epochs,
-        max_steps: training.max_steps,
-        drop_last: training.drop_last,
-    };
+    let length = Length::new(training, data.train.rows.len());
     let steps = length.steps()?;
     data.report.steps = Some(steps.total);
     let tokens = capacity(&data, training.batch_size);
