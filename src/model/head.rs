@@ -22,8 +22,13 @@ pub fn loss(t: &mut Tape, loss: &LossSpec, params: &Params, h: View, with: Adapt
             let from = t.position();
             let logits = params.head.forward(t, rows(h), None, with, t.wide());
             let to = t.position();
-            let inputs =
-                LossInputs { targets: rows(x.targets), weight: rows(x.weight), control: x.control, logp: rows(x.logp) };
+            let inputs = LossInputs {
+                targets: rows(x.targets),
+                weight: rows(x.weight),
+                control: x.control,
+                logp: rows(x.logp),
+                hit: rows(x.hit),
+            };
             t.cross_entropy(logits, inputs, gradient);
             if gradient {
                 t.backward(from..to);

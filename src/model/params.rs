@@ -86,6 +86,8 @@ pub struct Exchange {
     pub control: View,
     /// Log-probability of each target.
     pub logp: View,
+    /// I32: 1 where the target is the most probable token.
+    pub hit: View,
     /// `[1,1]`: the router's auxiliary loss, where there is one.
     pub aux: Option<View>,
     /// Rows wanted, I32 `[n,1]`, and their logits, `[n,V]`.
@@ -377,6 +379,7 @@ fn exchange(t: &mut Tape, spec: &Spec) -> Exchange {
         seed: fixed(t, "seed", 1, 2, DType::I32),
         control: fixed(t, "control", 1, CONTROL_FIELDS, wide),
         logp: token(t, "logp", wide),
+        hit: token(t, "hit", DType::I32),
         aux: spec.loss.aux.map(|_| fixed(t, "aux", 1, 1, wide)),
         logits: (n > 0)
             .then(|| (fixed(t, "select", n, 1, DType::I32), fixed(t, "logits", n, spec.config.vocab_size, wide))),

@@ -241,9 +241,18 @@ pub enum Op {
     /// Load-balancing loss of Switch Transformers as HF computes it for Mixtral, over the logits of all layers together:
     /// `aux = coef · E · Σ_{k,e} f[k,e] · P[e]`, and its gradient. logits, dlogits: `[T,E]` for each layer; aux F32 `[1,1]`.
     AuxLoss { logits: Vec<View>, coef: f64, control: View, aux: View, dlogits: Vec<View> },
-    /// `logp[t] = log softmax(logits[t])[targets[t]]` (0 if the target is −100) and, where asked,
-    /// `dlogits[t] = loss_scale · weight[t] · (softmax(logits[t]) − onehot)`. logits F32 `[n,V]`, the others `[n,1]`.
-    CrossEntropy { logits: View, targets: View, weight: View, control: View, logp: View, dlogits: Option<View> },
+    /// `logp[t] = log softmax(logits[t])[targets[t]]`, `hit[t] = [targets[t] is the first largest of logits[t]]` (both 0 if
+    /// the target is −100) and, where asked, `dlogits[t] = loss_scale · weight[t] · (softmax(logits[t]) − onehot)`.
+    /// logits F32 `[n,V]`; targets, hit I32 `[n,1]`; weight, logp `[n,1]`.
+    CrossEntropy {
+        logits: View,
+        targets: View,
+        weight: View,
+        control: View,
+        logp: View,
+        hit: View,
+        dlogits: Option<View>,
+    },
     /// `norm[0] = ‖grads‖₂` in two stages of fixed order. grads `[1,N]`, partials F32 `[1, ⌈N/65536⌉]`, norm F32 `[1,1]`.
     GradNorm { grads: View, partials: View, norm: View },
     /// Decides about the update: clip factor, learning rate `rates[min(step, last)]`, loss scale, step count. See [`Control`].
@@ -349,8 +358,8 @@ impl Op {
                 all(f, [control], [aux]);
                 dlogits.iter_mut().for_each(|v| f(v, Write));
             }
-            CrossEntropy { logits, targets, weight, control, logp, dlogits } => {
-                all(f, [logits, targets, weight, control], [logp]);
+            CrossEntropy { logits, targets, weight, control, logp, hit, dlogits } => {
+                all(f, [logits, targets, weight, control], [logp, hit]);
                 if let Some(dlogits) = dlogits {
                     f(dlogits, Write);
                 }

@@ -39,6 +39,8 @@ pub struct LossInputs {
     pub control: View,
     /// `[n,1]`, written.
     pub logp: View,
+    /// I32 `[n,1]`, written.
+    pub hit: View,
 }
 
 /// Results of routing; see [`Op::Route`].
@@ -185,12 +187,12 @@ impl Tape {
         out
     }
 
-    /// Log-probabilities of the targets into `logp`; with `gradient`, the gradient of the logits is computed in the same
+    /// Log-probabilities of the targets into `logp`, whether they are the most probable tokens into `hit`; with `gradient`, the gradient of the logits is computed in the same
     /// pass, and [`Tape::backward`] may start from it at once. logits `[n,V]`, targets, weight, logp `[n,1]`.
     pub fn cross_entropy(&mut self, logits: View, loss: LossInputs, gradient: bool) {
-        let LossInputs { targets, weight, control, logp } = loss;
+        let LossInputs { targets, weight, control, logp, hit } = loss;
         let dlogits = gradient.then(|| self.arena("dlogits", logits.rows, logits.cols, self.compute));
-        self.push(Op::CrossEntropy { logits, targets, weight, control, logp, dlogits });
+        self.push(Op::CrossEntropy { logits, targets, weight, control, logp, hit, dlogits });
         if let Some(dlogits) = dlogits {
             self.set_gradient(logits, dlogits);
         }

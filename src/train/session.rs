@@ -30,6 +30,19 @@ pub struct MicroLoss {
     pub loss: f64,
     /// The router's auxiliary loss (already times its coefficient), 0 without.
     pub aux: f64,
+    /// Targets that were the most probable token.
+    pub hits: usize,
+}
+
+/// What an evaluation of a batch gave.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EvalLoss {
+    /// Log-probabilities of the targets, 0 where there is none.
+    pub logp: Vec<f64>,
+    /// The router's auxiliary loss (already times its coefficient), 0 without.
+    pub aux: f64,
+    /// Targets that were the most probable token.
+    pub hits: usize,
 }
 
 /// What an update did.
@@ -102,7 +115,7 @@ impl Session {
         self.device.run(Phase::Micro, batch.tokens())?;
         let logp = self.read(self.model.params.exchange.logp, batch.tokens())?;
         let loss = -logp.iter().sum::<f64>() * weight;
-        Ok(MicroLoss { loss, aux: self.aux()? })
+        Ok(MicroLoss { loss, aux: self.aux()?, hits: self.hits(batch.tokens())? })
     }
 
     /// Clips and updates.
@@ -117,11 +130,12 @@ impl Session {
         })
     }
 
-    /// Log-probabilities of the targets (0 where there is none) and the auxiliary loss.
-    pub fn eval(&mut self, batch: &MicroBatch, adapter: bool) -> Result<(Vec<f64>, f64)> {
+    /// Forward alone.
+    pub fn eval(&mut self, batch: &MicroBatch, adapter: bool) -> Result<EvalLoss> {
         self.write_batch(batch, 0.0)?;
         self.device.run(Phase::Eval { adapter }, batch.tokens())?;
-        Ok((self.read(self.model.params.exchange.logp, batch.tokens())?, self.aux()?))
+        let logp = self.read(self.model.params.exchange.logp, batch.tokens())?;
+        Ok(EvalLoss { logp, aux: self.aux()?, hits: self.hits(batch.tokens())? })
     }
 
     /// Logits of the tokens `rows` of the batch, `[rows, V]`. Without an adapter in the model, `adapter` is the base.
@@ -156,6 +170,13 @@ impl Session {
             Some(aux) => Ok(self.read(aux, 0)?[0]),
             None => Ok(0.0),
         }
+    }
+
+    /// Hits among the first `live` tokens.
+    fn hits(&mut self, live: usize) -> Result<usize> {
+        let mut bytes = vec![0; 4 * live];
+        self.device.read(self.model.params.exchange.hit.buf, 0, &mut bytes)?;
+        Ok(bytes.as_chunks().0.iter().filter(|b| i32::from_le_bytes(**b) != 0).count())
     }
 
     fn write_inv_freq(&mut self, inv_freq: &[f32]) -> Result<()> {

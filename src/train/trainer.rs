@@ -46,6 +46,10 @@ pub struct StepRecord {
     pub epoch: f64,
     /// Mean loss of the predicted tokens (with the auxiliary loss where it is trained on).
     pub loss: f64,
+    /// Tokens that were predicted, and how many of them were the most probable token.
+    pub predicted: usize,
+    /// See `predicted`.
+    pub hits: usize,
     /// Norm of the gradient before clipping.
     pub grad_norm: f64,
     /// The learning rate used.
@@ -67,6 +71,8 @@ pub struct LogRecord {
     pub epoch: f64,
     /// Mean of the steps' losses since the last record.
     pub loss: f64,
+    /// Share of the predicted tokens that were the most probable, since the last record.
+    pub mean_token_accuracy: f64,
     /// Of the last step.
     pub grad_norm: f64,
     /// Of the last step.
@@ -84,6 +90,10 @@ pub struct EvalRecord {
     pub eval_loss: f64,
     /// Mean over all predicted tokens.
     pub eval_loss_per_token: f64,
+    /// e^eval_loss_per_token.
+    pub eval_perplexity: f64,
+    /// Share of the predicted tokens that were the most probable.
+    pub eval_mean_token_accuracy: f64,
     /// Number of predicted tokens.
     pub eval_tokens: usize,
 }
@@ -192,11 +202,13 @@ fn one_step(
 ) -> Result<StepRecord> {
     let started = Instant::now();
     session.begin()?;
-    let mut loss = 0.0;
+    let (mut loss, mut predicted, mut hits) = (0.0, 0, 0);
     for batch in &data.micro_batches {
         let micro = session.micro(batch, data.num_items.max(1), [seed as i32, *micro_steps])?;
         *micro_steps = micro_steps.wrapping_add(1);
         loss += micro.loss + micro.aux;
+        predicted += batch.predicted();
+        hits += micro.hits;
     }
     if !loss.is_finite() {
         return Err(Error::run(format!("step {step}: the loss is {loss} on the rows {:?}", data.rows))
@@ -213,6 +225,8 @@ fn one_step(
         total,
         epoch: data.epoch,
         loss,
+        predicted,
+        hits,
         grad_norm: update.grad_norm,
         learning_rate: update.learning_rate,
         skipped: update.skipped,
@@ -227,6 +241,8 @@ struct Totals {
     steps: usize,
     loss: f64,
     last: f64,
+    predicted: usize,
+    hits: usize,
     tokens: usize,
     time: Duration,
 }
@@ -236,6 +252,8 @@ impl Totals {
         self.steps += 1;
         self.loss += record.loss;
         self.last = record.loss;
+        self.predicted += record.predicted;
+        self.hits += record.hits;
         self.tokens += record.tokens;
         self.time += record.time;
     }
@@ -244,6 +262,7 @@ impl Totals {
             step: last.step,
             epoch: last.epoch,
             loss: self.loss / self.steps as f64,
+            mean_token_accuracy: self.hits as f64 / self.predicted.max(1) as f64,
             grad_norm: last.grad_norm,
             learning_rate: last.learning_rate,
             tokens_per_second: self.tokens as f64 / self.time.as_secs_f64(),
@@ -262,13 +281,14 @@ pub fn evaluate(session: &mut Session, evaluation: &Evaluation, adapter: bool, s
     // A batch that does not fit is run in equal parts; its mean is taken over all of them.
     let fits = |rows: &usize| batch.is_multiple_of(*rows) && rows * longest <= session.model.spec.tokens;
     let part = (1..=*batch).rev().find(fits).unwrap_or(1);
-    let (mut sum, mut tokens) = (0.0, 0);
+    let (mut sum, mut tokens, mut hits) = (0.0, 0, 0);
     let (mut batch_sum, mut batch_tokens, mut batch_rows) = (0.0, 0, 0);
     let (mut weighted, mut rows) = (0.0, 0);
     let mut seen = 0;
     for run in dataset.in_order(part, *packed, window) {
-        let (logp, _) = session.eval(&run, adapter)?;
-        batch_sum -= logp.iter().sum::<f64>();
+        let result = session.eval(&run, adapter)?;
+        hits += result.hits;
+        batch_sum -= result.logp.iter().sum::<f64>();
         batch_tokens += run.predicted();
         let here = part.min(lengths.len() - seen);
         seen += here;
@@ -291,6 +311,8 @@ pub fn evaluate(session: &mut Session, evaluation: &Evaluation, adapter: bool, s
         step,
         eval_loss: weighted / rows as f64,
         eval_loss_per_token: sum / tokens as f64,
+        eval_perplexity: (sum / tokens as f64).exp(),
+        eval_mean_token_accuracy: hits as f64 / tokens as f64,
         eval_tokens: tokens,
     })
 }

@@ -79,7 +79,7 @@ fn forward(folder: PathBuf) -> Outcome {
     let d = distance(&logits, &file.f32("logits")?);
     measured.within("logits", d.worst, 1e-4, "")?;
     measured.within("rms", d.relative, 1e-5, "")?;
-    let (logp, _) = session.eval(&batch, false).map_err(text)?;
+    let logp = session.eval(&batch, false).map_err(text)?.logp;
     let loss = -logp.iter().sum::<f64>() / batch.predicted() as f64;
     measured.within("loss", relative(loss, file.f32("loss")?[0].into()), 1e-5, "")?;
     for layer in (0..config.layers).filter(|_| config.experts.is_some()) {

@@ -129,12 +129,13 @@ pub fn exec<A: Real>(mem: &mut Memory, op: &Op, live: usize, late_copies: bool) 
                 mem.store(dlogits, live, &gradient);
             }
         }
-        Op::CrossEntropy { logits, targets, weight, control, logp, dlogits } => {
+        Op::CrossEntropy { logits, targets, weight, control, logp, hit, dlogits } => {
             let (m, weight) = (mem.load::<A>(logits, live), mem.load(weight, live));
             let loss_scale = mem.load::<A>(control, live).data()[Control::LossScale as usize];
-            let (l, d) = cross_entropy(&m, mem.ints(targets, live), weight.data(), loss_scale, dlogits.is_some());
-            mem.store(logp, live, &l);
-            if let (Some(dlogits), Some(d)) = (dlogits, d) {
+            let loss = cross_entropy(&m, mem.ints(targets, live), weight.data(), loss_scale, dlogits.is_some());
+            mem.store(logp, live, &loss.logp);
+            mem.store_ints(hit, &loss.hit);
+            if let (Some(dlogits), Some(d)) = (dlogits, loss.dlogits) {
                 mem.store(dlogits, live, &d);
             }
         }

@@ -47,8 +47,8 @@ pub fn exec(l: &mut Launcher, op: &Op) -> Result<()> {
             permute::combine_bwd(l, dout, y, weights, slots, dy, dweights)
         }
         Op::AuxLoss { logits, coef, control, aux, dlogits } => route::aux_loss(l, logits, *coef, control, aux, dlogits),
-        Op::CrossEntropy { logits, targets, weight, control, logp, dlogits } => {
-            cross_entropy::cross_entropy(l, logits, targets, weight, control, logp, dlogits)
+        Op::CrossEntropy { logits, targets, weight, control, logp, hit, dlogits } => {
+            cross_entropy::cross_entropy(l, logits, targets, weight, control, logp, hit, dlogits)
         }
         Op::GradNorm { grads, partials, norm } => grad_norm::grad_norm(l, grads, partials, norm),
         Op::Control { rule, norm, rates, control } => grad_norm::control(l, rule, norm, rates, control),
