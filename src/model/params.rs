@@ -82,6 +82,8 @@ pub struct Exchange {
     pub inv_freq: View,
     /// I32 `[1,2]`: key of the random numbers of this micro-step.
     pub seed: View,
+    /// `[1,1]`: size of the noise on the embeddings in this micro-step, where there is any.
+    pub noise: Option<View>,
     /// `[1, CONTROL_FIELDS]`, see [`crate::op::Control`].
     pub control: View,
     /// Log-probability of each target.
@@ -377,6 +379,7 @@ fn exchange(t: &mut Tape, spec: &Spec) -> Exchange {
         qhi: token(t, "qhi", DType::I32),
         inv_freq: fixed(t, "inv_freq", 1, spec.config.head_dim / 2, wide),
         seed: fixed(t, "seed", 1, 2, DType::I32),
+        noise: spec.neftune.map(|_| fixed(t, "noise", 1, 1, wide)),
         control: fixed(t, "control", 1, CONTROL_FIELDS, wide),
         logp: token(t, "logp", wide),
         hit: token(t, "hit", DType::I32),

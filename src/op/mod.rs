@@ -216,6 +216,9 @@ pub enum Op {
     Add { a: View, b: View, out: View },
     /// `out = plus + x · keep(seed, site, row·cols + col) / (1 − p)`; keep is Philox4x32-10, seed I32 `[1,2]`.
     Dropout { x: View, seed: View, site: u32, p: f64, plus: Option<View>, out: View },
+    /// `out = x + magnitude · u(seed, site, row·cols + col)`, u uniform in (−1, 1) from Philox4x32-10; magnitude 0 copies the
+    /// bits of x. seed I32 `[1,2]`, magnitude F32 `[1,1]`.
+    Noise { x: View, seed: View, site: u32, magnitude: View, out: View },
     /// Each of `parts` equal slabs of x goes to the top left of its slab of out, in out's type; the rest becomes zero.
     Cast { x: View, out: View, parts: usize },
     /// `out = 0`.
@@ -333,6 +336,7 @@ impl Op {
                 all(f, [x, seed], []);
                 sum(f, plus, out);
             }
+            Noise { x, seed, site: _, magnitude, out } => all(f, [x, seed, magnitude], [out]),
             Cast { x, out, parts: _ } => all(f, [x], [out]),
             Zero { out } => f(out, Write),
             Route { logits, weights, experts, slots, source, offsets, touched } => {
@@ -428,6 +432,7 @@ impl Op {
             Op::Add { a, b, out } => vec![(*out, *a), (*out, *b)],
             Op::SwiGluBwd { gate, up, dgate, dup, .. } => vec![(*dgate, *gate), (*dup, *up)],
             Op::SwiGlu { gate, out, .. } => vec![(*out, *gate)],
+            Op::Noise { x, out, .. } => vec![(*out, *x)],
             Op::RmsNormBwd { plus: Some(plus), dx, .. } => vec![(*dx, *plus)],
             Op::Gemm { plus: Some(plus), out, .. } => vec![(*out, *plus)],
             Op::Combine { plus: Some(plus), out, .. } => vec![(*out, *plus)],
@@ -475,6 +480,7 @@ impl Op {
             SwiGluBwd { .. } => "swiglu_bwd",
             Add { .. } => "add",
             Dropout { .. } => "dropout",
+            Noise { .. } => "noise",
             Cast { .. } => "cast",
             Zero { .. } => "zero",
             Route { .. } => "route",

@@ -168,6 +168,13 @@ impl Tape {
         out
     }
 
+    /// Adds uniform noise within ± `magnitude` to x, which must need no gradient. `site` tells the numbers of one step apart.
+    pub fn noise(&mut self, name: &str, x: View, seed: View, site: u32, magnitude: View) -> View {
+        let out = self.arena(name, x.rows, x.cols, self.compute);
+        self.push(Op::Noise { x, seed, site, magnitude, out });
+        out
+    }
+
     /// Routes each token to two of the experts. logits `[T,E]`.
     pub fn route(&mut self, logits: View, touched: Option<View>) -> Routed {
         let (tokens, experts) = (logits.rows, logits.cols);

@@ -106,12 +106,16 @@ impl Session {
     }
 
     /// Forward and backward. The loss of every target has the weight `1 / num_items`; `seed` is the key of this
-    /// micro-step's dropout masks.
+    /// micro-step's random numbers.
     pub fn micro(&mut self, batch: &MicroBatch, num_items: usize, seed: [i32; 2]) -> Result<MicroLoss> {
         let weight = 1.0 / num_items as f64;
         self.write_batch(batch, weight)?;
         let seed: Vec<u8> = seed.iter().flat_map(|s| s.to_le_bytes()).collect();
         self.write_bytes(self.model.params.exchange.seed, &seed)?;
+        if let (Some(noise), Some(alpha)) = (self.model.params.exchange.noise, self.model.spec.neftune) {
+            let elements = batch.longest_row * self.model.spec.config.hidden_size;
+            self.write(noise, &[alpha / (elements as f64).sqrt()])?;
+        }
         self.device.run(Phase::Micro, batch.tokens())?;
         let logp = self.read(self.model.params.exchange.logp, batch.tokens())?;
         let loss = -logp.iter().sum::<f64>() * weight;

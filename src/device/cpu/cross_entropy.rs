@@ -36,10 +36,12 @@ pub fn cross_entropy<A: Real>(
     });
     let hit = (0..logits.rows).into_par_iter().map(|t| {
         let row = logits.row(t);
-        i32::from(kept(t) && {
-            let (top, target) = (largest(row), targets[t] as usize);
-            row[target] == top && !row[..target].contains(&top)
-        })
+        i32::from(
+            kept(t) && {
+                let (top, target) = (largest(row), targets[t] as usize);
+                row[target] == top && !row[..target].contains(&top)
+            },
+        )
     });
     let hit = hit.collect();
     let dlogits = gradient.then(|| {

@@ -79,6 +79,12 @@ pub fn exec<A: Real>(mem: &mut Memory, op: &Op, live: usize, late_copies: bool) 
             let kept = pointwise::dropout(&x, [seed[0], seed[1]], *site, *p, plus.as_ref());
             mem.store(out, live, &kept);
         }
+        Op::Noise { x, seed, site, magnitude, out } => {
+            let seed = mem.ints::<u32>(seed, live);
+            let (x, magnitude) = (mem.load::<A>(x, live), mem.load(magnitude, live));
+            let noisy = pointwise::noise(&x, [seed[0], seed[1]], *site, magnitude.data()[0]);
+            mem.store(out, live, &noisy);
+        }
         Op::Cast { x, out, parts } => {
             let cast = pointwise::cast(&mem.load::<A>(x, live), *parts, out.rows.count(live), out.cols);
             mem.store(out, live, &cast);

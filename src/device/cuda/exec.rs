@@ -34,6 +34,7 @@ pub fn exec(l: &mut Launcher, op: &Op) -> Result<()> {
         Op::SwiGluBwd { dout, gate, up, dgate, dup } => swiglu::swiglu_bwd(l, dout, gate, up, dgate, dup),
         Op::Add { a, b, out } => pointwise::add(l, a, b, out),
         Op::Dropout { x, seed, site, p, plus, out } => pointwise::dropout(l, x, seed, *site, *p, plus, out),
+        Op::Noise { x, seed, site, magnitude, out } => pointwise::noise(l, x, seed, *site, magnitude, out),
         Op::Cast { x, out, parts } => pointwise::cast(l, x, out, *parts),
         Op::Zero { out } => pointwise::zero(l, out),
         Op::Route { logits, weights, experts, slots, source, offsets, touched } => {
