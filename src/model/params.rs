@@ -7,7 +7,7 @@ use super::optimizer::{OptimizerState, declare_optimizer};
 use super::spec::{AdapterSpec, Spec};
 use crate::dtype::{DType, Scheme};
 use crate::error::{Error, Result};
-use crate::op::{BLOCK_8BIT, CONTROL_FIELDS, Kind, Nested, Place, Rows, View};
+use crate::op::{BLOCK_8BIT, CONTROL_FIELDS, Kind, Nested, Place, Rows, SAMPLE_FIELDS, View};
 use crate::tape::{Quantized, Tape};
 
 /// Columns of the padded copies of adapters are a multiple of this: the K step of a tensor-core product.
@@ -92,8 +92,21 @@ pub struct Exchange {
     pub hit: View,
     /// `[1,1]`: the router's auxiliary loss, where there is one.
     pub aux: Option<View>,
-    /// Rows wanted, I32 `[n,1]`, and their logits, `[n,V]`.
-    pub logits: Option<(View, View)>,
+    /// Where there are `Logits` phases.
+    pub selected: Option<Selected>,
+}
+
+/// Rows of the stream whose logits are wanted, and what comes of them.
+#[derive(Clone, Copy, Debug)]
+pub struct Selected {
+    /// I32 `[n,1]`: the rows.
+    pub rows: View,
+    /// `[n,V]`.
+    pub logits: View,
+    /// `[1, SAMPLE_FIELDS]`: how tokens are chosen, see [`crate::op::SampleField`].
+    pub rule: View,
+    /// I32 `[n,1]`: the token chosen for each row.
+    pub token: View,
 }
 
 /// A cast of the `begin` phase: masters to the padded copy in the compute type.
@@ -384,7 +397,11 @@ fn exchange(t: &mut Tape, spec: &Spec) -> Exchange {
         logp: token(t, "logp", wide),
         hit: token(t, "hit", DType::I32),
         aux: spec.loss.aux.map(|_| fixed(t, "aux", 1, 1, wide)),
-        logits: (n > 0)
-            .then(|| (fixed(t, "select", n, 1, DType::I32), fixed(t, "logits", n, spec.config.vocab_size, wide))),
+        selected: (n > 0).then(|| Selected {
+            rows: fixed(t, "select", n, 1, DType::I32),
+            logits: fixed(t, "logits", n, spec.config.vocab_size, wide),
+            rule: fixed(t, "rule", 1, SAMPLE_FIELDS, wide),
+            token: fixed(t, "token", n, 1, DType::I32),
+        }),
     }
 }

@@ -116,6 +116,19 @@ pub enum Control {
 /// Number of fields of the control buffer.
 pub const CONTROL_FIELDS: usize = 8;
 
+/// The fields of a rule of [`Op::Sample`], F32 `[1, SAMPLE_FIELDS]` (F64 in f64 programs).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SampleField {
+    /// Logits are divided by it; 0: the largest is taken.
+    Temperature = 0,
+    /// Only the k largest logits (and those equal to the last of them) take part; 0: all.
+    TopK = 1,
+    /// Of these, the smallest set of the most probable with at least this probability; from 1 on: all.
+    TopP = 2,
+}
+/// Number of fields of a sampling rule.
+pub const SAMPLE_FIELDS: usize = 3;
+
 /// Elements of 8-bit codes that share a scale: in the moments of an optimizer, and in the scales of double quantisation.
 pub const BLOCK_8BIT: usize = 256;
 /// Elements of the gradient that one partial sum of its norm covers: a property of the result's bits, hence fixed.
@@ -256,6 +269,9 @@ pub enum Op {
         hit: View,
         dlogits: Option<View>,
     },
+    /// One token for each row: the first of the largest logits, or one drawn by [`SampleField`]; −1 where the row has a NaN
+    /// or no finite largest. logits F32 `[n,V]`, rule `[1, SAMPLE_FIELDS]`, seed I32 `[1,2]`, token I32 `[n,1]`.
+    Sample { logits: View, rule: View, seed: View, token: View },
     /// `norm[0] = ‖grads‖₂` in two stages of fixed order. grads `[1,N]`, partials F32 `[1, ⌈N/65536⌉]`, norm F32 `[1,1]`.
     GradNorm { grads: View, partials: View, norm: View },
     /// Decides about the update: clip factor, learning rate `rates[min(step, last)]`, loss scale, step count. See [`Control`].
@@ -368,6 +384,7 @@ impl Op {
                     f(dlogits, Write);
                 }
             }
+            Sample { logits, rule, seed, token } => all(f, [logits, rule, seed], [token]),
             GradNorm { grads, partials, norm } => all(f, [grads], [partials, norm]),
             Control { rule: _, norm, rates, control } => {
                 all(f, [norm, rates], []);
@@ -489,6 +506,7 @@ impl Op {
             CombineBwd { .. } => "combine_bwd",
             AuxLoss { .. } => "aux_loss",
             CrossEntropy { .. } => "cross_entropy",
+            Sample { .. } => "sample",
             GradNorm { .. } => "grad_norm",
             Control { .. } => "control",
             AdamW { .. } => "adamw",

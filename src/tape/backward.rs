@@ -142,6 +142,7 @@ impl Tape {
             | Op::Combine { .. }
             | Op::Dropout { .. }
             | Op::Zero { .. }
+            | Op::Sample { .. }
             | Op::GradNorm { .. }
             | Op::Control { .. }
             | Op::AdamW { .. }

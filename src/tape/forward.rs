@@ -2,7 +2,7 @@
 
 use super::Tape;
 use crate::dtype::{DType, QuantKind};
-use crate::op::{Form, Groups, Nested, Op, Rows, View};
+use crate::op::{Form, Groups, Nested, Op, Rows, SAMPLE_FIELDS, View};
 
 /// The heads of an attention op.
 #[derive(Clone, Copy, Debug)]
@@ -213,6 +213,12 @@ impl Tape {
         for (logits, dlogits) in logits.iter().zip(dlogits) {
             self.set_gradient(*logits, dlogits);
         }
+    }
+
+    /// A token for each row of logits into `token`; see [`Op::Sample`].
+    pub fn sample_into(&mut self, logits: View, rule: View, seed: View, token: View) {
+        assert_eq!((logits.rows, rule.cols), (token.rows, SAMPLE_FIELDS));
+        self.push(Op::Sample { logits, rule, seed, token });
     }
 
     /// The weighted sum of each token's two rows of y; `[T,D]`.

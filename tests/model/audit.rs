@@ -11,7 +11,7 @@ use halfbyte::device::cpu::CpuOptions;
 use halfbyte::dtype::DType;
 use halfbyte::model::{AdapterSpec, OptimizerKind, Spec};
 use halfbyte::op::{Buf, FusedKind, Op, Phase, Place, Program, View};
-use halfbyte::train::session::Session;
+use halfbyte::train::session::{Sampling, Session};
 use std::collections::BTreeMap;
 
 /// What has been audited.
@@ -75,7 +75,7 @@ fn phase(record: &mut Record, s: &mut Session, phase: Phase, live: usize, run: i
     let program = s.model.program.clone();
     let x = &s.model.params.exchange;
     let mut inputs = vec![x.ids, x.targets, x.weight, x.pos, x.lo, x.hi, x.qlo, x.qhi, x.seed];
-    inputs.extend(x.logits.map(|(select, _)| select).into_iter().chain(x.noise));
+    inputs.extend(x.noise.into_iter().chain(x.selected.into_iter().flat_map(|s| [s.rows, s.rule])));
     for input in inputs {
         state[input.buf.0 as usize].clone_from(&end[input.buf.0 as usize]);
     }
@@ -110,6 +110,12 @@ fn all_phases(record: &mut Record, spec: Spec) {
         phase(record, &mut s, Phase::Logits { adapter }, 11, |s| {
             s.logits(&batch, &[0, 10, 3], adapter).expect("logits");
         });
+    }
+    // The phase alone: its inputs are there.
+    for temperature in [0.0, 0.8] {
+        let sampling = Sampling { temperature, top_k: 7, top_p: 0.9, seed: 3 };
+        s.next_tokens(&batch, &[0, 10, 3], true, &sampling, 4).expect("tokens");
+        phase(record, &mut s, Phase::Sample, 0, |s| s.device().run(Phase::Sample, 0).expect("runs"));
     }
 }
 
@@ -220,7 +226,7 @@ fn report(lies: &Lies) {
     assert!(stale.is_none(), "noticed after all: {stale:?}");
 }
 
-const VARIANTS: usize = 28;
+const VARIANTS: usize = 29;
 
 /// The place of an op in the instruction set. No wildcard: a new op does not compile until it has a number, and then
 /// fails the test until a program contains it.
@@ -254,5 +260,6 @@ fn variant(op: &Op) -> usize {
         Op::Fused { kind: FusedKind::LoraUp, .. } => 25,
         Op::Fused { kind: FusedKind::LoraDown, .. } => 26,
         Op::Noise { .. } => 27,
+        Op::Sample { .. } => 28,
     }
 }

@@ -4,8 +4,10 @@ use super::attention::{Grads, Heads, Saved, attention, attention_bwd};
 use super::cross_entropy::cross_entropy;
 use super::memory::{Mat, Memory};
 use super::real::Real;
-use super::{adamw, embed, gemm, grad_norm, nf4, permute, pointwise, quant8, rms_norm, rope, route, swiglu};
-use crate::op::{AdamState, Betas, Control, Nested, Op, QuantKind, SEGMENT_FIELDS, Segment, Transfer, View};
+use super::{adamw, embed, gemm, grad_norm, nf4, permute, pointwise, quant8, rms_norm, rope, route, sample, swiglu};
+use crate::op::{
+    AdamState, Betas, Control, Nested, Op, QuantKind, SEGMENT_FIELDS, SampleField, Segment, Transfer, View,
+};
 
 /// Runs `op` with `live` tokens. `late_copies`: an asynchronous copy happens at its `Wait`, not at its `Start`.
 pub fn exec<A: Real>(mem: &mut Memory, op: &Op, live: usize, late_copies: bool) {
@@ -144,6 +146,16 @@ pub fn exec<A: Real>(mem: &mut Memory, op: &Op, live: usize, late_copies: bool) 
             if let (Some(dlogits), Some(d)) = (dlogits, loss.dlogits) {
                 mem.store(dlogits, live, &d);
             }
+        }
+        Op::Sample { logits, rule, seed, token } => {
+            let narrow = |m: Mat<A>| -> Vec<f32> { m.data().iter().map(|x| x.f64() as f32).collect() };
+            let (cols, values, fields) = (logits.cols, narrow(mem.load(logits, live)), narrow(mem.load(rule, live)));
+            let field = |f: SampleField| fields[f as usize];
+            let (temperature, top_p) = (field(SampleField::Temperature), field(SampleField::TopP));
+            let rule = sample::Rule { temperature, top_k: field(SampleField::TopK) as usize, top_p };
+            let seed = mem.ints::<u32>(seed, live);
+            let tokens = sample::sample(&values, cols, &rule, [seed[0], seed[1]]);
+            mem.store_ints(token, &tokens);
         }
         Op::GradNorm { grads, partials, norm } => {
             let (parts, n) = grad_norm::grad_norm(mem.load::<A>(grads, live).data());

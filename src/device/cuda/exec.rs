@@ -3,7 +3,7 @@
 use super::attention::{Backward, Inputs};
 use super::launch::Launcher;
 use super::{adamw, attention, copy, cross_entropy, embed, gemm, grad_norm, nf4, permute, pointwise, rms_norm, rope};
-use super::{route, swiglu};
+use super::{route, sample, swiglu};
 use crate::error::Result;
 use crate::op::Op;
 
@@ -51,6 +51,7 @@ pub fn exec(l: &mut Launcher, op: &Op) -> Result<()> {
         Op::CrossEntropy { logits, targets, weight, control, logp, hit, dlogits } => {
             cross_entropy::cross_entropy(l, logits, targets, weight, control, logp, hit, dlogits)
         }
+        Op::Sample { logits, rule, seed, token } => sample::sample(l, logits, rule, seed, token),
         Op::GradNorm { grads, partials, norm } => grad_norm::grad_norm(l, grads, partials, norm),
         Op::Control { rule, norm, rates, control } => grad_norm::control(l, rule, norm, rates, control),
         Op::AdamW { state, betas, master, grads, segments, rates, steps, touched, control } => {
