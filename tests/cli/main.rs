@@ -4,4 +4,5 @@ mod bad_input;
 mod folder;
 mod inspect_data;
 mod quickstart;
+mod resume;
 mod train;
