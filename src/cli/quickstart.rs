@@ -10,6 +10,7 @@ use crate::error::{Error, Result};
 use crate::generate::{Greedy, greedy};
 use crate::quickstart::tasks::Task;
 use crate::quickstart::{examples, extract};
+use crate::train::place::ModelPlace;
 use crate::train::run::{Run, prepare};
 use crate::train::trainer::Reply;
 use halfbyte_tokenizer::Tokenizer;
@@ -44,10 +45,11 @@ pub fn run(args: Args) -> Result<()> {
     say!("Model, data and recipe are in {}.\n", args.output.display());
 
     let mut progress = Progress::new(false);
-    let prepared = prepare(recipe, &|_| ())?;
+    let place = ModelPlace::find(&recipe.model)?;
+    let prepared = prepare(recipe, place, &|_| ())?;
     progress.prepared(&prepared, "cpu");
     let mut run = prepared.start(Box::new(Cpu::new(CpuOptions::default())), args.overwrite)?;
-    let tokenizer = open_tokenizer(&run.place.folder)?;
+    let tokenizer = open_tokenizer(&run.place.tokenizer()?)?;
     let shown = examples(&files.held_out);
     let before = Exam::take(&mut run, &tokenizer, &files.held_out, &shown, false)?;
     let summary = run.train(|event| {

@@ -5,6 +5,7 @@ use super::progress::Progress;
 use crate::config::recipe::Recipe;
 use crate::device::cpu::CpuOptions;
 use crate::error::{Error, Result};
+use crate::train::place::ModelPlace;
 use crate::train::run::{Run, prepare};
 use crate::train::trainer::{EvalRecord, Event, Reply, Summary};
 use std::path::PathBuf;
@@ -22,6 +23,10 @@ pub struct Args {
     /// Replace the results of an earlier run in output_dir
     #[arg(long)]
     pub overwrite: bool,
+    /// Make up random weights, for benchmarks: model_name_or_path may then be a folder without weights, a config.json, or
+    /// an architecture's name such as mistral-7b-v0.1
+    #[arg(long)]
+    pub dummy_weights: bool,
     #[command(flatten)]
     device: DeviceArgs,
     /// On the CPU, fill dead memory with NaN (slower; the numbers must not change)
@@ -51,7 +56,9 @@ pub fn run(args: Args) -> Result<()> {
     let recipe = Recipe::open(&args.recipe, &args.set)?;
     let stop = stop_flag()?;
     let mut progress = Progress::new(args.json);
-    let prepared = prepare(recipe, &|_| ())?;
+    let model = &recipe.model;
+    let place = if args.dummy_weights { ModelPlace::dummy(model)? } else { ModelPlace::find(model)? };
+    let prepared = prepare(recipe, place, &|_| ())?;
     let cpu = CpuOptions { poison: args.poison, late_copies: false };
     let (device, device_name) = args.device.open(prepared.recipe.compute, cpu)?;
     progress.prepared(&prepared, &device_name);

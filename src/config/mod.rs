@@ -2,12 +2,14 @@
 //!
 //! * [`model`]: a model folder's `config.json` → [`model::ModelConfig`]; [`rope`]: its rotary frequencies.
 //! * [`recipe`]: a recipe → [`recipe::Recipe`], made of [`data`], [`lora`] and [`training`].
+//! * [`known`]: architectures that need no folder.
 //! * [`keys`]: what we do with each key that a recipe may have; [`raw`]: a recipe as it was typed.
 //! * [`fields`]: reading fields of a JSON object with errors that name file, field and value.
 
 pub mod data;
 pub mod fields;
 pub mod keys;
+pub mod known;
 pub mod lora;
 pub mod model;
 mod model_fields;

@@ -3,8 +3,10 @@
 pub mod arithmetic;
 pub mod build;
 pub mod data;
+pub mod dummy;
 pub mod load;
 pub mod output;
+pub mod place;
 pub mod run;
 pub mod schedule;
 pub mod session;

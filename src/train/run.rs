@@ -6,52 +6,24 @@
 use super::arithmetic::{Length, Steps};
 use super::build::{Capacity, base_schemes, training_spec};
 use super::data::{RunData, open_data};
+use super::dummy::fill_base;
 use super::load::{init_adapter, init_optimizer, load_base, read_adapter, write_adapter};
 use super::output::RunFolder;
+use super::place::ModelPlace;
 use super::session::Session;
 use super::trainer::{EvalRecord, Evaluation, Event, Reply, Summary, evaluate, train};
 use crate::config::lora::LoraConfig;
 use crate::config::model::ModelConfig;
-use crate::config::recipe::{ModelSource, Recipe};
+use crate::config::recipe::Recipe;
 use crate::config::training::Placement;
-use crate::data::hub::{Hub, is_id};
 use crate::data::loader::{Batching, Loader};
 use crate::device::Device;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::model::{Model, record};
 use crate::weights::adapter::{Adapter, read_config};
-use crate::weights::names::check;
 use crate::weights::safetensors::Checkpoint;
 use crate::weights::targets::{AdapterModule, resolve};
-use std::path::{Path, PathBuf};
-
-/// Where the base model is.
-#[derive(Clone, Debug)]
-pub struct ModelPlace {
-    /// Its folder: config.json, safetensors, tokenizer.
-    pub folder: PathBuf,
-}
-
-impl ModelPlace {
-    /// The folder that the recipe names, or that of its hub id.
-    pub fn find(source: &ModelSource) -> Result<Self> {
-        let folder = PathBuf::from(&source.name_or_path);
-        if !folder.exists() && is_id(&source.name_or_path) {
-            let folder = Hub::from_env().model(&source.name_or_path, source.revision.as_deref())?;
-            return Ok(Self { folder });
-        }
-        if !folder.is_dir() {
-            return Err(Error::input(format!("model_name_or_path: there is no folder {}", folder.display()))
-                .hint("give a folder with config.json, *.safetensors and tokenizer.model"));
-        }
-        Ok(Self { folder })
-    }
-
-    /// config.json, checked.
-    pub fn config(&self) -> Result<ModelConfig> {
-        ModelConfig::open(&self.folder)
-    }
-}
+use std::path::Path;
 
 /// The LoRA configuration of a run: the recipe's, or that of the adapter it starts from.
 pub fn lora_config(recipe: &Recipe) -> Result<LoraConfig> {
@@ -94,7 +66,7 @@ pub fn record_training(
 pub struct Prepared {
     /// The recipe.
     pub recipe: Recipe,
-    /// The base model's folder.
+    /// The base model.
     pub place: ModelPlace,
     /// Its config, with what the recipe says about it.
     pub config: ModelConfig,
@@ -108,34 +80,36 @@ pub struct Prepared {
     pub notes: Vec<String>,
     lora: LoraConfig,
     modules: Vec<AdapterModule>,
-    checkpoint: Checkpoint,
+    /// `None`: the weights are made up.
+    checkpoint: Option<Checkpoint>,
     start: Option<Adapter>,
 }
 
-/// Reads the recipe's model, adapter and data, and records the program.
-pub fn prepare(recipe: Recipe, progress: &dyn Fn(usize)) -> Result<Prepared> {
-    let place = ModelPlace::find(&recipe.model)?;
-    let config = recipe.apply(place.config()?)?;
-    let checkpoint = Checkpoint::open(&place.folder)?;
-    check(&checkpoint, &config)?;
+/// Reads the recipe's adapter and data and the weights of its model, and records the program.
+pub fn prepare(recipe: Recipe, place: ModelPlace, progress: &dyn Fn(usize)) -> Result<Prepared> {
+    let config = recipe.apply(place.config.clone())?;
+    let checkpoint = place.checkpoint()?;
     let lora = lora_config(&recipe)?;
     let (modules, unmatched) = targets(&lora, &config)?;
     let start = match &recipe.model.adapter {
         Some(folder) => {
             let adapter = Adapter::open(Path::new(folder), &config)?;
-            adapter.check_head(&checkpoint, &config)?;
+            if let Some(checkpoint) = &checkpoint {
+                adapter.check_head(checkpoint, &config)?;
+            }
             Some(adapter)
         }
         None => None,
     };
-    let mut data = open_data(&recipe.data, &place.folder, &config, progress)?;
+    let mut data = open_data(&recipe.data, &place.tokenizer()?, &config, progress)?;
     let training = &recipe.training;
     let length = Length::new(training, data.train.rows.len());
     let steps = length.steps()?;
     data.report.steps = Some(steps.total);
     let tokens = capacity(&data, training.batch_size);
-    let (model, _) = record_training(&recipe, &config, Some(&checkpoint), Capacity { tokens, updates: steps.total })?;
-    let mut notes: Vec<String> = recipe.notes.iter().chain(&unmatched).chain(&data.notes).cloned().collect();
+    let (model, _) = record_training(&recipe, &config, checkpoint.as_ref(), Capacity { tokens, updates: steps.total })?;
+    let mut notes: Vec<String> = place.notes();
+    notes.extend(recipe.notes.iter().chain(&unmatched).chain(&data.notes).cloned());
     let warmup = super::schedule::warmup_steps(steps.total, training.warmup_steps, training.warmup_ratio);
     if warmup > 0 && training.schedule == "constant" {
         notes.push(
@@ -182,7 +156,10 @@ impl Prepared {
         let folder = RunFolder::create(Path::new(&self.recipe.training.output_dir), overwrite)?;
         let Prepared { recipe, place, config, data, steps, model, lora, modules, checkpoint, start, .. } = self;
         let mut session = Session::new(model, device)?;
-        load_base(&mut session, &checkpoint, recipe.model.dtype)?;
+        match &checkpoint {
+            Some(checkpoint) => load_base(&mut session, checkpoint, recipe.model.dtype)?,
+            None => fill_base(&mut session, recipe.training.seed)?,
+        }
         init_optimizer(&mut session)?;
         match start {
             None => init_adapter(&mut session, recipe.training.seed)?,
@@ -214,7 +191,7 @@ impl Prepared {
 pub struct Run {
     /// The recipe.
     pub recipe: Recipe,
-    /// The base model's folder.
+    /// The base model.
     pub place: ModelPlace,
     /// The length of the run.
     pub steps: Steps,
@@ -225,7 +202,8 @@ pub struct Run {
     folder: RunFolder,
     lora: LoraConfig,
     modules: Vec<AdapterModule>,
-    checkpoint: Checkpoint,
+    /// `None`: the weights are made up.
+    checkpoint: Option<Checkpoint>,
 }
 
 impl Run {
@@ -266,14 +244,15 @@ impl Run {
         let weights = self.modules.iter().filter_map(|m| found.remove(&m.module.name)).collect();
         let adapter = Adapter {
             config: self.lora.clone(),
-            base_model: Some(self.recipe.model.name_or_path.clone()),
+            base_model: Some(self.place.name.clone()),
             modules: self.modules.clone(),
             weights,
             head: None,
         };
         let tied = self.session.model.spec.config.tied;
         let head = if tied { "model.embed_tokens.weight" } else { "lm_head.weight" };
-        adapter.save(self.folder.path(), self.checkpoint.get(head).as_ref())?;
-        self.folder.copy_tokenizer(&self.place.folder)
+        let head = self.checkpoint.as_ref().and_then(|checkpoint| checkpoint.get(head));
+        adapter.save(self.folder.path(), head.as_ref())?;
+        self.folder.copy_tokenizer(&self.place.tokenizer()?)
     }
 }
