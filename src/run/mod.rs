@@ -3,15 +3,6 @@
 //! [`prepare`] reads everything and records the program; nothing has been written then, and any mistake of the user has
 //! been found. [`Prepared::start`] loads the weights, [`Run::train`] trains and saves.
 
-use super::arithmetic::{Length, Steps};
-use super::build::{Capacity, base_schemes, training_spec};
-use super::data::{RunData, open_data};
-use super::dummy::fill_base;
-use super::load::{init_adapter, init_optimizer, load_base, read_adapter, write_adapter};
-use super::output::RunFolder;
-use super::place::ModelPlace;
-use super::session::Session;
-use super::trainer::{EvalRecord, Evaluation, Event, Reply, Summary, evaluate, train};
 use crate::config::lora::LoraConfig;
 use crate::config::model::ModelConfig;
 use crate::config::recipe::Recipe;
@@ -20,10 +11,23 @@ use crate::data::loader::{Batching, Loader};
 use crate::device::Device;
 use crate::error::Result;
 use crate::model::{Model, record};
+use crate::train::arithmetic::{Length, Steps};
+use crate::train::build::{Capacity, base_schemes, training_spec};
+use crate::train::data::{RunData, open_data};
+use crate::train::dummy::fill_base;
+use crate::train::load::{init_adapter, init_optimizer, load_base, read_adapter, write_adapter};
+use crate::train::session::Session;
+use crate::train::trainer::{EvalRecord, Evaluation, Event, Reply, Summary, evaluate, train};
 use crate::weights::adapter::{Adapter, read_config};
 use crate::weights::safetensors::Checkpoint;
 use crate::weights::targets::{AdapterModule, resolve};
+use folder::RunFolder;
 use std::path::Path;
+
+mod folder;
+mod place;
+
+pub use place::ModelPlace;
 
 /// The LoRA configuration of a run: the recipe's, or that of the adapter it starts from.
 pub fn lora_config(recipe: &Recipe) -> Result<LoraConfig> {
@@ -110,7 +114,7 @@ pub fn prepare(recipe: Recipe, place: ModelPlace, progress: &dyn Fn(usize)) -> R
     let (model, _) = record_training(&recipe, &config, checkpoint.as_ref(), Capacity { tokens, updates: steps.total })?;
     let mut notes: Vec<String> = place.notes();
     notes.extend(recipe.notes.iter().chain(&unmatched).chain(&data.notes).cloned());
-    let warmup = super::schedule::warmup_steps(steps.total, training.warmup_steps, training.warmup_ratio);
+    let warmup = crate::train::schedule::warmup_steps(steps.total, training.warmup_steps, training.warmup_ratio);
     if warmup > 0 && training.schedule == "constant" {
         notes.push(
             "lr_scheduler_type = \"constant\" ignores the warm-up, as in HF; \"constant_with_warmup\" has one".into(),
