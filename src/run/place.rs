@@ -9,6 +9,9 @@ use crate::weights::names::check;
 use crate::weights::safetensors::Checkpoint;
 use std::path::{Path, PathBuf};
 
+/// How the names of models with made-up weights begin.
+const DUMMY: &str = "dummy:";
+
 /// Where the base model is.
 #[derive(Clone, Debug)]
 pub struct ModelPlace {
@@ -59,7 +62,12 @@ impl ModelPlace {
             let (called, config) = known(name).map_err(|e| e.at("model_name_or_path"))?;
             (None, called, config)
         };
-        Ok(Self { name: format!("dummy:{called}"), config, dummy: true, folder, tokenizer: source.tokenizer.clone() })
+        Ok(Self { name: format!("{DUMMY}{called}"), config, dummy: true, folder, tokenizer: source.tokenizer.clone() })
+    }
+
+    /// Whether a model of this name has made-up weights.
+    pub fn is_dummy(name: &str) -> bool {
+        name.starts_with(DUMMY)
     }
 
     /// Lines for the report.

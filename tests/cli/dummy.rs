@@ -18,6 +18,11 @@ fn a_run_needs_no_weights_says_so_and_repeats() {
     let config = std::fs::read_to_string(folder.path("run/adapter_config.json")).expect("read");
     assert!(config.contains(r#""base_model_name_or_path": "dummy:model""#), "{config}");
     folder.run(&["train", "recipe.toml", "--dummy-weights", "--set", "output_dir=again"]).fine();
+    let (save, resume) = (["--set", "output_dir=kept", "--set", "save_steps=3"], ["train", "recipe.toml", "--resume"]);
+    folder.run(&[&["train", "recipe.toml", "--dummy-weights"][..], &save].concat()).fine();
+    folder.run(&[&resume[..], &save, &["--dummy-weights"]].concat()).fine();
+    folder.weights("model");
+    folder.run(&[&resume[..], &save].concat()).refused(2, &["dummy:model", "--dummy-weights"]);
     folder.run(&["train", "recipe.toml", "--dummy-weights", "--set", "output_dir=other", "--set", "seed=7"]).fine();
     let adapter = |run: &str| std::fs::read(folder.path(run).join("adapter_model.safetensors")).expect("read");
     assert_eq!(adapter("run"), adapter("again"));

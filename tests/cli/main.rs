@@ -5,4 +5,5 @@ mod dummy;
 mod folder;
 mod inspect_data;
 mod quickstart;
+mod resume;
 mod train;
