@@ -25,7 +25,7 @@ use crate::weights::adapter::{Adapter, read_config};
 use crate::weights::safetensors::Checkpoint;
 use crate::weights::safetensors::write_text;
 use crate::weights::targets::{AdapterModule, resolve};
-use folder::{RunFolder, copy_tokenizer};
+use folder::{LockedFolder, RunFolder, copy_tokenizer};
 use samples::Samples;
 use std::path::{Path, PathBuf};
 
@@ -198,7 +198,7 @@ impl Prepared {
         let (special, capacity) = (recipe.data.special_in_template, model.spec.tokens);
         let new_tokens = training.sample_max_new_tokens;
         let samples = Samples::new(&training.sample_prompts, new_tokens, special, &data.encoder, capacity)?;
-        let folder = RunFolder::create(&output, start, saved.as_ref().map_or(0, |s| s.run.metrics_bytes))?;
+        let locked = LockedFolder::new(&output, start)?;
         let mut session = Session::new(model, device)?;
         match &checkpoint {
             Some(checkpoint) => load_base(&mut session, checkpoint, recipe.model.dtype)?,
@@ -210,6 +210,8 @@ impl Prepared {
             (None, None) => init_adapter(&mut session, recipe.training.seed)?,
             (None, Some(adapter)) => write_to(&mut session, adapter)?,
         }
+        // Only now: a run that could not start has removed nothing.
+        let folder = locked.begin(start, saved.as_ref().map_or(0, |s| s.run.metrics_bytes))?;
         Ok(Run {
             saver: Saver {
                 place,
