@@ -1,6 +1,7 @@
 //! The program from outside: what it prints, what it refuses and how, what it leaves behind.
 
 mod bad_input;
+mod dummy;
 mod folder;
 mod inspect_data;
 mod quickstart;
