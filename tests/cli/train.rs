@@ -57,7 +57,7 @@ fn answers_are_drawn_as_the_flags_say() {
     assert_eq!(generate(&["--temperature", "3", "--top-p", "1e-6"]).fine().out, greedy);
     generate(&["--top-k", "5"]).refused(2, &["--top-k", "--temperature"]);
     generate(&["--temperature", "1", "--top-p", "0"]).refused(2, &["--top-p"]);
-    generate(&["--temperature", "-1"]).refused(2, &["--temperature"]);
+    generate(&["--temperature=-1"]).refused(2, &["--temperature"]);
 }
 
 #[test]
