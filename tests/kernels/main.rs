@@ -9,6 +9,7 @@ mod attention;
 mod cross_entropy;
 mod embed;
 mod gemm;
+mod gemv;
 mod grad_norm;
 mod nf4;
 mod permute;
@@ -22,7 +23,7 @@ mod swiglu;
 use harness::{Case, Devices};
 
 fn main() {
-    let families: [fn() -> Vec<Case>; 14] = [
+    let families: [fn() -> Vec<Case>; 15] = [
         embed::cases,
         rms_norm::cases,
         rope::cases,
@@ -36,6 +37,7 @@ fn main() {
         grad_norm::cases,
         adamw::cases,
         gemm::cases,
+        gemv::cases,
         attention::cases,
     ];
     let filter: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();

@@ -22,6 +22,8 @@ pub enum Family {
     Embed,
     /// `gemm.cu`
     Gemm,
+    /// `gemv.cu`
+    Gemv,
     /// `grad_norm.cu`
     GradNorm,
     /// `nf4.cu`
@@ -59,6 +61,7 @@ fn source(arch: Arch, family: Family, elem: DType) -> &'static str {
         (Arch::Sm80, Family::CrossEntropy) => ptx!("cross_entropy"),
         (Arch::Sm80, Family::Embed) => ptx!("embed"),
         (Arch::Sm80, Family::Gemm) => ptx!("gemm"),
+        (Arch::Sm80, Family::Gemv) => ptx!("gemv"),
         (Arch::Sm80, Family::GradNorm) => ptx!("grad_norm"),
         (Arch::Sm80, Family::Nf4) => ptx!("nf4"),
         (Arch::Sm80, Family::Permute) => ptx!("permute"),
