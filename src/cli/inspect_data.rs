@@ -9,9 +9,9 @@ use super::out;
 use crate::config::recipe::Recipe;
 use crate::data::report::{first_records, first_rows, write_texts};
 use crate::error::Result;
+use crate::run::ModelPlace;
 use crate::train::arithmetic::Length;
 use crate::train::data::open_records;
-use crate::train::run::ModelPlace;
 
 /// Arguments of `halfbyte inspect-data`.
 #[derive(clap::Args, Debug)]

@@ -6,9 +6,9 @@ use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::op::{Kind, Phase};
 use crate::plan::{Plan, plan};
+use crate::run::{ModelPlace, record_training};
 use crate::tape::listing;
 use crate::train::build::Capacity;
-use crate::train::run::{ModelPlace, record_training};
 use serde_json::json;
 use std::path::PathBuf;
 

@@ -1,7 +1,7 @@
 //! Draws a run: a bar on a terminal, plain lines elsewhere, JSON lines where asked.
 
 use super::{human_bytes, out};
-use crate::train::run::Prepared;
+use crate::run::Prepared;
 use crate::train::trainer::{Event, Summary};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;

@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::generate::{Greedy, greedy};
 use crate::quickstart::tasks::Task;
 use crate::quickstart::{examples, extract};
-use crate::train::run::{Run, prepare};
+use crate::run::{Run, prepare};
 use crate::train::trainer::Reply;
 use halfbyte_tokenizer::Tokenizer;
 use std::path::PathBuf;

@@ -5,7 +5,7 @@ use super::progress::Progress;
 use crate::config::recipe::Recipe;
 use crate::device::cpu::CpuOptions;
 use crate::error::{Error, Result};
-use crate::train::run::{Run, prepare};
+use crate::run::{Run, prepare};
 use crate::train::trainer::{EvalRecord, Event, Reply, Summary};
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -4,8 +4,6 @@ pub mod arithmetic;
 pub mod build;
 pub mod data;
 pub mod load;
-pub mod output;
-pub mod run;
 pub mod schedule;
 pub mod session;
 pub mod trainer;

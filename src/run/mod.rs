@@ -3,13 +3,6 @@
 //! [`prepare`] reads everything and records the program; nothing has been written then, and any mistake of the user has
 //! been found. [`Prepared::start`] loads the weights, [`Run::train`] trains and saves.
 
-use super::arithmetic::{Length, Steps};
-use super::build::{Capacity, base_schemes, training_spec};
-use super::data::{RunData, open_data};
-use super::load::{init_adapter, init_optimizer, load_base, read_adapter, write_adapter};
-use super::output::RunFolder;
-use super::session::Session;
-use super::trainer::{EvalRecord, Evaluation, Event, Reply, Summary, evaluate, train};
 use crate::config::lora::LoraConfig;
 use crate::config::model::ModelConfig;
 use crate::config::recipe::{ModelSource, Recipe};
@@ -19,11 +12,20 @@ use crate::data::loader::{Batching, Loader};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::model::{Model, record};
+use crate::train::arithmetic::{Length, Steps};
+use crate::train::build::{Capacity, base_schemes, training_spec};
+use crate::train::data::{RunData, open_data};
+use crate::train::load::{init_adapter, init_optimizer, load_base, read_adapter, write_adapter};
+use crate::train::session::Session;
+use crate::train::trainer::{EvalRecord, Evaluation, Event, Reply, Summary, evaluate, train};
 use crate::weights::adapter::{Adapter, read_config};
 use crate::weights::names::check;
 use crate::weights::safetensors::Checkpoint;
 use crate::weights::targets::{AdapterModule, resolve};
+use folder::RunFolder;
 use std::path::{Path, PathBuf};
+
+mod folder;
 
 /// Where the base model is.
 #[derive(Clone, Debug)]
@@ -136,7 +138,7 @@ pub fn prepare(recipe: Recipe, progress: &dyn Fn(usize)) -> Result<Prepared> {
     let tokens = capacity(&data, training.batch_size);
     let (model, _) = record_training(&recipe, &config, Some(&checkpoint), Capacity { tokens, updates: steps.total })?;
     let mut notes: Vec<String> = recipe.notes.iter().chain(&unmatched).chain(&data.notes).cloned().collect();
-    let warmup = super::schedule::warmup_steps(steps.total, training.warmup_steps, training.warmup_ratio);
+    let warmup = crate::train::schedule::warmup_steps(steps.total, training.warmup_steps, training.warmup_ratio);
     if warmup > 0 && training.schedule == "constant" {
         notes.push(
             "lr_scheduler_type = \"constant\" ignores the warm-up, as in HF; \"constant_with_warmup\" has one".into(),
