@@ -22,10 +22,8 @@ const RECIPES: [(&str, &str, f64); 7] = [
 ];
 
 pub fn cases(_: &Path) -> Vec<Case> {
-    let mut cases: Vec<Case> = RECIPES
-        .iter()
-        .map(|&(name, model, budget)| Case::new(name, move || plan(name, model, budget)))
-        .collect();
+    let mut cases: Vec<Case> =
+        RECIPES.iter().map(|&(name, model, budget)| Case::new(name, move || plan(name, model, budget))).collect();
     cases.push(Case::new("no recipe is forgotten", || {
         let known: Vec<&str> = RECIPES.iter().map(|(name, ..)| *name).collect();
         match crate::pages::recipes().into_iter().find(|name| !known.contains(&name.as_str())) {

@@ -77,9 +77,9 @@ fn prepare(recipe: &str, model: &str, tokenizer: &Path, data: &Path) -> Outcome 
 
 /// Every recipe × model, with data sets in turn.
 pub fn models(root: &Path) -> Vec<Case> {
-    let models = entries(root.join("models")).into_iter().filter(|m| {
-        ["config.json", "model.safetensors", "tokenizer.model"].iter().all(|file| m.join(file).is_file())
-    });
+    let models = entries(root.join("models"))
+        .into_iter()
+        .filter(|m| ["config.json", "model.safetensors", "tokenizer.model"].iter().all(|file| m.join(file).is_file()));
     let models: Vec<PathBuf> = models.collect();
     let sets = data_sets(root);
     let mut cases = Vec::new();
