@@ -1,12 +1,11 @@
 //! Draws a run: a bar on a terminal, plain lines elsewhere, JSON lines where asked.
 
-use super::{human_bytes, out};
-use crate::run::Prepared;
-use crate::train::trainer::{Event, Summary};
+use super::{forecast, out};
+use crate::run::{Prepared, Run};
+use crate::train::trainer::{Event, Sample, Summary};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 use std::io::IsTerminal;
-use std::path::Path;
 
 /// The view of a run.
 pub struct Progress {
@@ -22,25 +21,29 @@ impl Progress {
 
     /// What is about to run.
     pub fn prepared(&mut self, p: &Prepared, device: &str) {
-        let plan = crate::plan::plan(&p.model.program);
+        let preflight = &p.preflight;
+        let time = forecast::rates(device).map(|rates| preflight.time(&p.recipe, &p.data, rates));
         if self.json {
             let record = json!({
-                "event": "prepared", "steps": p.steps.total, "rows": p.data.train.rows.len(), "memory": plan.bytes,
-                "notes": p.notes, "device": device, "parameters": p.parameters(), "train": p.data.report,
+                "event": "prepared", "steps": preflight.steps.total, "rows": p.data.train.rows.len(),
+                "memory": preflight.plan.bytes, "time": time, "notes": preflight.notes, "device": device,
+                "parameters": p.parameters(), "train": p.data.report,
             });
             say!("{record}");
             return;
         }
-        say!("model {}: {}", p.place.folder.display(), p.parameters());
+        say!("model {}", p.place.folder.display());
+        say!("{}", p.parameters());
         out(&p.data.report.text());
         if let Some((_, report)) = &p.data.eval {
             out(&report.text());
         }
-        p.notes.iter().for_each(|note| say!("note: {note}"));
+        preflight.notes.iter().for_each(|note| say!("note: {note}"));
         say!("device: {device}");
-        say!("memory: {} ({} of activations)", human_bytes(plan.bytes), human_bytes(plan.arena_bytes));
+        say!("{}", forecast::memory(&preflight.plan));
+        say!("{}", forecast::time(device, time));
         if std::io::stderr().is_terminal() {
-            let bar = ProgressBar::new(p.steps.total as u64);
+            let bar = ProgressBar::new(preflight.steps.total as u64);
             let style = ProgressStyle::with_template("{wide_bar} {pos}/{len}  {msg}  {eta} left");
             bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
             self.bar = Some(bar);
@@ -77,26 +80,51 @@ impl Progress {
                     r.step, r.eval_loss, r.eval_loss_per_token, r.eval_tokens
                 ),
             ),
-            Event::SaveDue { .. } => {}
+            Event::Sampled(r) => {
+                let text = |s: &Sample| format!("  {}▸{}{}", s.prompt, s.answer, if s.ended { "" } else { " …" });
+                let texts: Vec<String> = r.samples.iter().map(text).collect();
+                self.line(
+                    json!({"event": "samples", "samples": r}),
+                    format!("step {:5}  the model says\n{}", r.step, texts.join("\n")),
+                );
+            }
+            Event::Saved { step, folder } => self.line(
+                json!({"event": "saved", "step": step, "folder": folder}),
+                format!("step {step:5}  checkpoint in {}", folder.display()),
+            ),
+            Event::SampleDue { .. } | Event::SaveDue(_) => {}
+        }
+    }
+
+    /// A run has started: where a resumed one goes on.
+    pub fn started(&self, run: &Run) {
+        let notes = &run.notes;
+        if self.json {
+            say!("{}", json!({"event": "started", "notes": notes}));
+        } else {
+            notes.iter().for_each(|note| self.line(json!(null), format!("note: {note}")));
         }
     }
 
     /// The end of the run.
-    pub fn finished(&mut self, summary: &Summary, adapter: &Path) {
+    pub fn finished(&mut self, summary: &Summary, run: &Run) {
         if let Some(bar) = self.bar.take() {
             bar.finish_and_clear();
         }
-        self.line(
-            json!({"event": "finished", "summary": summary, "adapter": adapter}),
-            format!(
-                "{} steps in {:.1} s: train_loss {:.4}, last {:.4}; adapter in {}",
-                summary.steps,
-                summary.seconds,
-                summary.train_loss,
-                summary.final_loss,
-                adapter.display()
-            ),
-        );
+        let Summary { steps, seconds, train_loss, final_loss, .. } = summary;
+        let folder = run.adapter_folder();
+        let mut text = format!("{steps} steps in {seconds:.1} s: train_loss {train_loss:.4}, last {final_loss:.4}");
+        if let Some(best) = summary.best.filter(|_| summary.stopped_early || run.recipe.training.best.load_at_end) {
+            text += &format!("; the best evaluation was that of step {} ({:.4})", best.step, best.metric);
+        }
+        if summary.stopped_early {
+            text += "; stopped early";
+        }
+        if !summary.interrupted {
+            text += &format!("; adapter in {}", folder.display());
+        }
+        let adapter = (!summary.interrupted).then_some(folder);
+        self.line(json!({"event": "finished", "summary": summary, "adapter": adapter}), text);
     }
 
     fn line(&self, machine: serde_json::Value, person: String) {

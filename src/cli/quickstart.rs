@@ -2,7 +2,7 @@
 //! before and after.
 
 use super::progress::Progress;
-use super::train::stop_flag;
+use super::train::{interrupted, stop_flag};
 use crate::config::recipe::Recipe;
 use crate::data::document::open_tokenizer;
 use crate::device::cpu::{Cpu, CpuOptions};
@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::generate::{Greedy, greedy};
 use crate::quickstart::tasks::Task;
 use crate::quickstart::{examples, extract};
-use crate::run::{Run, prepare};
+use crate::run::{Run, Start, prepare};
 use crate::train::trainer::Reply;
 use halfbyte_tokenizer::Tokenizer;
 use std::path::PathBuf;
@@ -46,18 +46,18 @@ pub fn run(args: Args) -> Result<()> {
     let mut progress = Progress::new(false);
     let prepared = prepare(recipe, &|_| ())?;
     progress.prepared(&prepared, "cpu");
-    let mut run = prepared.start(Box::new(Cpu::new(CpuOptions::default())), args.overwrite)?;
-    let tokenizer = open_tokenizer(&run.place.folder)?;
+    let start = if args.overwrite { Start::Overwrite } else { Start::Fresh };
+    let mut run = prepared.start(Box::new(Cpu::new(CpuOptions::default())), "cpu", start)?;
+    let tokenizer = open_tokenizer(run.model_folder())?;
     let shown = examples(&files.held_out);
     let before = Exam::take(&mut run, &tokenizer, &files.held_out, &shown, false)?;
     let summary = run.train(|event| {
         progress.event(event);
         if stop.load(Ordering::SeqCst) { Reply::Stop } else { Reply::Continue }
     })?;
-    progress.finished(&summary, run.adapter_folder());
+    progress.finished(&summary, &run);
     if summary.interrupted {
-        return Err(Error::run(format!("stopped after step {}", summary.steps))
-            .hint(format!("the adapter so far is in {}", run.adapter_folder().display())));
+        return Err(interrupted(&summary, &run));
     }
     let after = Exam::take(&mut run, &tokenizer, &files.held_out, &shown, true)?;
 

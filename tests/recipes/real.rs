@@ -65,6 +65,7 @@ fn prepare(recipe: &str, model: &str, tokenizer: &Path, data: &Path) -> Outcome 
     }
     let said = run(&folder, "inspect-data", recipe, &settings, &["--json"]);
     if said.code == Some(3) && said.err.contains("the tokenizer has") {
+        said.refused(3, &["does not belong to this model"]);
         return Ok("this tokenizer is larger than the model's embedding: refused".into());
     }
     let report = json(said);
@@ -77,9 +78,9 @@ fn prepare(recipe: &str, model: &str, tokenizer: &Path, data: &Path) -> Outcome 
 
 /// Every recipe × model, with data sets in turn.
 pub fn models(root: &Path) -> Vec<Case> {
-    let models = entries(root.join("models")).into_iter().filter(|m| {
-        ["config.json", "model.safetensors", "tokenizer.model"].iter().all(|file| m.join(file).is_file())
-    });
+    let models = entries(root.join("models"))
+        .into_iter()
+        .filter(|m| ["config.json", "model.safetensors", "tokenizer.model"].iter().all(|file| m.join(file).is_file()));
     let models: Vec<PathBuf> = models.collect();
     let sets = data_sets(root);
     let mut cases = Vec::new();
@@ -103,7 +104,13 @@ fn train(name: &str, model: &Path, data: &Path) -> Outcome {
     let place = format!("model_name_or_path={}", model.display());
     let mut settings = vec![&*place, "dataset=data", "output_dir=out", "max_steps=3", "logging_steps=1"];
     settings.extend(["max_seq_length=128", "per_device_train_batch_size=2", "max_eval_samples=4"]);
-    settings.extend(["eval_split=test", "eval_strategy=steps", "eval_steps=2", "learning_rate=1e-3"]);
+    settings.extend([
+        "eval_split=test",
+        "eval_strategy=steps",
+        "eval_steps=2",
+        "learning_rate=1e-3",
+        "sample_max_new_tokens=3",
+    ]);
     if name == "a-mistral-chat" {
         settings.push("select=100");
     }
