@@ -28,6 +28,9 @@ pub struct Args {
     /// Write the formatted text of all training records to FILE, a JSON object a line
     #[arg(long, value_name = "FILE.jsonl")]
     pub write: Option<PathBuf>,
+    /// Know a real model by its name alone; the tokenizer is that of tokenizer_name_or_path
+    #[arg(long)]
+    pub dummy_weights: bool,
     /// Print the report as JSON
     #[arg(long)]
     pub json: bool,
@@ -36,9 +39,10 @@ pub struct Args {
 /// Runs the command.
 pub fn run(args: &Args) -> Result<()> {
     let recipe = Recipe::open(&args.recipe, &args.set)?;
-    let place = ModelPlace::find(&recipe.model)?;
-    let config = recipe.apply(place.config()?)?;
-    let records = open_records(&recipe.data, &place.folder, &config)?;
+    let model = &recipe.model;
+    let place = if args.dummy_weights { ModelPlace::dummy(model)? } else { ModelPlace::find(model)? };
+    let config = recipe.apply(place.config.clone())?;
+    let records = open_records(&recipe.data, &place.tokenizer()?, &config)?;
     if let Some(file) = &args.write {
         write_texts(&records.train, &records.format, file)?;
     }

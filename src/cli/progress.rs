@@ -32,7 +32,7 @@ impl Progress {
             say!("{record}");
             return;
         }
-        say!("model {}", p.place.folder.display());
+        say!("model {}", p.place.name);
         say!("{}", p.parameters());
         out(&p.data.report.text());
         if let Some((_, report)) = &p.data.eval {

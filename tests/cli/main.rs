@@ -2,6 +2,7 @@
 
 mod bad_data;
 mod bad_input;
+mod dummy;
 mod folder;
 mod inspect_data;
 mod quickstart;

@@ -6,10 +6,10 @@ use std::path::Path;
 use serde_json::Value;
 
 use crate::folder::Folder;
-use crate::rig::{json, project, run, set, write_real_config};
+use crate::rig::{json, project, run, set};
 use crate::walk::{Case, Outcome};
 
-/// A recipe, the config of its model in tests/data/configs, and GiB that it must fit into.
+/// A recipe, its model as the recorded counts call it, and GiB that it must fit into.
 const RECIPES: [(&str, &str, f64); 7] = [
     ("a-mistral-chat", "mistral-7b-v0.1", 12.0),
     ("b-mixtral-instructions", "mixtral-8x7b-v0.1", 80.0),
@@ -46,14 +46,12 @@ pub fn cases(_: &Path) -> Vec<Case> {
 }
 
 fn plan(name: &str, model: &str, budget: f64) -> Outcome {
-    let folder = project().join("tests/data/configs").join(model);
-    let place = format!("model_name_or_path={}", folder.display());
-    let planned = json(run(&Folder::empty(), "plan", name, &[&place], &["--json"]));
+    let planned = json(run(&Folder::empty(), "plan", name, &[], &["--dummy-weights", "--json"]));
     let gib = planned["total"].as_f64().ok_or("no total")? / f64::from(1 << 30);
     if gib > budget {
         return Err(format!("{gib:.2} GiB, the budget is {budget} GiB"));
     }
-    let said = run(&Folder::empty(), "plan", name, &[&place], &[]).fine().out;
+    let said = run(&Folder::empty(), "plan", name, &[], &["--dummy-weights"]).fine().out;
     let recorded = recorded(name, model)?;
     let lines = recorded.map(|lines| lines.iter().all(|line| said.contains(line.as_str())));
     match lines {
@@ -90,13 +88,16 @@ fn recorded(name: &str, model: &str) -> Result<Option<[String; 2]>, String> {
 /// The predicted time of a step is the measured one, within five percent.
 fn step_time(model: &str, checkpointing: bool, measured: f64) -> Outcome {
     let folder = Folder::empty();
-    write_real_config(&folder, model, &project().join("tokenizer/tests/data/tokenizers/small"));
     // Every token is a byte or more: two records of more than four rows each.
     let text = "\u{ac00}".repeat(4 * 2048);
     folder.text("data.jsonl", &format!("{{\"text\": \"{text}\"}}\n"));
     let checkpointing = format!("gradient_checkpointing={checkpointing}");
+    let place = format!("model_name_or_path={model}");
+    let tokenizer = project().join("tokenizer/tests/data/tokenizers/small");
+    let tokenizer = format!("tokenizer_name_or_path={}", tokenizer.display());
     let settings = [
-        "model_name_or_path=model",
+        &*place,
+        &tokenizer,
         "dataset=data.jsonl",
         "format=text",
         "train_on=all",
@@ -115,7 +116,8 @@ fn step_time(model: &str, checkpointing: bool, measured: f64) -> Outcome {
     // One record cannot be split into two sets.
     let lines: Vec<&str> = recipe.lines().filter(|line| !line.starts_with("test_size")).collect();
     folder.text("recipe.toml", &lines.join("\n"));
-    let args: Vec<&str> = ["inspect-data", "recipe.toml", "--json"].into_iter().chain(set(&settings)).collect();
+    let args: Vec<&str> =
+        ["inspect-data", "recipe.toml", "--dummy-weights", "--json"].into_iter().chain(set(&settings)).collect();
     let report = json(folder.run(&args));
     let step = report["time"]["H200"]["step"].as_f64().ok_or("no time")? * 1e3;
     let rows = (&report["train"]["rows"], &report["train"]["longest_row"]);

@@ -111,7 +111,7 @@ fn run(folder: &Folder, twin: &Twin, notes: &[String]) -> Outcome {
     assert!(losses.iter().chain(&evaluated).all(|loss| loss.is_finite()), "{metrics:?}");
     let (first, last) = (evaluated[0], evaluated[evaluated.len() - 1]);
     assert!(last < first, "the evaluation loss does not fall: {evaluated:?}");
-    let samples = metrics.iter().filter(|m| m["samples"].is_array()).count();
+    assert!(metrics.iter().any(|m| m["samples"][0]["answer"].is_string()), "no sample answer: {metrics:?}");
     let steps = of("steps").last().copied().unwrap_or(0.0) as usize;
     assert!(twin.steps == 0 || steps == twin.steps, "{steps} steps");
     adapter(folder, twin.recipe);
