@@ -96,8 +96,15 @@ fn samples() -> Vec<Sample> {
 fn run(folder: &Folder, twin: &Twin, notes: &[String]) -> Outcome {
     write_data(folder, twin.recipe, &samples());
     let file = recipe(twin.recipe);
-    let common =
-        ["model_name_or_path=model", "dataset=data", "output_dir=out", "learning_rate=5e-3", "sample_max_new_tokens=3"];
+    let common = [
+        "model_name_or_path=model",
+        "dataset=data",
+        "output_dir=out",
+        "learning_rate=5e-3",
+        "sample_strategy=steps",
+        "sample_steps=4",
+        "sample_max_new_tokens=3",
+    ];
     let args = ["train", &file].into_iter().chain(set(&common)).chain(set(twin.settings));
     let said = folder.run(&args.collect::<Vec<_>>()).fine();
     for words in twin.says.iter().copied().chain(notes.iter().map(String::as_str)) {
