@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use halfbyte::data::document::open_tokenizer;
+use halfbyte::config::data::TrainOn;
+use halfbyte::data::document::{Encoder, Settings, open_tokenizer};
 use serde_json::{Value, json};
 
 use crate::folder::Folder;
@@ -73,12 +74,11 @@ fn wrapped(name: &str, batch: usize, accumulation: usize, epochs: Option<usize>)
     let row = format!("max_seq_length={ROW}");
     let settings = ["model_name_or_path=model", "dataset=data", "split=train", &row];
     let report = &ran(run(&folder, "inspect-data", name, &settings, &["--json"]))["train"];
-    let tokenizer = open_tokenizer(&folder.path("model")).map_err(|e| e.to_string())?;
     // BOS and EOS once: a literal <s> or </s> in B's text is the token, not a second one.
-    let tokens = |text: &str| {
-        let inner = text.strip_prefix("<s>").unwrap_or(text);
-        2 + tokenizer.encode(inner.strip_suffix("</s>").unwrap_or(inner)).len()
-    };
+    let settings = Settings { add_bos: true, add_eos: true, legacy: true };
+    let tokenizer = open_tokenizer(&folder.path("model")).map_err(|e| e.to_string())?;
+    let encoder = Encoder::new(tokenizer, settings, &[], None).map_err(|e| e.to_string())?;
+    let tokens = |text: &str| encoder.document(&encoder.literals().mark(text), TrainOn::All).ids.len();
     let (rows, buffers) = constant_length_dataset(&texts, tokens, ROW);
     if buffers < 3 {
         return Err(format!("{buffers} buffers: too few for a test"));

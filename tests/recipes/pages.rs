@@ -40,7 +40,7 @@ fn page(name: &str) -> Outcome {
     }
     // Every setting that a page shows as a command must be one of the program.
     for setting in page.split("--set ").skip(1).map(|rest| rest.split(['\n', ' ', '`', '\\']).next().unwrap_or("")) {
-        let key = setting.split('=').next().unwrap_or("");
+        let key = setting.trim_start_matches('\'').split('=').next().unwrap_or("");
         if halfbyte::config::keys::lookup(key).is_none() {
             return Err(format!("{name}.md: --set {setting}: there is no key {key:?}"));
         }

@@ -1,19 +1,14 @@
 //! Recipes, models and records, put into a temporary folder for the program.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde_json::Value;
 
 use crate::folder::{Folder, Said};
 use crate::shapes::Sample;
 
-/// The recipes that follow a tutorial, with the real model of each as a folder of tests/data/configs.
-pub const TUTORIALS: [(&str, &str); 4] = [
-    ("a-mistral-chat", "mistral-7b-v0.1"),
-    ("b-mixtral-instructions", "mixtral-8x7b-v0.1"),
-    ("c-mistral-code", "mistral-7b-v0.1"),
-    ("d-llama-korean", "llama-2-7b"),
-];
+/// The recipes that follow a tutorial.
+pub const TUTORIALS: [&str; 4] = ["a-mistral-chat", "b-mixtral-instructions", "c-mistral-code", "d-llama-korean"];
 
 /// The path of a recipe of docs/recipes.
 pub fn recipe(name: &str) -> String {
@@ -60,16 +55,4 @@ pub fn write_data(folder: &Folder, name: &str, samples: &[Sample]) {
     let part = |test: bool| lines(records.iter().enumerate().filter(|(i, _)| (i % 10 == 9) == test).map(|(_, r)| r));
     folder.text("data/train.jsonl", &part(false));
     folder.text("data/test.jsonl", &part(true));
-}
-
-/// Puts the config.json of a real model, and a tokenizer, into the folder `model`.
-pub fn write_real_config(folder: &Folder, model: &str, tokenizer: &Path) {
-    let config = std::fs::read_to_string(project().join("tests/data/configs").join(model).join("config.json"));
-    folder.text("model/config.json", &config.expect("a config"));
-    for name in ["tokenizer.model", "tokenizer_config.json"] {
-        let from = tokenizer.join(name);
-        if from.is_file() {
-            std::fs::copy(from, folder.path("model").join(name)).expect("copied");
-        }
-    }
 }

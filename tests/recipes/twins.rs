@@ -96,7 +96,15 @@ fn samples() -> Vec<Sample> {
 fn run(folder: &Folder, twin: &Twin, notes: &[String]) -> Outcome {
     write_data(folder, twin.recipe, &samples());
     let file = recipe(twin.recipe);
-    let common = ["model_name_or_path=model", "dataset=data", "output_dir=out", "learning_rate=5e-3"];
+    let common = [
+        "model_name_or_path=model",
+        "dataset=data",
+        "output_dir=out",
+        "learning_rate=5e-3",
+        "sample_strategy=steps",
+        "sample_steps=4",
+        "sample_max_new_tokens=3",
+    ];
     let args = ["train", &file].into_iter().chain(set(&common)).chain(set(twin.settings));
     let said = folder.run(&args.collect::<Vec<_>>()).fine();
     for words in twin.says.iter().copied().chain(notes.iter().map(String::as_str)) {
@@ -106,10 +114,11 @@ fn run(folder: &Folder, twin: &Twin, notes: &[String]) -> Outcome {
     let metrics = parse_lines(&metrics);
     let of = |key: &str| -> Vec<f64> { metrics.iter().filter_map(|m| m[key].as_f64()).collect() };
     let (losses, evaluated) = (of("loss"), of("eval_loss"));
-    assert!(losses.len() >= 2 && evaluated.len() >= 2, "{metrics:?}");
+    assert!(!losses.is_empty() && evaluated.len() >= 2, "{metrics:?}");
     assert!(losses.iter().chain(&evaluated).all(|loss| loss.is_finite()), "{metrics:?}");
     let (first, last) = (evaluated[0], evaluated[evaluated.len() - 1]);
     assert!(last < first, "the evaluation loss does not fall: {evaluated:?}");
+    assert!(metrics.iter().any(|m| m["samples"][0]["answer"].is_string()), "no sample answer: {metrics:?}");
     let steps = of("steps").last().copied().unwrap_or(0.0) as usize;
     assert!(twin.steps == 0 || steps == twin.steps, "{steps} steps");
     adapter(folder, twin.recipe);

@@ -17,9 +17,9 @@ pub fn cases(_: &Path) -> Vec<Case> {
     let of = |key: &str| all[key].as_array().unwrap_or_else(|| panic!("no vectors of {key}")).clone();
     let mut cases: Vec<Case> = TUTORIALS
         .iter()
-        .map(|(name, _)| {
+        .map(|&name| {
             let vectors = of(name);
-            Case::new(*name, move || compare(name, &vectors, &[]))
+            Case::new(name, move || compare(name, &vectors, &[]))
         })
         .collect();
     let called = "c-mistral-code as the notebook calls it";
