@@ -104,9 +104,9 @@ fn pass(s: &mut Session) -> halfbyte::error::Result<Vec<(String, Vec<u8>)>> {
         }
         numbers.push(s.update()?.grad_norm);
     }
-    let (logp, aux) = s.eval(&batches[0].0, true)?;
-    numbers.extend(logp);
-    numbers.push(aux);
+    let eval = s.eval(&batches[0].0, true)?;
+    numbers.extend(eval.logp);
+    numbers.push(eval.aux);
     numbers.extend(s.logits(&batches[1].0, &[0, 12], true)?);
     let left = state(s)?;
     let named = |(buf, bytes): (Buf, Vec<u8>)| (s.model.program.info(buf).name.clone(), bytes);

@@ -24,6 +24,7 @@ mod pointwise;
 mod rms_norm;
 mod rope;
 mod route;
+mod sample;
 mod stream;
 mod swiglu;
 

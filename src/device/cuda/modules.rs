@@ -55,6 +55,7 @@ families! {
     RmsNorm = "rms_norm",
     Rope = "rope",
     Route = "route",
+    Sample = "sample",
     Swiglu = "swiglu",
 }
 
