@@ -91,20 +91,11 @@ impl WordCache {
             return self.get_long(&text[start..end], out);
         }
         let key = pack(text, start, end);
-        let hash = short_hash(key, self.seed);
-        let hot = hash >> 32 & (self.hot.len() - 1);
-        let mut entry = self.hot[hot];
+        let set = &self.short[short_hash(key, self.seed) & (self.short.len() - 1)];
+        // Chosen without a branch: nothing foretells which of the two it is.
+        let entry = set[usize::from(set[1][0] & KEY == key)];
         if entry[0] & KEY != key {
-            let at = hash & (self.short.len() - 1);
-            let set = &mut self.short[at];
-            if set[0][0] & KEY != key {
-                if set[1][0] & KEY != key {
-                    return false;
-                }
-                set.swap(0, 1);
-            }
-            entry = set[0];
-            self.hot[hot] = entry;
+            return false;
         }
         // All ids are copied and the surplus dropped: cheaper than a copy of variable length.
         let count = (entry[0] >> 124) as usize;

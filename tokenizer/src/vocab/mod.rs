@@ -18,7 +18,7 @@ use crate::normalize::SPACE_MARK;
 use texts::{Beginnings, Texts};
 
 use tables::{Borders, CharTable};
-pub(crate) use tables::{CharInfo, Merge, PairTable};
+pub(crate) use tables::{AsciiBlock, CharInfo, Merge, PairTable};
 
 /// More pieces than this are refused: symbols have 29 bits, and phantoms follow the pieces.
 const MOST_PIECES: usize = 1 << 27;
@@ -101,7 +101,10 @@ impl Vocab {
             Order::List(merges) => vocab.listed_pairs(merges),
         };
         vocab.pairs = PairTable::new(&pairs);
-        user_first.for_each(|c| vocab.chars.starts_user(c));
+        for c in user_first {
+            vocab.chars.starts_user(c);
+            vocab.borders.starts_user(c);
+        }
         if escape {
             vocab.chars.set(SPACE_MARK, vocab.chars.get(' '));
         }

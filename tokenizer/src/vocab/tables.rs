@@ -127,32 +127,43 @@ impl PairTable {
 /// Which pairs of neighbouring characters some merge joins. One-sided: it may say yes where the answer is no (then
 /// the text is cut less finely than it could be), never the other way round.
 pub(crate) struct Borders {
-    /// Exact for two ASCII characters: `[left << 7 | right]`.
-    ascii: Vec<bool>,
+    /// Two ASCII characters that nothing joins, or of which the second may start a user-defined piece:
+    /// `[left << 7 | right]`.
+    ascii_stops: Box<[bool; 1 << 14]>,
     /// A bit for the hash of every joined pair.
     filter: Vec<u64>,
+}
+
+/// ASCII characters at the start of a block of 64 bytes.
+pub(crate) struct AsciiBlock {
+    /// How many there are.
+    pub(crate) len: usize,
+    /// Bit i: the text may have to be cut before the i-th of them.
+    pub(crate) stops: u64,
 }
 
 impl Borders {
     const FILTER_BITS: u32 = 18;
 
     pub(super) fn new() -> Self {
-        Self { ascii: vec![false; 1 << 14], filter: vec![0; 1 << (Self::FILTER_BITS - 6)] }
+        Self { ascii_stops: Box::new([true; 1 << 14]), filter: vec![0; 1 << (Self::FILTER_BITS - 6)] }
     }
     pub(super) fn join(&mut self, left: char, right: char) {
         if left.is_ascii() && right.is_ascii() {
-            self.ascii[(left as usize) << 7 | right as usize] = true;
+            self.ascii_stops[(left as usize) << 7 | right as usize] = false;
         }
         let bit = Self::bit(left, right);
         self.filter[bit >> 6] |= 1 << (bit & 63);
     }
+    /// A user-defined piece may start with `c`. To be called when all joins are known.
+    pub(super) fn starts_user(&mut self, c: char) {
+        if c.is_ascii() {
+            (0..128).for_each(|left| self.ascii_stops[left << 7 | c as usize] = true);
+        }
+    }
     fn bit(left: char, right: char) -> usize {
         let key = u64::from(left as u32) << 21 | u64::from(right as u32);
         (key.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - Self::FILTER_BITS)) as usize
-    }
-    #[inline]
-    pub(crate) fn joins_ascii(&self, left: u8, right: u8) -> bool {
-        self.ascii[usize::from(left & 127) << 7 | usize::from(right & 127)]
     }
     /// `left_info` and `right_info` are the characters' entries; most foreign scripts are decided by them alone.
     #[inline]
@@ -161,5 +172,26 @@ impl Borders {
             let bit = Self::bit(left, right);
             self.filter[bit >> 6] >> (bit & 63) & 1 == 1
         }
+    }
+    /// The block of `text` at `at`. No branch depends on what the text is: that is what makes it fast.
+    #[inline(always)]
+    pub(crate) fn ascii_block(&self, text: &[u8], at: usize) -> AsciiBlock {
+        let rest = &text[at..];
+        let block = rest.first_chunk().copied().unwrap_or_else(|| {
+            let mut padded = [0x80; 64];
+            padded[..rest.len()].copy_from_slice(rest);
+            padded
+        });
+        let mut foreign = 0;
+        let mut stops = 0;
+        let mut left = text.get(at.wrapping_sub(1)).copied().unwrap_or_default();
+        for (i, right) in block.into_iter().enumerate() {
+            let stop = self.ascii_stops[usize::from(left & 127) << 7 | usize::from(right & 127)];
+            stops |= u64::from(stop) << i;
+            foreign |= u64::from(right >> 7) << i;
+            left = right;
+        }
+        let len = foreign.trailing_zeros();
+        AsciiBlock { len: len as usize, stops: stops & ((1u128 << len) - 1) as u64 }
     }
 }
