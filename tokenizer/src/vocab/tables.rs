@@ -88,6 +88,8 @@ struct Slot {
 pub(crate) struct PairTable {
     slots: Vec<Slot>,
     mask: usize,
+    /// A bit for the hash of every pair. Half of all questions have no answer, and this small table mostly knows that.
+    filter: Vec<u64>,
     seed: u64,
 }
 
@@ -97,9 +99,13 @@ impl PairTable {
     pub(super) fn new(pairs: &[(u32, u32, Merge)]) -> Self {
         let size = (2 * pairs.len()).next_power_of_two().max(16);
         let free = Slot { left: Self::EMPTY, right: 0, merge: Merge { rank: 0, symbol: 0 } };
-        let mut table = Self { slots: vec![free; size], mask: size - 1, seed: seed() };
+        let filter = vec![0; size.div_ceil(16)];
+        let mut table = Self { slots: vec![free; size], mask: size - 1, filter, seed: seed() };
         for &(left, right, merge) in pairs {
-            let mut at = hash_pair(table.seed, left, right) as usize & table.mask;
+            let hash = hash_pair(table.seed, left, right);
+            let (word, bit) = table.filter_bit(hash);
+            table.filter[word] |= bit;
+            let mut at = hash as usize & table.mask;
             while table.slots[at].left != Self::EMPTY {
                 at = (at + 1) & table.mask;
             }
@@ -108,9 +114,20 @@ impl PairTable {
         table
     }
 
+    /// The word of the filter and the bit in it.
+    #[inline]
+    fn filter_bit(&self, hash: u64) -> (usize, u64) {
+        ((hash >> 32) as usize & (self.filter.len() - 1), 1 << (hash >> 58))
+    }
+
     #[inline]
     pub(crate) fn get(&self, left: u32, right: u32) -> Option<Merge> {
-        let mut at = hash_pair(self.seed, left, right) as usize & self.mask;
+        let hash = hash_pair(self.seed, left, right);
+        let (word, bit) = self.filter_bit(hash);
+        if self.filter[word] & bit == 0 {
+            return None;
+        }
+        let mut at = hash as usize & self.mask;
         loop {
             let slot = &self.slots[at];
             if slot.left == left && slot.right == right {
