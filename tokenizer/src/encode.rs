@@ -173,8 +173,9 @@ impl Tokenizer {
         let bytes = text.as_bytes();
         let mut at = start;
         let user_starts = |at: usize| !self.user.is_empty() && self.vocab.chars.get(bytes[at] as char).starts_user();
-        let worthwhile = &bytes[at..bytes.len().min(at + 16)];
-        if worthwhile.is_empty() || !worthwhile.is_ascii() || user_starts(at) {
+        // For a few letters among others a block is too much.
+        let few = &bytes[at..bytes.len().min(at + 16)];
+        if few.first().is_none_or(|byte| !byte.is_ascii()) || !few.is_ascii() || user_starts(at) {
             return start;
         }
         loop {

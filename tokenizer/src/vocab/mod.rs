@@ -17,8 +17,8 @@ use crate::error::{Error, Result};
 use crate::normalize::SPACE_MARK;
 use texts::{Beginnings, Texts};
 
-use tables::{Borders, CharTable};
 pub(crate) use tables::{AsciiBlock, CharInfo, Merge, PairTable};
+use tables::{Borders, CharTable};
 
 /// More pieces than this are refused: symbols have 29 bits, and phantoms follow the pieces.
 const MOST_PIECES: usize = 1 << 27;
