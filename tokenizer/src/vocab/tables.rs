@@ -84,34 +84,39 @@ struct Slot {
     merge: Merge,
 }
 
+/// Not all zero: zeroed memory comes page by page when it is first used, and a page that is read before it is written
+/// comes twice.
+const FREE: Slot = Slot { left: u32::MAX, right: 0, merge: Merge { rank: 0, symbol: 0 } };
+
 /// Open addressing, linear probing, at most half full.
 pub(crate) struct PairTable {
     slots: Vec<Slot>,
-    mask: usize,
     /// A bit for the hash of every pair. Half of all questions have no answer, and this small table mostly knows that.
     filter: Vec<u64>,
     seed: u64,
 }
 
 impl PairTable {
-    const EMPTY: u32 = u32::MAX;
-
     pub(super) fn new(pairs: &[(u32, u32, Merge)]) -> Self {
         let size = (2 * pairs.len()).next_power_of_two().max(16);
-        let free = Slot { left: Self::EMPTY, right: 0, merge: Merge { rank: 0, symbol: 0 } };
-        let filter = vec![0; size.div_ceil(16)];
-        let mut table = Self { slots: vec![free; size], mask: size - 1, filter, seed: seed() };
+        let mut table = Self { slots: vec![FREE; size], filter: vec![0; size / 16], seed: seed() };
         for &(left, right, merge) in pairs {
             let hash = hash_pair(table.seed, left, right);
             let (word, bit) = table.filter_bit(hash);
             table.filter[word] |= bit;
-            let mut at = hash as usize & table.mask;
-            while table.slots[at].left != Self::EMPTY {
-                at = (at + 1) & table.mask;
+            let mut at = table.home(hash);
+            while table.slots[at].left != FREE.left {
+                at = (at + 1) & (table.slots.len() - 1);
             }
             table.slots[at] = Slot { left, right, merge };
         }
         table
+    }
+
+    /// The slot at which the search for a pair begins.
+    #[inline]
+    fn home(&self, hash: u64) -> usize {
+        hash as usize & (self.slots.len() - 1)
     }
 
     /// The word of the filter and the bit in it.
@@ -127,16 +132,16 @@ impl PairTable {
         if self.filter[word] & bit == 0 {
             return None;
         }
-        let mut at = hash as usize & self.mask;
+        let mut at = self.home(hash);
         loop {
             let slot = &self.slots[at];
             if slot.left == left && slot.right == right {
                 return Some(slot.merge);
             }
-            if slot.left == Self::EMPTY {
+            if slot.left == FREE.left {
                 return None;
             }
-            at = (at + 1) & self.mask;
+            at = (at + 1) & (self.slots.len() - 1);
         }
     }
 }
