@@ -4,8 +4,9 @@
 //!
 //! * [`cli`]: the commands, one file each.
 //! * [`quickstart`]: model, texts and recipe of the README's first command.
-//! * [`generate`]: greedy decoding.
-//! * [`train`]: recipe → program → session; the training loop, learning rates.
+//! * [`run`]: a whole run, from a recipe to an adapter folder.
+//! * [`generate`]: decoding, greedy or sampled.
+//! * [`train`]: recipe → program → session; the training loop, learning rates, checkpoints.
 //! * [`model`]: Llama, Mistral, Mixtral and LoRA, written once, forward only. Running this code records a program.
 //! * [`weights`]: checkpoints, 4-bit weights, adapters, merging.
 //! * [`data`]: files → documents → micro-batches.
@@ -29,6 +30,7 @@ pub mod model;
 pub mod op;
 pub mod plan;
 pub mod quickstart;
+pub mod run;
 pub mod tape;
 pub mod train;
 pub mod weights;

@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// From the top to the bottom; the same order as in the map of `src/lib.rs`.
-const ORDER: [&str; 14] = [
+const ORDER: [&str; 15] = [
     "cli",
     "quickstart",
+    "run",
     "generate",
     "train",
     "model",

@@ -9,9 +9,9 @@ use super::out;
 use crate::config::recipe::Recipe;
 use crate::data::report::{first_records, first_rows, write_texts};
 use crate::error::Result;
+use crate::run::ModelPlace;
 use crate::train::arithmetic::Length;
 use crate::train::data::open_records;
-use crate::train::run::ModelPlace;
 
 /// Arguments of `halfbyte inspect-data`.
 #[derive(clap::Args, Debug)]
@@ -36,8 +36,8 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<()> {
     let recipe = Recipe::open(&args.recipe, &args.set)?;
     let place = ModelPlace::find(&recipe.model)?;
-    let config = recipe.apply(place.config()?)?;
-    let records = open_records(&recipe.data, &place.folder, &config)?;
+    let config = recipe.apply(place.config.clone())?;
+    let records = open_records(&recipe.data, &place.tokenizer()?, &config)?;
     if let Some(file) = &args.write {
         write_texts(&records.train, &records.format, file)?;
     }

@@ -1,12 +1,11 @@
 //! Draws a run: a bar on a terminal, plain lines elsewhere, JSON lines where asked.
 
 use super::{human_bytes, out};
-use crate::train::run::Prepared;
-use crate::train::trainer::{Event, Summary};
+use crate::run::{Prepared, Run};
+use crate::train::trainer::{Event, Sample, Summary};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 use std::io::IsTerminal;
-use std::path::Path;
 
 /// The view of a run.
 pub struct Progress {
@@ -31,7 +30,7 @@ impl Progress {
             say!("{record}");
             return;
         }
-        say!("model {}: {}", p.place.folder.display(), p.parameters());
+        say!("model {}: {}", p.place.name, p.parameters());
         out(&p.data.report.text());
         if let Some((_, report)) = &p.data.eval {
             out(&report.text());
@@ -73,30 +72,60 @@ impl Progress {
             Event::Evaluated(r) => self.line(
                 json!({"event": "eval", "eval": r}),
                 format!(
-                    "step {:5}  eval_loss {:.4} (per token {:.4}, {} tokens)",
-                    r.step, r.eval_loss, r.eval_loss_per_token, r.eval_tokens
+                    "step {:5}  eval_loss {:.4} (per token {:.4}, {} tokens)  perplexity {:.3}  accuracy {:.1} %",
+                    r.step,
+                    r.eval_loss,
+                    r.eval_loss_per_token,
+                    r.eval_tokens,
+                    r.eval_perplexity,
+                    100.0 * r.eval_mean_token_accuracy
                 ),
             ),
-            Event::SaveDue { .. } => {}
+            Event::Sampled(r) => {
+                let text = |s: &Sample| format!("  {}▸{}{}", s.prompt, s.answer, if s.ended { "" } else { " …" });
+                let texts: Vec<String> = r.samples.iter().map(text).collect();
+                self.line(
+                    json!({"event": "samples", "samples": r}),
+                    format!("step {:5}  the model says\n{}", r.step, texts.join("\n")),
+                );
+            }
+            Event::Saved { step, folder } => self.line(
+                json!({"event": "saved", "step": step, "folder": folder}),
+                format!("step {step:5}  checkpoint in {}", folder.display()),
+            ),
+            Event::SampleDue { .. } | Event::SaveDue(_) => {}
+        }
+    }
+
+    /// A run has started: where a resumed one goes on.
+    pub fn started(&self, run: &Run) {
+        let notes = &run.notes;
+        if self.json {
+            say!("{}", json!({"event": "started", "notes": notes}));
+        } else {
+            notes.iter().for_each(|note| self.line(json!(null), format!("note: {note}")));
         }
     }
 
     /// The end of the run.
-    pub fn finished(&mut self, summary: &Summary, adapter: &Path) {
+    pub fn finished(&mut self, summary: &Summary, run: &Run) {
         if let Some(bar) = self.bar.take() {
             bar.finish_and_clear();
         }
-        self.line(
-            json!({"event": "finished", "summary": summary, "adapter": adapter}),
-            format!(
-                "{} steps in {:.1} s: train_loss {:.4}, last {:.4}; adapter in {}",
-                summary.steps,
-                summary.seconds,
-                summary.train_loss,
-                summary.final_loss,
-                adapter.display()
-            ),
-        );
+        let Summary { steps, seconds, train_loss, final_loss, .. } = summary;
+        let folder = run.adapter_folder();
+        let mut text = format!("{steps} steps in {seconds:.1} s: train_loss {train_loss:.4}, last {final_loss:.4}");
+        if let Some(best) = summary.best.filter(|_| summary.stopped_early || run.recipe.training.best.load_at_end) {
+            text += &format!("; the best evaluation was that of step {} ({:.4})", best.step, best.metric);
+        }
+        if summary.stopped_early {
+            text += "; stopped early";
+        }
+        if !summary.interrupted {
+            text += &format!("; adapter in {}", folder.display());
+        }
+        let adapter = (!summary.interrupted).then_some(folder);
+        self.line(json!({"event": "finished", "summary": summary, "adapter": adapter}), text);
     }
 
     fn line(&self, machine: serde_json::Value, person: String) {

@@ -2,15 +2,16 @@
 //! before and after.
 
 use super::progress::Progress;
-use super::train::stop_flag;
+use super::train::{interrupted, stop_flag};
 use crate::config::recipe::Recipe;
 use crate::data::document::open_tokenizer;
 use crate::device::cpu::{Cpu, CpuOptions};
 use crate::error::{Error, Result};
-use crate::generate::{Greedy, greedy};
+use crate::generate::{Decoding, decode};
 use crate::quickstart::tasks::Task;
 use crate::quickstart::{examples, extract};
-use crate::train::run::{Run, prepare};
+use crate::run::{ModelPlace, Run, Start, prepare};
+use crate::train::session::Sampling;
 use crate::train::trainer::Reply;
 use halfbyte_tokenizer::Tokenizer;
 use std::path::PathBuf;
@@ -44,20 +45,21 @@ pub fn run(args: Args) -> Result<()> {
     say!("Model, data and recipe are in {}.\n", args.output.display());
 
     let mut progress = Progress::new(false);
-    let prepared = prepare(recipe, &|_| ())?;
+    let place = ModelPlace::find(&recipe.model)?;
+    let prepared = prepare(recipe, place, &|_| ())?;
     progress.prepared(&prepared, "cpu");
-    let mut run = prepared.start(Box::new(Cpu::new(CpuOptions::default())), args.overwrite)?;
-    let tokenizer = open_tokenizer(&run.place.folder)?;
+    let start = if args.overwrite { Start::Overwrite } else { Start::Fresh };
+    let mut run = prepared.start(Box::new(Cpu::new(CpuOptions::default())), "cpu", start)?;
+    let tokenizer = open_tokenizer(&run.model().tokenizer()?)?;
     let shown = examples(&files.held_out);
     let before = Exam::take(&mut run, &tokenizer, &files.held_out, &shown, false)?;
     let summary = run.train(|event| {
         progress.event(event);
         if stop.load(Ordering::SeqCst) { Reply::Stop } else { Reply::Continue }
     })?;
-    progress.finished(&summary, run.adapter_folder());
+    progress.finished(&summary, &run);
     if summary.interrupted {
-        return Err(Error::run(format!("stopped after step {}", summary.steps))
-            .hint(format!("the adapter so far is in {}", run.adapter_folder().display())));
+        return Err(interrupted(&summary, &run));
     }
     let after = Exam::take(&mut run, &tokenizer, &files.held_out, &shown, true)?;
 
@@ -107,7 +109,8 @@ impl Exam {
 fn answer(run: &mut Run, tokenizer: &Tokenizer, task: &Task, max_new_tokens: usize, adapter: bool) -> Result<String> {
     let ends = run.session.model.spec.config.eos_ids.clone();
     let prompt: Vec<u32> = tokenizer.bos().into_iter().chain(tokenizer.encode(&task.prompt())).collect();
-    let mut ids = greedy(&mut run.session, &prompt, Greedy { max_new_tokens, eos: &ends, adapter }, |_| true)?;
+    let rule = Decoding { max_new_tokens, eos: &ends, adapter, sampling: Sampling::GREEDY };
+    let mut ids = decode(&mut run.session, &prompt, rule, |_| true)?;
     let ended = ids.pop_if(|id| ends.contains(id)).is_some();
     let text = tokenizer.decode(&ids).map_err(|e| Error::run(e.to_string()))?;
     Ok(text.trim().to_string() + if ended { "" } else { " …" })

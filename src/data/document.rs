@@ -38,8 +38,10 @@ pub fn open_tokenizer(path: &Path) -> Result<Tokenizer> {
     if path.is_dir() {
         let names = ["tokenizer.model", "tokenizer.json"];
         file = names.iter().map(|name| path.join(name)).find(|file| file.is_file()).ok_or_else(|| {
-            Error::input(format!("{} has neither tokenizer.model nor tokenizer.json", path.display()))
-                .hint("download one of them from the model's page into the folder")
+            Error::input(format!("{} has neither tokenizer.model nor tokenizer.json", path.display())).hint(
+                "download one of them from the model's page into the folder; a recipe may name another folder as \
+                     tokenizer_name_or_path",
+            )
         })?;
     }
     let json = file.extension().is_some_and(|e| e == "json");
@@ -113,6 +115,23 @@ impl Encoder {
 
     /// The document of a marked text, with the begin and end tokens exactly once.
     pub fn document(&self, marked: &str, train_on: TrainOn) -> Document {
+        let (mut document, trained) = self.begun(marked, train_on);
+        if let Some(end) = self.eos.filter(|_| self.settings.add_eos)
+            && !document.ids.is_empty()
+            && document.ids.last() != Some(&end)
+        {
+            document.push(&[end], trained);
+        }
+        document
+    }
+
+    /// The tokens of a marked text that is to be continued: no end token is put at the end.
+    pub fn prompt(&self, marked: &str) -> Vec<u32> {
+        self.begun(marked, TrainOn::All).0.ids
+    }
+
+    /// The document without an end token, and whether its last part is trained on.
+    fn begun(&self, marked: &str, train_on: TrainOn) -> (Document, bool) {
         let mut document = Document::default();
         let mut ids = Vec::new();
         let mut trained = train_on == TrainOn::All;
@@ -132,13 +151,7 @@ impl Encoder {
             document.push(&ids, part.trained && (train_on == TrainOn::All || !given));
             trained = part.trained;
         }
-        if let Some(end) = self.eos.filter(|_| self.settings.add_eos)
-            && !document.ids.is_empty()
-            && document.ids.last() != Some(&end)
-        {
-            document.push(&[end], trained);
-        }
-        document
+        (document, trained)
     }
 
     /// Text that continues what is before it: no space is put in front, and one that is there is kept.

@@ -90,6 +90,7 @@ pub fn training_spec(
         base,
         adapters: adapter_specs(modules),
         dropout,
+        neftune: recipe.training.neftune_alpha,
         checkpointing: recipe.training.checkpointing,
         loss: LossSpec { chunk: LOGITS_CHUNK, aux: experts.map(|e| e.aux_loss_coef) },
         optimizer: Some(optimizer_spec(&recipe.training, recipe.compute, capacity.updates)),
@@ -121,7 +122,7 @@ fn optimizer_spec(training: &TrainingConfig, compute: DType, updates: usize) -> 
             growth_interval: (compute == DType::F16).then_some(GROWTH_INTERVAL),
         },
         updates,
-        lora_b_factor: 1.0,
+        lora_b_factor: training.lora_b_factor,
     }
 }
 
@@ -141,6 +142,7 @@ pub fn inference_spec(
         base,
         adapters: adapter_specs(modules),
         dropout: 0.0,
+        neftune: None,
         checkpointing: false,
         loss: LossSpec { chunk: LOGITS_CHUNK, aux: None },
         optimizer: None,

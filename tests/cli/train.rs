@@ -42,6 +42,25 @@ fn training_goes_on_from_an_adapter_and_generates_with_it() {
 }
 
 #[test]
+fn answers_are_drawn_as_the_flags_say() {
+    let folder = Folder::new();
+    let generate = |more: &[&str]| {
+        let args = ["generate", "model", "--prompt", "Q: what", "--max-new-tokens", "12", "--json"];
+        folder.run(&[&args[..], more].concat())
+    };
+    let greedy = generate(&[]).fine().out;
+    let drawn = |seed: &str| generate(&["--temperature", "3", "--seed", seed]).fine().out;
+    assert_eq!(drawn("1"), drawn("1"));
+    assert!(drawn("1") != drawn("2") && drawn("1") != greedy);
+    // One token is left to draw from.
+    assert_eq!(generate(&["--temperature", "3", "--top-k", "1"]).fine().out, greedy);
+    assert_eq!(generate(&["--temperature", "3", "--top-p", "1e-6"]).fine().out, greedy);
+    generate(&["--top-k", "5"]).refused(2, &["--top-k", "--temperature"]);
+    generate(&["--temperature", "1", "--top-p", "0"]).refused(2, &["--top-p"]);
+    generate(&["--temperature=-1"]).refused(2, &["--temperature"]);
+}
+
+#[test]
 fn poison_changes_nothing() {
     let folder = Folder::new();
     folder.run(&["train", "recipe.toml", "--set", "gradient_checkpointing=true"]).fine();
@@ -73,7 +92,7 @@ fn plan_needs_no_weights() {
 
 #[cfg(unix)]
 #[test]
-fn a_signal_ends_a_run_cleanly_with_the_adapter_saved() {
+fn a_signal_ends_a_run_cleanly_with_a_checkpoint() {
     for signal in ["-INT", "-TERM"] {
         let folder = Folder::new();
         let child = folder.start(&["train", "recipe.toml", "--set", "max_steps=1000000", "--set", "logging_steps=1"]);
@@ -83,8 +102,8 @@ fn a_signal_ends_a_run_cleanly_with_the_adapter_saved() {
         }
         let sent = Command::new("kill").args([signal, &child.id().to_string()]).status().expect("kill");
         assert!(sent.success());
-        Said::of(child).refused(5, &["stopped after step", "run"]);
-        assert!(folder.path("run/adapter_model.safetensors").is_file(), "the adapter so far is saved");
+        Said::of(child).refused(5, &["stopped after step", "run", "--resume"]);
+        assert!(!folder.path("run/adapter_model.safetensors").exists(), "the run is not at its end");
         let last = std::fs::read_to_string(&metrics).expect("read");
         assert!(last.contains("\"interrupted\":true"), "{last}");
     }

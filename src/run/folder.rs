@@ -1,0 +1,107 @@
+//! The folder of a run: one run at a time, metrics line by line.
+
+use super::resume::Start;
+use crate::error::{Error, Result};
+use crate::train::checkpoint;
+use serde::Serialize;
+use std::fs::{File, OpenOptions};
+use std::io::{Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+/// A folder that no other run writes to; nothing in it has changed yet.
+pub struct LockedFolder {
+    path: PathBuf,
+    /// Held as long as the run lives.
+    lock: File,
+}
+
+/// The folder of a run that has begun.
+pub struct RunFolder {
+    path: PathBuf,
+    metrics: File,
+    _lock: File,
+}
+
+/// Files of a finished run that a new one would overwrite.
+const RESULTS: [&str; 2] = ["adapter_model.safetensors", "metrics.jsonl"];
+
+impl LockedFolder {
+    /// Creates and locks `path`; an error if it holds results of another run and `start` does not say what happens to
+    /// them.
+    pub fn new(path: &Path, start: Start) -> Result<Self> {
+        std::fs::create_dir_all(path).map_err(|e| Error::io("create", path, e))?;
+        let file = path.join(".lock");
+        let lock = File::create(&file).map_err(|e| Error::io("create", &file, e))?;
+        lock.try_lock().map_err(|_| {
+            Error::system(format!("another run is writing to {}", path.display())).hint("choose another output_dir")
+        })?;
+        if start == Start::Fresh {
+            let checkpoints = checkpoint::list(path)?.into_iter().map(|(_, folder)| folder);
+            let mut results = RESULTS.iter().map(|r| path.join(r)).filter(|r| r.exists()).chain(checkpoints);
+            if let Some(result) = results.next() {
+                let name = result.file_name().unwrap_or_default();
+                let what = format!("{} already holds the results of a run ({})", path.display(), name.display());
+                return Err(Error::usage(what).hint("choose another output_dir, or give --resume or --overwrite"));
+            }
+        }
+        Ok(Self { path: path.into(), lock })
+    }
+
+    /// The run begins: results that are to be replaced are removed. Metrics go on after the first `metrics_bytes`: what a
+    /// resumed run wrote after its checkpoint is written again.
+    pub fn begin(self, start: Start, metrics_bytes: u64) -> Result<RunFolder> {
+        let path = self.path;
+        match start {
+            Start::Fresh => {}
+            Start::Overwrite => {
+                checkpoint::remove_all(&path)?;
+                // An adapter of the earlier run beside the new run's metrics would be taken for the new one's.
+                for file in RESULTS.map(|r| path.join(r)).into_iter().filter(|f| f.exists()) {
+                    std::fs::remove_file(&file).map_err(|e| Error::io("remove", &file, e))?;
+                }
+            }
+            Start::Resume => checkpoint::remove_unfinished(&path)?,
+        }
+        let file = path.join("metrics.jsonl");
+        let open = || {
+            let mut metrics = OpenOptions::new().create(true).write(true).truncate(false).open(&file)?;
+            let kept = metrics.metadata()?.len().min(metrics_bytes);
+            metrics.set_len(kept)?;
+            metrics.seek(SeekFrom::End(0))?;
+            Ok(metrics)
+        };
+        let metrics = open().map_err(|e| Error::io("open", &file, e))?;
+        Ok(RunFolder { path, metrics, _lock: self.lock })
+    }
+}
+
+impl RunFolder {
+    /// Length of metrics.jsonl.
+    pub fn metrics_bytes(&self) -> Result<u64> {
+        let file = self.path.join("metrics.jsonl");
+        self.metrics.metadata().map(|m| m.len()).map_err(|e| Error::io("read", &file, e))
+    }
+
+    /// The folder.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Appends a line to metrics.jsonl.
+    pub fn log(&mut self, record: &impl Serialize) -> Result<()> {
+        let file = self.path.join("metrics.jsonl");
+        let line = serde_json::to_string(record).map_err(|e| Error::system(format!("{}: {e}", file.display())))?;
+        writeln!(self.metrics, "{line}").map_err(|e| Error::io("write", &file, e))
+    }
+}
+
+/// Copies the tokenizer's files of `model` beside the adapter in `folder`, so that it can be used alone.
+pub fn copy_tokenizer(model: &Path, folder: &Path) -> Result<()> {
+    for name in ["tokenizer.model", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"] {
+        let from = model.join(name);
+        if from.is_file() {
+            std::fs::copy(&from, folder.join(name)).map_err(|e| Error::io("copy", &from, e))?;
+        }
+    }
+    Ok(())
+}
