@@ -5,7 +5,7 @@
 //! * [`cli`]: the commands, one file each.
 //! * [`quickstart`]: model, texts and recipe of the README's first command.
 //! * [`run`]: a whole run, from a recipe to an adapter folder.
-//! * [`generate`]: greedy decoding.
+//! * [`generate`]: decoding, greedy or sampled.
 //! * [`train`]: recipe → program → session; the training loop, learning rates, checkpoints.
 //! * [`model`]: Llama, Mistral, Mixtral and LoRA, written once, forward only. Running this code records a program.
 //! * [`weights`]: checkpoints, 4-bit weights, adapters, merging.

@@ -77,8 +77,13 @@ impl Progress {
             Event::Evaluated(r) => self.line(
                 json!({"event": "eval", "eval": r}),
                 format!(
-                    "step {:5}  eval_loss {:.4} (per token {:.4}, {} tokens)",
-                    r.step, r.eval_loss, r.eval_loss_per_token, r.eval_tokens
+                    "step {:5}  eval_loss {:.4} (per token {:.4}, {} tokens)  perplexity {:.3}  accuracy {:.1} %",
+                    r.step,
+                    r.eval_loss,
+                    r.eval_loss_per_token,
+                    r.eval_tokens,
+                    r.eval_perplexity,
+                    100.0 * r.eval_mean_token_accuracy
                 ),
             ),
             Event::Sampled(r) => {

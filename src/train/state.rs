@@ -36,6 +36,10 @@ pub struct Totals {
     pub loss: f64,
     /// Loss of the last.
     pub last: f64,
+    /// Predicted tokens.
+    pub predicted: usize,
+    /// Of these, those that were the most probable.
+    pub hits: usize,
     /// Tokens.
     pub tokens: usize,
     /// Rows.
@@ -75,6 +79,7 @@ impl TrainerState {
         let metric = match rule.metric {
             Metric::Loss => record.eval_loss,
             Metric::LossPerToken => record.eval_loss_per_token,
+            Metric::TokenAccuracy => record.eval_mean_token_accuracy,
         };
         let better = |than: f64| if rule.greater_is_better { metric > than } else { metric < than };
         let gain = self.best.is_none_or(|b| better(b.metric) && (metric - b.metric).abs() > rule.threshold);
@@ -91,6 +96,8 @@ impl Totals {
         self.steps += 1;
         self.loss += record.loss;
         self.last = record.loss;
+        self.predicted += record.predicted;
+        self.hits += record.hits;
         self.tokens += record.tokens;
         self.rows += record.rows;
         self.seconds += record.time.as_secs_f64();
@@ -102,6 +109,7 @@ impl Totals {
             step: last.step,
             epoch: last.epoch,
             loss: self.loss / self.steps as f64,
+            mean_token_accuracy: self.hits as f64 / self.predicted.max(1) as f64,
             grad_norm: last.grad_norm,
             learning_rate: last.learning_rate,
             tokens_per_second: self.tokens as f64 / self.seconds,
