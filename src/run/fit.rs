@@ -83,7 +83,8 @@ fn now(run: &Prepared) -> Settings {
 fn with(run: &Prepared, settings: Settings, device: &dyn Device) -> Result<(usize, usize)> {
     let mut recipe = run.recipe.clone();
     recipe.training.checkpointing = settings.checkpointing;
-    let tokens = settings.length.map_or_else(|| largest_batch(&run.data, settings.batch), |length| length * settings.batch);
+    let tokens =
+        settings.length.map_or_else(|| largest_batch(&run.data, settings.batch), |length| length * settings.batch);
     let size = Capacity { tokens, updates: run.preflight.steps.total };
     let (model, _) = record_training(&recipe, &run.config, run.checkpoint.as_ref(), size)?;
     Ok((plan(&model.program).bytes, missing(&model.program, device)?))
