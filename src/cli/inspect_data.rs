@@ -50,7 +50,6 @@ pub fn run(args: &Args) -> Result<()> {
     if !args.json {
         out(&first_records(&records.train, &records.format, args.rows)?);
     }
-    let about = records.about.clone();
     let mut data = records.prepare(&|_| ())?;
     let preflight = Preflight::new(&recipe, &config, None, &mut data)?;
     let times = Rates::names().map(|name| (name, forecast::rates(name).map(|r| preflight.time(&recipe, &data, r))));
@@ -64,7 +63,7 @@ pub fn run(args: &Args) -> Result<()> {
         return Ok(());
     }
     out(&first_rows(&data.train, &data.encoder, args.rows, std::io::stdout().is_terminal()));
-    out(&about);
+    out(&data.about);
     out(&data.report.text());
     out(&eval.map(|report| report.text()).unwrap_or_default());
     preflight.notes.iter().for_each(|note| say!("note: {note}"));

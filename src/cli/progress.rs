@@ -34,6 +34,7 @@ impl Progress {
         }
         say!("model {}", p.place.name);
         say!("{}", p.parameters());
+        out(&p.data.about);
         out(&p.data.report.text());
         if let Some((_, report)) = &p.data.eval {
             out(&report.text());

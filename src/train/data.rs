@@ -22,6 +22,8 @@ const DEFAULT_LENGTH: usize = 1024;
 
 /// The data of a run.
 pub struct RunData {
+    /// For people: the splits there are, the rows taken, the columns.
+    pub about: String,
     /// The training rows.
     pub train: Dataset,
     /// What was found in them.
@@ -64,7 +66,7 @@ pub struct Records {
     pub train: Table,
     /// Those evaluated on.
     pub eval: Option<Table>,
-    /// For people: the splits there are, the rows taken, the columns.
+    /// See [`RunData::about`].
     pub about: String,
     /// How a record becomes text.
     pub format: Format,
@@ -149,7 +151,7 @@ fn about(source: &Source, split: &str, table: &Table, train: &Table, eval: Optio
 impl Records {
     /// Formats, encodes and packs. `progress` hears how many training records are done.
     pub fn prepare(self, progress: &dyn Fn(usize)) -> Result<RunData> {
-        let Records { train, eval, format, encoder, rules, notes, about: _ } = self;
+        let Records { train, eval, about, format, encoder, rules, notes } = self;
         let train = prepare(&train, &format, &encoder, rules, progress)?;
         let report = Report::new("train", &train, rules, None);
         let eval = match eval {
@@ -161,7 +163,7 @@ impl Records {
                 Some((prepared.dataset, report))
             }
         };
-        Ok(RunData { train: train.dataset, report, eval, encoder, notes })
+        Ok(RunData { about, train: train.dataset, report, eval, encoder, notes })
     }
 }
 
