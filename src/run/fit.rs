@@ -1,6 +1,7 @@
 //! Whether a run fits into the memory of its device, and what would make it fit.
 
-use super::{Prepared, capacity, record_training};
+use super::preflight::largest_batch;
+use super::{Prepared, record_training};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::op::Program;
@@ -24,11 +25,11 @@ fn missing(program: &Program, device: &dyn Device) -> Result<usize> {
 
 /// An error that names what is missing and what would do, unless the run fits.
 pub fn check(run: &Prepared, device: &dyn Device) -> Result<()> {
-    let short = missing(&run.model.program, device)?;
+    let short = missing(&run.preflight.model.program, device)?;
     if short == 0 {
         return Ok(());
     }
-    let need = plan(&run.model.program).bytes;
+    let need = plan(&run.preflight.model.program).bytes;
     let mib = |bytes: usize| bytes.div_ceil(1 << 20);
     let what = format!(
         "the run needs {} MiB of memory on the device, {} MiB are free there: {} MiB are missing",
@@ -64,7 +65,7 @@ fn smaller(run: &Prepared) -> Vec<Settings> {
     let mut list = vec![set(true, batch, None)];
     list.extend(batches.iter().map(|n| set(training.checkpointing, *n, None)));
     list.extend(batches.iter().map(|n| set(true, *n, None)));
-    let (fewest, longest) = (batches[batches.len() - 1], capacity(&run.data, 1));
+    let (fewest, longest) = (batches[batches.len() - 1], largest_batch(&run.data, 1));
     let lengths =
         std::iter::successors(Some(longest.next_power_of_two() / 2), |n| Some(n / 2)).take_while(|n| *n >= 128);
     list.extend(lengths.map(|length| set(true, fewest, Some(length))));
@@ -82,8 +83,9 @@ fn now(run: &Prepared) -> Settings {
 fn with(run: &Prepared, settings: Settings, device: &dyn Device) -> Result<(usize, usize)> {
     let mut recipe = run.recipe.clone();
     recipe.training.checkpointing = settings.checkpointing;
-    let tokens = settings.length.map_or_else(|| capacity(&run.data, settings.batch), |length| length * settings.batch);
-    let size = Capacity { tokens, updates: run.steps.total };
+    let tokens =
+        settings.length.map_or_else(|| largest_batch(&run.data, settings.batch), |length| length * settings.batch);
+    let size = Capacity { tokens, updates: run.preflight.steps.total };
     let (model, _) = record_training(&recipe, &run.config, run.checkpoint.as_ref(), size)?;
     Ok((plan(&model.program).bytes, missing(&model.program, device)?))
 }

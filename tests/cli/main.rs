@@ -1,5 +1,6 @@
 //! The program from outside: what it prints, what it refuses and how, what it leaves behind.
 
+mod bad_data;
 mod bad_input;
 mod dummy;
 mod folder;

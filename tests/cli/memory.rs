@@ -57,7 +57,7 @@ fn refused(folder: &Folder, more: &[&str], room: usize) -> String {
 }
 
 fn bytes(folder: &Folder, more: &[&str]) -> usize {
-    plan(&prepared(folder, more).model.program).bytes
+    plan(&prepared(folder, more).preflight.model.program).bytes
 }
 
 #[test]

@@ -21,6 +21,15 @@ mod tensors;
 mod train;
 mod walk;
 
+use std::path::PathBuf;
+
+/// The project's own set and those that `HALFBYTE_GOLDEN` names.
+fn golden_roots() -> Vec<PathBuf> {
+    // Relative: cargo runs tests in the package's folder, and a bundle is run in a checkout without cargo.
+    let own = PathBuf::from("tests/data/golden");
+    std::iter::once(own).chain(walk::named("HALFBYTE_GOLDEN")).collect()
+}
+
 fn main() {
     let goldens: &walk::Areas = &[
         ("nf4", nf4::cases),
@@ -35,7 +44,7 @@ fn main() {
         ("generate", generate::cases),
     ];
     let data: &walk::Areas = &[("reference", reference::cases), ("chat", chat::cases)];
-    let goldens = walk::golden_roots().into_iter().map(|root| (root, goldens));
+    let goldens = golden_roots().into_iter().map(|root| (root, goldens));
     let data = walk::named("HALFBYTE_DATA").into_iter().map(|root| (root, data));
     if !walk::run(&goldens.chain(data).collect::<Vec<_>>()) {
         std::process::exit(1);

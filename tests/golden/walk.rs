@@ -29,13 +29,6 @@ pub type Collect = fn(root: &Path) -> Vec<Case>;
 /// The areas of a kind of set, by name.
 pub type Areas = [(&'static str, Collect)];
 
-/// The project's own set and those that `HALFBYTE_GOLDEN` names.
-pub fn golden_roots() -> Vec<PathBuf> {
-    // Relative: cargo runs tests in the package's folder, and a bundle is run in a checkout without cargo.
-    let own = PathBuf::from("tests/data/golden");
-    std::iter::once(own).chain(named("HALFBYTE_GOLDEN")).collect()
-}
-
 /// The folders that an environment variable names.
 pub fn named(variable: &str) -> Vec<PathBuf> {
     std::env::var_os(variable).map_or(Vec::new(), |v| std::env::split_paths(&v).collect())
