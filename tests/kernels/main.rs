@@ -12,6 +12,7 @@ mod attention;
 mod cross_entropy;
 mod embed;
 mod gemm;
+mod gemv;
 mod grad_norm;
 mod nf4;
 mod permute;
@@ -26,7 +27,7 @@ use cases::Tally;
 use harness::{Case, Devices};
 
 fn main() {
-    let families: [fn() -> Vec<Case>; 14] = [
+    let families: [fn() -> Vec<Case>; 15] = [
         embed::cases,
         rms_norm::cases,
         rope::cases,
@@ -40,6 +41,7 @@ fn main() {
         grad_norm::cases,
         adamw::cases,
         gemm::cases,
+        gemv::cases,
         attention::cases,
     ];
     let mut devices = Devices::new();
