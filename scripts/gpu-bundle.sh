@@ -25,7 +25,7 @@ copy() {
     done
 }
 # The tests' build makes the program too.
-executables test --no-run --test kernels --test whole_step --test golden | copy
+executables test --no-run --test kernels --test whole_step --test golden --test cli | copy
 if [ "${QUICK:-0}" = 1 ]; then
     executables test --no-run --bench kernels --bench step | copy
 else
@@ -45,9 +45,10 @@ golden_files() {
     done
     return 0
 }
-mkdir -p "$root/tests/data" "$root/tokenizer"
+tokenizer=tokenizer/tests/data/tokenizers/small
+mkdir -p "$root/tests/data" "$root/$tokenizer"
 cp -r tests/data/golden "$root/tests/data/"
-cp tokenizer/tests/data/tokenizers/small/tokenizer.model "$root/tokenizer/"
+cp "$tokenizer/tokenizer.model" "$root/$tokenizer/"
 number=0
 IFS=:
 for set in ${HALFBYTE_GOLDEN:-}; do

@@ -1,7 +1,8 @@
 #!/bin/sh
 # Runs a bundle of scripts/gpu-bundle.sh on a GPU machine; a short table comes last. Each stage has a time limit of its own.
 #
-#     sh run.sh [logs]                          all stages: devices kernels copies repeats golden strategies train width step bench
+#     sh run.sh [logs]                          all stages: devices kernels copies repeats golden strategies train kills width
+#                                               step bench
 #     ONLY="kernels golden" sh run.sh           these stages, in this order
 #     SANITIZE="memcheck racecheck" sh run.sh   the kernel tests under these tools of compute-sanitizer instead
 #     FILTER="gemm attention" SANITIZE=...      a run for each of these words, of the cases whose names hold it
@@ -28,7 +29,7 @@ train() {
     awk 'BEGIN { for (i = 0; i < 400; i++) { printf "{\"text\": \""; for (j = 0; j < 300; j++) printf "the %d of %d ", (i * 7919 + j * 31) % 997, (i + j * j) % 89; print "\"}" } }' >data.jsonl
     cat >recipe.toml <<RECIPE
 model_name_or_path = "${MODEL:-mistral-7b-v0.1}"
-tokenizer_name_or_path = "tokenizer"
+tokenizer_name_or_path = "tokenizer/tests/data/tokenizers/small"
 dataset = ["data.jsonl"]
 text_column = "text"
 packing = true
@@ -103,13 +104,14 @@ if [ "${SANITIZE:-}" ]; then
         done
     done
 else
-    for name in ${ONLY:-devices kernels copies repeats golden strategies train width step bench}; do
+    for name in ${ONLY:-devices kernels copies repeats golden strategies train kills width step bench}; do
         case $name in
             devices | train) stage "$name" 240 sh "$here/run.sh" stage "$name" ;;
             # shellcheck disable=SC2086
             kernels) stage kernels 300 ./test-kernels ${FILTER:-} ;;
             copies | repeats) stage "$name" 120 ./test-whole_step "$name" ;;
             strategies | width) stage "$name" 500 ./test-whole_step "$name" ;;
+            kills) stage kills 240 env HALFBYTE_BIN=./bin-halfbyte ./test-cli --nocapture resume::runs_killed ;;
             golden) stage golden 300 ./test-golden bf16 ;;
             step)
                 for kept in everything --checkpointing; do
