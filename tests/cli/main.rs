@@ -1,7 +1,9 @@
 //! The program from outside: what it prints, what it refuses and how, what it leaves behind.
 
 mod bad_input;
+mod decode;
 mod folder;
 mod inspect_data;
 mod quickstart;
+mod track;
 mod train;
