@@ -40,7 +40,7 @@ const PLACES: [Place; 5] = [
         folder: "src/device/cuda",
         extension: "rs",
         without: Some(&["quant8"]),
-        common: &["copy", "exec", "gpu", "graph", "launch", "memory", "mod", "modules"],
+        common: &["copy", "exec", "gpu", "graph", "launch", "memory", "mod", "modules", "nvml"],
     },
     Place { folder: "tests/kernels", extension: "rs", without: Some(&["quant8"]), common: &["harness", "main"] },
     Place { folder: "benches/kernels", extension: "rs", without: Some(&["quant8"]), common: &["harness", "main"] },

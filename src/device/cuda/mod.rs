@@ -19,6 +19,7 @@ mod launch;
 mod memory;
 mod modules;
 mod nf4;
+mod nvml;
 mod permute;
 mod pointwise;
 mod rms_norm;
@@ -29,6 +30,7 @@ mod swiglu;
 pub use gpu::{Arch, DeviceName, Gpu, driver_version, free_memory, list, select};
 pub use modules::{Family, LoadTime};
 
+use super::sensors::Sensors;
 use super::{Device, Timing};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
@@ -41,6 +43,7 @@ use graph::Graph;
 use launch::Launcher;
 use memory::{DeviceMemory, Staging};
 use modules::Modules;
+use nvml::Nvml;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -75,6 +78,8 @@ pub struct Cuda {
     context: Arc<CudaContext>,
     gpu: Gpu,
     options: CudaOptions,
+    /// The GPU's sensors, or why there are none.
+    nvml: Result<Nvml, String>,
     /// Act as a card with little shared memory.
     limited: bool,
 }
@@ -115,12 +120,19 @@ impl Cuda {
         let context = CudaContext::new(options.ordinal).map_err(|e| failed("start", e))?;
         let stream = Stream::new()?;
         let modules = Modules::new(options.arch.unwrap_or(best));
-        Ok(Self { loaded: None, staging: Staging::new()?, modules, stream, context, gpu, options, limited: false })
+        let nvml = gpu::bus_id(options.ordinal).and_then(|bus| Nvml::open(&bus));
+        let staging = Staging::new()?;
+        Ok(Self { loaded: None, staging, modules, stream, context, gpu, options, nvml, limited: false })
     }
 
     /// The GPU.
     pub fn gpu(&self) -> &Gpu {
         &self.gpu
+    }
+
+    /// Why there are no sensors, if there are none.
+    pub fn without_sensors(&self) -> Option<&str> {
+        self.nvml.as_ref().err().map(String::as_str)
     }
 
     /// How long each family took to load, in the order of loading.
@@ -291,6 +303,10 @@ impl Device for Cuda {
         self.synchronize()?;
         let pairs = marks.windows(2).enumerate();
         pairs.map(|(op, pair)| Ok(Timing { op, time: pair[0].until(&pair[1])? })).collect()
+    }
+
+    fn sensors(&self) -> Option<Sensors> {
+        self.nvml.as_ref().ok().map(Nvml::read)
     }
 }
 
