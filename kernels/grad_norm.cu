@@ -31,15 +31,16 @@ enum Field { LOSS_SCALE, GOOD_STEPS, STEP, GRAD_SCALE, LEARNING_RATE, SKIPPED, G
 extern "C" __global__ void control(float max_norm, int growth_interval, int rate_count, const float* norm, const float* rates,
                                    float* fields) {
     float scale = fields[LOSS_SCALE], n = *norm / scale;
-    bool overflow = growth_interval > 0 && !isfinite(n);
+    bool overflow = !isfinite(n);
     fields[GRAD_NORM] = n;
     fields[SKIPPED] = overflow ? 1.0f : 0.0f;
     if (overflow) {
-        fields[LOSS_SCALE] = scale * 0.5f;
-        fields[GOOD_STEPS] = 0.0f;
+        if (growth_interval > 0) {
+            fields[LOSS_SCALE] = scale * 0.5f;
+            fields[GOOD_STEPS] = 0.0f;
+        }
         return;
     }
-    // min() as the CPU has it: a norm that is not a number leaves the factor at 1.
     float clip = max_norm > 0 ? fminf(max_norm / add(n, 1e-6f), 1.0f) : 1.0f;
     fields[GRAD_SCALE] = clip / scale;
     int step = int(fields[STEP]);

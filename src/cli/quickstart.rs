@@ -2,7 +2,7 @@
 //! before and after.
 
 use super::progress::Progress;
-use super::train::stop_flag;
+use super::train::{interrupted, stop_flag};
 use crate::config::recipe::Recipe;
 use crate::data::document::open_tokenizer;
 use crate::device::cpu::{Cpu, CpuOptions};
@@ -10,9 +10,10 @@ use crate::error::{Error, Result};
 use crate::generate::{Greedy, greedy};
 use crate::quickstart::tasks::Task;
 use crate::quickstart::{examples, extract};
-use crate::run::{Run, prepare};
+use crate::run::{Run, Start, prepare};
 use crate::train::trainer::Reply;
 use halfbyte_tokenizer::Tokenizer;
+use serde_json::json;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -29,6 +30,9 @@ pub struct Args {
     /// Replace the results of an earlier run
     #[arg(long)]
     overwrite: bool,
+    /// Print every event as a line of JSON
+    #[arg(long)]
+    json: bool,
 }
 
 /// Tokens of an answer of the base model, which would go on and on.
@@ -40,26 +44,31 @@ pub fn run(args: Args) -> Result<()> {
     let files = extract(&args.output)?;
     let recipe = Recipe::open(&files.recipe, &args.set)?;
     let stop = stop_flag()?;
-    say!("A Mistral of a million parameters, fine-tuned in 4 bits on this CPU.");
-    say!("Model, data and recipe are in {}.\n", args.output.display());
-
-    let mut progress = Progress::new(false);
+    if !args.json {
+        say!("A Mistral of a million parameters, fine-tuned in 4 bits on this CPU.");
+        say!("Model, data and recipe are in {}.\n", args.output.display());
+    }
+    let mut progress = Progress::new(args.json);
     let prepared = prepare(recipe, &|_| ())?;
     progress.prepared(&prepared, "cpu");
-    let mut run = prepared.start(Box::new(Cpu::new(CpuOptions::default())), args.overwrite)?;
-    let tokenizer = open_tokenizer(&run.place.folder)?;
+    let start = if args.overwrite { Start::Overwrite } else { Start::Fresh };
+    let mut run = prepared.start(Box::new(Cpu::new(CpuOptions::default())), "cpu", start)?;
+    let tokenizer = open_tokenizer(run.model_folder())?;
     let shown = examples(&files.held_out);
     let before = Exam::take(&mut run, &tokenizer, &files.held_out, &shown, false)?;
-    let summary = run.train(|event| {
+    let results = run.train(|event| {
         progress.event(event);
         if stop.load(Ordering::SeqCst) { Reply::Stop } else { Reply::Continue }
     })?;
-    progress.finished(&summary, run.adapter_folder());
-    if summary.interrupted {
-        return Err(Error::run(format!("stopped after step {}", summary.steps))
-            .hint(format!("the adapter so far is in {}", run.adapter_folder().display())));
+    progress.finished(&results, &run);
+    if results.summary.interrupted {
+        return Err(interrupted(&results.summary, &run));
     }
     let after = Exam::take(&mut run, &tokenizer, &files.held_out, &shown, true)?;
+    if args.json {
+        print_json(&shown, &before, &after, files.held_out.len());
+        return Ok(());
+    }
 
     print_table(&shown, &before.answers, &after.answers);
     let count = files.held_out.len();
@@ -111,6 +120,20 @@ fn answer(run: &mut Run, tokenizer: &Tokenizer, task: &Task, max_new_tokens: usi
     let ended = ids.pop_if(|id| ends.contains(id)).is_some();
     let text = tokenizer.decode(&ids).map_err(|e| Error::run(e.to_string()))?;
     Ok(text.trim().to_string() + if ended { "" } else { " …" })
+}
+
+/// What the table and the lines below it say, for machines.
+fn print_json(tasks: &[Task], before: &Exam, after: &Exam, held_out: usize) {
+    let exam = |exam: &Exam| json!({"loss": exam.loss, "answered_right": exam.right});
+    let answers = tasks.iter().zip(before.answers.iter().zip(&after.answers)).map(|(task, (before, after))| {
+        json!({"question": task.instruction, "input": task.input, "before": before, "after": after,
+            "expected": task.output})
+    });
+    let answers: Vec<_> = answers.collect();
+    say!(
+        "{}",
+        json!({"event": "exam", "held_out": held_out, "before": exam(before), "after": exam(after), "answers": answers})
+    );
 }
 
 /// question | before | after | expected; the text that a question is about stands below it.

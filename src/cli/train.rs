@@ -5,8 +5,8 @@ use super::progress::Progress;
 use crate::config::recipe::Recipe;
 use crate::device::cpu::CpuOptions;
 use crate::error::{Error, Result};
-use crate::run::{Run, prepare};
-use crate::train::trainer::{EvalRecord, Event, Reply, Summary};
+use crate::run::{Run, Start, prepare};
+use crate::train::trainer::{Reply, Summary};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,9 +19,12 @@ pub struct Args {
     /// Override a key of the recipe: --set learning_rate=1e-4
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub set: Vec<String>,
-    /// Replace the results of an earlier run in output_dir
+    /// Replace the results of an earlier run in output_dir, its checkpoints too
     #[arg(long)]
     pub overwrite: bool,
+    /// Go on from the newest complete checkpoint in output_dir
+    #[arg(long, conflicts_with = "overwrite")]
+    pub resume: bool,
     #[command(flatten)]
     device: DeviceArgs,
     /// On the CPU, fill dead memory with NaN (slower; the numbers must not change)
@@ -55,36 +58,27 @@ pub fn run(args: Args) -> Result<()> {
     let cpu = CpuOptions { poison: args.poison, late_copies: false };
     let (device, device_name) = args.device.open(prepared.recipe.compute, cpu)?;
     progress.prepared(&prepared, &device_name);
-    let mut run = prepared.start(device, args.overwrite)?;
-    if let Some(before) = run.evaluate(false)? {
-        progress.event(&Event::Evaluated(before));
-    }
-    let mut evaluated = 0;
-    let summary = run.train(|event| {
+    let start = match (args.resume, args.overwrite) {
+        (true, _) => Start::Resume,
+        (false, true) => Start::Overwrite,
+        (false, false) => Start::Fresh,
+    };
+    let kind = if device_name.starts_with("cpu") { "cpu" } else { "cuda" };
+    let mut run = prepared.start(device, kind, start)?;
+    progress.started(&run);
+    let results = run.train(|event| {
         progress.event(event);
-        if let Event::Evaluated(record) = event {
-            evaluated = record.step;
-        }
         if stop.load(Ordering::SeqCst) { Reply::Stop } else { Reply::Continue }
     })?;
-    // After the last step too, unless the recipe has just done that.
-    if !summary.interrupted
-        && evaluated != summary.steps
-        && let Some(after) = run.evaluate(true)?
-    {
-        progress.event(&Event::Evaluated(EvalRecord { step: summary.steps, ..after }));
-    }
-    finish(&mut progress, &summary, &run)
-}
-
-fn finish(progress: &mut Progress, summary: &Summary, run: &Run) -> Result<()> {
-    progress.finished(summary, run.adapter_folder());
-    if summary.interrupted {
-        let steps = summary.steps;
-        return Err(Error::run(format!(
-            "stopped after step {steps}; the adapter so far is in {}",
-            run.adapter_folder().display()
-        )));
+    progress.finished(&results, &run);
+    if results.summary.interrupted {
+        return Err(interrupted(&results.summary, &run));
     }
     Ok(())
+}
+
+/// A run that was stopped from outside, as an error.
+pub(super) fn interrupted(summary: &Summary, run: &Run) -> Error {
+    let (steps, folder) = (summary.steps, run.output_folder().display());
+    Error::run(format!("stopped after step {steps}; its checkpoint is in {folder}")).hint("go on with --resume")
 }

@@ -56,7 +56,7 @@ const HUB: &str = "halfbyte does not upload; the report says which command does"
 const LOGS: &str = "halfbyte has its own progress and log files";
 const LORA_KIND: &str = "this kind of adapter is not implemented";
 const NOT_YET: &str = "this is not implemented";
-const RESUME: &str = "resuming is a flag of the command line";
+const RESUME: &str = "give --resume on the command line";
 
 /// Name and use of every known key. The order of used keys is that of the resolved recipe.
 pub const KEYS: &[(&str, Use)] = &[
@@ -202,6 +202,7 @@ pub const KEYS: &[(&str, Use)] = &[
     ("quant_method", Only(&["\"bitsandbytes\""], NOT_YET)),
     // ---- training
     ("output_dir", Used(Training)),
+    ("adapter_dir", Used(Training)),
     ("run_name", Used(Training)),
     ("num_train_epochs", Used(Training)),
     ("max_steps", Used(Training)),
@@ -214,6 +215,7 @@ pub const KEYS: &[(&str, Use)] = &[
     ("learning_rate", Used(Training)),
     ("lr_scheduler_type", Used(Training)),
     ("lr_scheduler_kwargs", Used(Training)),
+    ("loraplus_lr_ratio", Used(Training)),
     ("warmup_ratio", Used(Training)),
     ("warmup_steps", Used(Training)),
     ("optim", Used(Training)),
@@ -233,6 +235,16 @@ pub const KEYS: &[(&str, Use)] = &[
     ("eval_strategy", Used(Training)),
     ("evaluation_strategy", Alias("eval_strategy")),
     ("eval_steps", Used(Training)),
+    ("eval_on_start", Used(Training)),
+    ("load_best_model_at_end", Used(Training)),
+    ("metric_for_best_model", Used(Training)),
+    ("greater_is_better", Used(Training)),
+    ("early_stopping_patience", Used(Training)),
+    ("early_stopping_threshold", Used(Training)),
+    ("sample_prompts", Used(Training)),
+    ("sample_strategy", Used(Training)),
+    ("sample_steps", Used(Training)),
+    ("sample_max_new_tokens", Used(Training)),
     ("save_strategy", Used(Training)),
     ("save_steps", Used(Training)),
     ("save_total_limit", Used(Training)),
@@ -251,7 +263,6 @@ pub const KEYS: &[(&str, Use)] = &[
     ("include_for_metrics", NoEffect("evaluation keeps no logits")),
     ("eval_use_gather_object", NoEffect(ONE_GPU)),
     ("eval_delay", Only(&["0"], NOT_YET)),
-    ("eval_on_start", Only(&["false"], NOT_YET)),
     ("torch_empty_cache_steps", NoEffect("memory is planned, not cached")),
     ("log_level", NoEffect(LOGS)),
     ("log_level_replica", NoEffect(LOGS)),
@@ -269,9 +280,6 @@ pub const KEYS: &[(&str, Use)] = &[
     ("restore_callback_states_from_checkpoint", NoEffect("checkpoints are always complete")),
     ("resume_from_checkpoint", Only(&["false"], RESUME)),
     ("ignore_data_skip", Only(&["false"], "a resumed run sees the data it would have seen")),
-    ("load_best_model_at_end", Only(&["false"], NOT_YET)),
-    ("metric_for_best_model", NoEffect("it belongs to load_best_model_at_end")),
-    ("greater_is_better", NoEffect("it belongs to load_best_model_at_end")),
     ("no_cuda", NoEffect("the device is chosen on the command line")),
     ("use_cpu", NoEffect("the device is chosen on the command line")),
     ("use_mps_device", NoEffect("the device is chosen on the command line")),

@@ -1,10 +1,11 @@
 //! What users write, parsed into types that cannot be wrong: below this module nobody asks again.
 //!
 //! * [`model`]: a model folder's `config.json` → [`model::ModelConfig`]; [`rope`]: its rotary frequencies.
-//! * [`recipe`]: a recipe → [`recipe::Recipe`], made of [`data`], [`lora`] and [`training`].
+//! * [`recipe`]: a recipe → [`recipe::Recipe`], made of [`data`], [`lora`], [`training`] and [`best`].
 //! * [`keys`]: what we do with each key that a recipe may have; [`raw`]: a recipe as it was typed.
 //! * [`fields`]: reading fields of a JSON object with errors that name file, field and value.
 
+pub mod best;
 pub mod data;
 pub mod fields;
 pub mod keys;

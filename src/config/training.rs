@@ -2,6 +2,7 @@
 
 use toml::Value;
 
+use super::best::BestModel;
 use super::data::name;
 use super::raw::Raw;
 use crate::error::Result;
@@ -83,6 +84,8 @@ const TRACKERS: [(&str, Tracker); 2] = [("tensorboard", Tracker::TensorBoard), (
 pub struct TrainingConfig {
     /// Where the run's files go.
     pub output_dir: String,
+    /// Where the adapter goes at the end; None: to `output_dir`.
+    pub adapter_dir: Option<String>,
     /// The name of the run; None: made from the folder.
     pub run_name: Option<String>,
     /// `num_train_epochs`; may be a fraction.
@@ -103,6 +106,8 @@ pub struct TrainingConfig {
     pub schedule: String,
     /// `lr_scheduler_kwargs`.
     pub schedule_kwargs: Vec<(String, f64)>,
+    /// LoRA+ (arXiv 2402.12354): factor on the learning rate of every `lora_B`; 1: none.
+    pub lora_b_factor: f64,
     /// A share of all steps; `warmup_steps` wins.
     pub warmup_ratio: f64,
     /// Steps from 1 on, a share below.
@@ -131,6 +136,16 @@ pub struct TrainingConfig {
     pub logging_first_step: bool,
     /// When the evaluation runs.
     pub eval: Cadence,
+    /// Also before the first step, as the base model is.
+    pub eval_on_start: bool,
+    /// Which evaluation is the best.
+    pub best: BestModel,
+    /// Texts that the model continues now and then, as they are.
+    pub sample_prompts: Vec<String>,
+    /// When.
+    pub sample: Cadence,
+    /// By how many tokens at most.
+    pub sample_max_new_tokens: usize,
     /// When a checkpoint is written.
     pub save: Cadence,
     /// How many checkpoints are kept; None: all.
@@ -147,8 +162,10 @@ impl TrainingConfig {
         let logging = cadence(raw, "logging_strategy", "logging_steps", "steps", Cadence::Steps(500))?;
         // As in HF, evaluations follow the logs unless they have steps of their own.
         let own = if matches!(logging, Cadence::Steps(_) | Cadence::Share(_)) { logging } else { Cadence::Steps(500) };
+        let eval = cadence(raw, "eval_strategy", "eval_steps", "no", own)?;
         Ok(Self {
             output_dir: raw.text("output_dir")?.unwrap_or("trainer_output".into()),
+            adapter_dir: raw.text("adapter_dir")?,
             run_name: raw.text("run_name")?,
             epochs: raw.at_least("num_train_epochs", 0.0)?.unwrap_or(3.0),
             max_steps: max_steps(raw)?,
@@ -159,6 +176,7 @@ impl TrainingConfig {
             learning_rate: raw.at_least("learning_rate", 0.0)?.unwrap_or(5e-5),
             schedule: raw.text("lr_scheduler_type")?.unwrap_or("linear".into()),
             schedule_kwargs: raw.numbers("lr_scheduler_kwargs")?.unwrap_or_default(),
+            lora_b_factor: lora_b_factor(raw)?,
             warmup_ratio: share(raw, "warmup_ratio", 1.0)?.unwrap_or(0.0),
             warmup_steps: raw.at_least("warmup_steps", 0.0)?.unwrap_or(0.0),
             optim: raw.choice("optim", &OPTIMS)?.unwrap_or(TORCH),
@@ -172,7 +190,12 @@ impl TrainingConfig {
             data_seed: raw.count("data_seed", 0)?.map_or(seed, |n| n as u64),
             logging,
             logging_first_step: raw.flag("logging_first_step")?.unwrap_or(false),
-            eval: cadence(raw, "eval_strategy", "eval_steps", "no", own)?,
+            eval,
+            eval_on_start: raw.flag("eval_on_start")?.unwrap_or(false),
+            best: BestModel::read(raw, eval)?,
+            sample: sample(raw, eval)?,
+            sample_prompts: raw.texts("sample_prompts")?.unwrap_or_default(),
+            sample_max_new_tokens: raw.count("sample_max_new_tokens", 1)?.unwrap_or(64),
             save: cadence(raw, "save_strategy", "save_steps", "steps", Cadence::Steps(500))?,
             save_total_limit: raw.count("save_total_limit", 1)?,
             report_to: report_to(raw)?,
@@ -197,8 +220,10 @@ impl TrainingConfig {
             Cadence::Share(share) => Some(share.into()),
             _ => None,
         };
-        vec![
+        let sampled = !self.sample_prompts.is_empty();
+        let mut entries = vec![
             ("output_dir", Some(self.output_dir.clone().into())),
+            ("adapter_dir", self.adapter_dir.clone().map(Value::from)),
             ("run_name", self.run_name.clone().map(Value::from)),
             ("num_train_epochs", Some(self.epochs.into())),
             ("max_steps", Some(self.max_steps.map_or(Value::from(-1), |n| Value::from(n as i64)))),
@@ -209,6 +234,7 @@ impl TrainingConfig {
             ("learning_rate", Some(self.learning_rate.into())),
             ("lr_scheduler_type", Some(self.schedule.clone().into())),
             ("lr_scheduler_kwargs", (!kwargs.is_empty()).then_some(Value::Table(kwargs))),
+            ("loraplus_lr_ratio", (self.lora_b_factor != 1.0).then(|| self.lora_b_factor.into())),
             ("warmup_ratio", Some(self.warmup_ratio.into())),
             ("warmup_steps", Some(self.warmup_steps.into())),
             ("optim", Some(name(&OPTIMS, self.optim))),
@@ -225,12 +251,37 @@ impl TrainingConfig {
             ("logging_first_step", Some(self.logging_first_step.into())),
             ("eval_strategy", strategy(self.eval)),
             ("eval_steps", steps(self.eval)),
+            ("eval_on_start", Some(self.eval_on_start.into())),
+            ("sample_prompts", sampled.then(|| self.sample_prompts.clone().into())),
+            ("sample_strategy", strategy(self.sample).filter(|_| sampled)),
+            ("sample_steps", steps(self.sample).filter(|_| sampled)),
+            ("sample_max_new_tokens", count(self.sample_max_new_tokens).filter(|_| sampled)),
             ("save_strategy", strategy(self.save)),
             ("save_steps", steps(self.save)),
             ("save_total_limit", self.save_total_limit.map(|n| Value::from(n as i64))),
             ("report_to", Some(Value::Array(trackers))),
             ("logging_dir", self.logging_dir.clone().map(Value::from)),
-        ]
+        ];
+        entries.extend(self.best.entries());
+        entries
+    }
+}
+
+/// `sample_*`: unless said otherwise after each evaluation, or without one after each epoch.
+fn sample(raw: &Raw, eval: Cadence) -> Result<Cadence> {
+    let (default, every) = match eval {
+        Cadence::Steps(_) | Cadence::Share(_) => ("steps", eval),
+        Cadence::Epoch | Cadence::Never => ("epoch", Cadence::Steps(500)),
+    };
+    let default = if raw.has("sample_steps") { "steps" } else { default };
+    cadence(raw, "sample_strategy", "sample_steps", default, every)
+}
+
+/// `loraplus_lr_ratio`, as PEFT's `create_loraplus_optimizer` has it.
+fn lora_b_factor(raw: &Raw) -> Result<f64> {
+    match raw.at_least("loraplus_lr_ratio", 0.0)? {
+        Some(0.0) => Err(raw.wrong("loraplus_lr_ratio", "expected a number above 0").hint("the paper uses 16")),
+        ratio => Ok(ratio.unwrap_or(1.0)),
     }
 }
 

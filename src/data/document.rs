@@ -113,6 +113,23 @@ impl Encoder {
 
     /// The document of a marked text, with the begin and end tokens exactly once.
     pub fn document(&self, marked: &str, train_on: TrainOn) -> Document {
+        let (mut document, trained) = self.begun(marked, train_on);
+        if let Some(end) = self.eos.filter(|_| self.settings.add_eos)
+            && !document.ids.is_empty()
+            && document.ids.last() != Some(&end)
+        {
+            document.push(&[end], trained);
+        }
+        document
+    }
+
+    /// The tokens of a marked text that is to be continued: no end token is put at the end.
+    pub fn prompt(&self, marked: &str) -> Vec<u32> {
+        self.begun(marked, TrainOn::All).0.ids
+    }
+
+    /// The document without an end token, and whether its last part is trained on.
+    fn begun(&self, marked: &str, train_on: TrainOn) -> (Document, bool) {
         let mut document = Document::default();
         let mut ids = Vec::new();
         let mut trained = train_on == TrainOn::All;
@@ -132,13 +149,7 @@ impl Encoder {
             document.push(&ids, part.trained && (train_on == TrainOn::All || !given));
             trained = part.trained;
         }
-        if let Some(end) = self.eos.filter(|_| self.settings.add_eos)
-            && !document.ids.is_empty()
-            && document.ids.last() != Some(&end)
-        {
-            document.push(&[end], trained);
-        }
-        document
+        (document, trained)
     }
 
     /// Text that continues what is before it: no space is put in front, and one that is there is kept.

@@ -91,7 +91,8 @@ pub struct Betas {
 pub struct ControlRule {
     /// Gradients are scaled by `min(1, max_norm / (norm + 1e-6))`; `None`: no clipping.
     pub max_norm: Option<f64>,
-    /// f16 only: on overflow the update is skipped and the loss scale halved; it doubles after this many good steps.
+    /// f16 only: when the gradient is not finite (the update is skipped then, in any type) the loss scale is halved; it
+    /// doubles after this many good steps.
     pub growth_interval: Option<u32>,
 }
 
@@ -108,7 +109,7 @@ pub enum Control {
     GradScale = 3,
     /// Learning rate of this update.
     LearningRate = 4,
-    /// 1 if this update was skipped (f16 overflow), else 0.
+    /// 1 if this update was skipped because the gradient is not finite, else 0.
     Skipped = 5,
     /// Norm of the unscaled gradient, before clipping.
     GradNorm = 6,

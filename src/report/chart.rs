@@ -57,12 +57,16 @@ impl Chart {
         let mut svg = format!("<svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"{}\">", self.title);
         for tick in &y_axis.ticks {
             let (at, label) = (y(*tick), y_axis.label(*tick));
-            svg += &format!("<line class=\"grid\" x1=\"{LEFT}\" x2=\"{}\" y1=\"{at:.1}\" y2=\"{at:.1}\"/>", WIDTH - RIGHT);
+            svg +=
+                &format!("<line class=\"grid\" x1=\"{LEFT}\" x2=\"{}\" y1=\"{at:.1}\" y2=\"{at:.1}\"/>", WIDTH - RIGHT);
             svg += &format!("<text class=\"y\" x=\"{}\" y=\"{:.1}\">{label}</text>", LEFT - 8.0, at + 4.0);
         }
         for tick in &x_axis.ticks {
             let (at, bottom) = (x(*tick), HEIGHT - BOTTOM);
-            svg += &format!("<line class=\"tick\" x1=\"{at:.1}\" x2=\"{at:.1}\" y1=\"{bottom}\" y2=\"{}\"/>", bottom + 4.0);
+            svg += &format!(
+                "<line class=\"tick\" x1=\"{at:.1}\" x2=\"{at:.1}\" y1=\"{bottom}\" y2=\"{}\"/>",
+                bottom + 4.0
+            );
             svg += &format!("<text class=\"x\" x=\"{at:.1}\" y=\"{}\">{}</text>", bottom + 18.0, x_axis.label(*tick));
         }
         let (end, base) = (WIDTH - RIGHT, HEIGHT - BOTTOM);
@@ -87,9 +91,8 @@ impl Chart {
     /// What the pointer shows of a line, as JSON: name, then for each point its place and its text.
     fn data(&self, series: &Series, x: &impl Fn(f64) -> f64, y: &impl Fn(f64) -> f64) -> String {
         let text = |value: f64| format!("{}{}", number(value, self.unit), self.suffix);
-        let point = |(step, value): &(f64, f64)| {
-            format!("[{:.1},{:.1},{step},\"{}\"]", x(*step), y(*value), text(*value))
-        };
+        let point =
+            |(step, value): &(f64, f64)| format!("[{:.1},{:.1},{step},\"{}\"]", x(*step), y(*value), text(*value));
         let points: Vec<String> = thin(&series.points).iter().map(point).collect();
         format!("[\"{}\",[{}]]", series.name, points.join(","))
     }

@@ -138,7 +138,10 @@ mod tests {
         assert_eq!(labels(1.52, 3.91, Unit::Plain), "1.5 2.0 2.5 3.0 3.5 4.0");
         assert_eq!(labels(0.0, 2e-4, Unit::Plain), "0 0.5e-4 1.0e-4 1.5e-4 2.0e-4");
         assert_eq!(labels(0.0, 12345.0, Unit::Plain), "0 2500 5000 7500 10000 12500");
-        assert_eq!(labels(0.0, 11.5 * 1024_f64.powi(3), Unit::Bytes), "0 GiB 2.5 GiB 5.0 GiB 7.5 GiB 10.0 GiB 12.5 GiB");
+        assert_eq!(
+            labels(0.0, 11.5 * 1024_f64.powi(3), Unit::Bytes),
+            "0 GiB 2.5 GiB 5.0 GiB 7.5 GiB 10.0 GiB 12.5 GiB"
+        );
         assert_eq!(labels(-1.0, 1.0, Unit::Plain), "-1.0 -0.5 0 0.5 1.0");
         for (low, high) in [(0.0, 0.0), (3.0, 3.0), (-2e-9, -2e-9), (1e-300, 1e300), (5.0, 5.000001)] {
             let axis = Axis::new(low, high, 5, Unit::Plain);
@@ -149,7 +152,8 @@ mod tests {
 
     #[test]
     fn the_axis_of_steps_ends_at_the_last() {
-        for (last, ticks) in [(1.0, "0 1"), (6.0, "0 1 2 3 4 5 6"), (500.0, "0 100 200 300 400 500"), (7.0, "0 2 4 7")] {
+        for (last, ticks) in [(1.0, "0 1"), (6.0, "0 1 2 3 4 5 6"), (500.0, "0 100 200 300 400 500"), (7.0, "0 2 4 7")]
+        {
             let axis = Axis::steps(last);
             let labels: Vec<_> = axis.ticks.iter().map(|t| axis.label(*t)).collect();
             assert_eq!(labels.join(" "), ticks);

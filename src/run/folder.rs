@@ -1,38 +1,75 @@
 //! The folder of a run: one run at a time, metrics line by line, the adapter written whole or not at all.
 
+use super::results::{ALL_RESULTS, TRAINER_STATE};
+use super::resume::Start;
 use crate::error::{Error, Result};
+use crate::track::Trackers;
+use crate::train::checkpoint;
 use serde::Serialize;
 use std::fs::{File, OpenOptions};
-use std::io::Write;
+use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 /// The locked folder of a run.
 pub struct RunFolder {
     path: PathBuf,
     metrics: File,
+    trackers: Option<Trackers>,
     /// Held as long as the run lives.
     _lock: File,
 }
 
 /// Files of a finished run that a new one would overwrite.
-const RESULTS: [&str; 2] = ["adapter_model.safetensors", "metrics.jsonl"];
+const RESULTS: [&str; 4] = ["adapter_model.safetensors", "metrics.jsonl", ALL_RESULTS, TRAINER_STATE];
 
 impl RunFolder {
-    /// Creates and locks `path`. With results of another run in it, an error unless `overwrite`.
-    pub fn create(path: &Path, overwrite: bool) -> Result<Self> {
+    /// Creates and locks `path`. With results of another run in it, an error unless `start` says what happens to them.
+    /// Metrics go on after the first `metrics_bytes`: what a resumed run wrote after its checkpoint is written again.
+    pub fn create(path: &Path, start: Start, metrics_bytes: u64) -> Result<Self> {
         std::fs::create_dir_all(path).map_err(|e| Error::io("create", path, e))?;
         let file = path.join(".lock");
         let lock = File::create(&file).map_err(|e| Error::io("create", &file, e))?;
         lock.try_lock().map_err(|_| {
             Error::system(format!("another run is writing to {}", path.display())).hint("choose another output_dir")
         })?;
-        if let Some(result) = RESULTS.iter().find(|r| path.join(r).exists()).filter(|_| !overwrite) {
-            return Err(Error::usage(format!("{} already holds the results of a run ({result})", path.display()))
-                .hint("choose another output_dir, or give --overwrite"));
+        match start {
+            Start::Fresh => {
+                let checkpoints = checkpoint::list(path)?.into_iter().map(|(_, folder)| folder);
+                let results = RESULTS.iter().map(|r| path.join(r)).filter(|r| r.exists()).chain(checkpoints).next();
+                if let Some(result) = results {
+                    return Err(Error::usage(format!(
+                        "{} already holds the results of a run ({})",
+                        path.display(),
+                        result.file_name().unwrap_or_default().display()
+                    ))
+                    .hint("choose another output_dir, or give --resume or --overwrite"));
+                }
+            }
+            Start::Overwrite => {
+                checkpoint::remove_all(path)?;
+                // An adapter of the earlier run beside the new run's metrics would be taken for the new one's.
+                for file in RESULTS.map(|r| path.join(r)).into_iter().filter(|f| f.exists()) {
+                    std::fs::remove_file(&file).map_err(|e| Error::io("remove", &file, e))?;
+                }
+            }
+            Start::Resume => checkpoint::remove_unfinished(path)?,
         }
         let file = path.join("metrics.jsonl");
-        let metrics = OpenOptions::new().create(true).write(true).truncate(true).open(&file);
-        Ok(Self { path: path.into(), metrics: metrics.map_err(|e| Error::io("create", &file, e))?, _lock: lock })
+        let open = || {
+            let mut metrics = OpenOptions::new().create(true).write(true).truncate(false).open(&file)?;
+            let kept = metrics.metadata()?.len().min(metrics_bytes);
+            metrics.set_len(kept)?;
+            metrics.seek(SeekFrom::End(0))?;
+            Ok(metrics)
+        };
+        let metrics = open().map_err(|e| Error::io("open", &file, e))?;
+        Ok(Self { path: path.into(), metrics, trackers: None, _lock: lock })
+    }
+
+    /// Length of metrics.jsonl.
+    pub fn metrics_bytes(&self) -> Result<u64> {
+        let file = self.path.join("metrics.jsonl");
+        self.metrics.metadata().map(|m| m.len()).map_err(|e| Error::io("read", &file, e))
     }
 
     /// The folder.
@@ -40,21 +77,43 @@ impl RunFolder {
         &self.path
     }
 
-    /// Appends a line to metrics.jsonl.
+    /// From now on [`Self::log`] tells `trackers` too.
+    pub fn track(&mut self, trackers: Trackers) {
+        self.trackers = Some(trackers);
+    }
+
+    /// The trackers, if there are any.
+    pub fn trackers(&self) -> Option<&Trackers> {
+        self.trackers.as_ref()
+    }
+
+    /// Appends a line to metrics.jsonl, and to the trackers' files.
     pub fn log(&mut self, record: &impl Serialize) -> Result<()> {
+        self.append(record)?;
+        self.trackers.as_mut().map_or(Ok(()), |trackers| trackers.log(record))
+    }
+
+    /// The last line of metrics.jsonl, and the end of the trackers' files.
+    pub fn finish(&mut self, results: &impl Serialize, step: usize) -> Result<()> {
+        self.append(results)?;
+        self.trackers.as_mut().map_or(Ok(()), |trackers| trackers.finish(results, step))
+    }
+
+    /// Appends a line to metrics.jsonl.
+    fn append(&mut self, record: &impl Serialize) -> Result<()> {
         let file = self.path.join("metrics.jsonl");
         let line = serde_json::to_string(record).map_err(|e| Error::system(format!("{}: {e}", file.display())))?;
         writeln!(self.metrics, "{line}").map_err(|e| Error::io("write", &file, e))
     }
+}
 
-    /// Copies the tokenizer's files beside the adapter, so that the folder can be used alone.
-    pub fn copy_tokenizer(&self, model: &Path) -> Result<()> {
-        for name in ["tokenizer.model", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"] {
-            let from = model.join(name);
-            if from.is_file() {
-                std::fs::copy(&from, self.path.join(name)).map_err(|e| Error::io("copy", &from, e))?;
-            }
+/// Copies the tokenizer's files of `model` beside the adapter in `folder`, so that it can be used alone.
+pub fn copy_tokenizer(model: &Path, folder: &Path) -> Result<()> {
+    for name in ["tokenizer.model", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"] {
+        let from = model.join(name);
+        if from.is_file() {
+            std::fs::copy(&from, folder.join(name)).map_err(|e| Error::io("copy", &from, e))?;
         }
-        Ok(())
     }
+    Ok(())
 }

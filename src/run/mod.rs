@@ -7,25 +7,37 @@ use crate::config::lora::LoraConfig;
 use crate::config::model::ModelConfig;
 use crate::config::recipe::{ModelSource, Recipe};
 use crate::config::training::Placement;
+use crate::data::document::Encoder;
 use crate::data::hub::{Hub, is_id};
 use crate::data::loader::{Batching, Loader};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::model::{Model, record};
+use crate::track::{self, Trackers};
 use crate::train::arithmetic::{Length, Steps};
 use crate::train::build::{Capacity, base_schemes, training_spec};
+use crate::train::checkpoint::{SavedRun, folder_of, rotate, write_checkpoint};
 use crate::train::data::{RunData, open_data};
 use crate::train::load::{init_adapter, init_optimizer, load_base, read_adapter, write_adapter};
 use crate::train::session::Session;
-use crate::train::trainer::{EvalRecord, Evaluation, Event, Reply, Summary, evaluate, train};
+use crate::train::state::TrainerState;
+use crate::train::trainer::{EvalRecord, Evaluation, Event, Reply, evaluate, train};
 use crate::weights::adapter::{Adapter, read_config};
 use crate::weights::names::check;
 use crate::weights::safetensors::Checkpoint;
+use crate::weights::safetensors::write_text;
 use crate::weights::targets::{AdapterModule, resolve};
-use folder::RunFolder;
+use folder::{RunFolder, copy_tokenizer};
+use results::{Clock, Results};
+use samples::Samples;
 use std::path::{Path, PathBuf};
 
 mod folder;
+pub mod results;
+mod resume;
+mod samples;
+
+pub use resume::Start;
 
 /// Where the base model is.
 #[derive(Clone, Debug)]
@@ -179,20 +191,25 @@ impl Prepared {
         line
     }
 
-    /// Allocates on `device`, loads the base, starts the adapter. The run folder is created here.
-    pub fn start(self, device: Box<dyn Device>, overwrite: bool) -> Result<Run> {
-        let folder = RunFolder::create(Path::new(&self.recipe.training.output_dir), overwrite)?;
-        let Prepared { recipe, place, config, data, steps, model, lora, modules, checkpoint, start, .. } = self;
-        let mut session = Session::new(model, device)?;
-        load_base(&mut session, &checkpoint, recipe.model.dtype)?;
-        init_optimizer(&mut session)?;
-        match start {
-            None => init_adapter(&mut session, recipe.training.seed)?,
-            Some(adapter) => {
-                let names = adapter.modules.iter().map(|m| m.module.name.clone());
-                write_adapter(&mut session, &names.zip(adapter.weights).collect())?;
-            }
-        }
+    /// HF's estimate of the floating point operations that a token of training takes: six times the parameters but for
+    /// the embeddings. In transformers' `num_parameters` a 4-bit weight counts in full.
+    fn flos_per_token(&self) -> u64 {
+        let embeddings = (self.config.vocab_size * self.config.hidden_size) as u64;
+        let trainable: u64 = self.modules.iter().map(|m| m.parameters() as u64).sum();
+        6 * (crate::weights::names::count(&self.config, None).parameters - embeddings + trainable)
+    }
+
+    /// Allocates on `device`, loads the base, starts the adapter or takes up that of a checkpoint. The run folder is
+    /// created here.
+    pub fn start(self, device: Box<dyn Device>, device_kind: &str, start: Start) -> Result<Run> {
+        let output = PathBuf::from(&self.recipe.training.output_dir);
+        let (saved, notes) = match start {
+            Start::Resume => resume::find(&output, &self.recipe, device_kind)?,
+            Start::Fresh | Start::Overwrite => (None, Vec::new()),
+        };
+        let flos_per_token = self.flos_per_token();
+        let Prepared { recipe, place, config, data, steps, model, lora, modules, checkpoint, start: adapter, .. } =
+            self;
         let batching = Batching {
             batch: recipe.training.batch_size,
             accumulation: recipe.training.accumulation,
@@ -208,45 +225,136 @@ impl Prepared {
             packed: recipe.data.packing,
         });
         let loader = Loader::new(data.train, batching)?;
-        Ok(Run { recipe, place, steps, session, loader, evaluation, folder, lora, modules, checkpoint })
+        let state = saved.as_ref().map_or_else(|| TrainerState::start(loader.position()), |s| s.run.state.clone());
+        if state.step > steps.total {
+            let (done, total) = (state.step, steps.total);
+            return Err(Error::usage(format!("the checkpoint is of step {done}, the run has only {total}"))
+                .hint("raise max_steps or num_train_epochs"));
+        }
+        let training = &recipe.training;
+        let (special, capacity) = (recipe.data.special_in_template, model.spec.tokens);
+        let new_tokens = training.sample_max_new_tokens;
+        let samples = Samples::new(&training.sample_prompts, new_tokens, special, &data.encoder, capacity)?;
+        let folder = RunFolder::create(&output, start, saved.as_ref().map_or(0, |s| s.run.metrics_bytes))?;
+        let mut session = Session::new(model, device)?;
+        load_base(&mut session, &checkpoint, recipe.model.dtype)?;
+        init_optimizer(&mut session)?;
+        match (&saved, adapter) {
+            (Some(saved), _) => saved.restore(&mut session)?,
+            (None, None) => init_adapter(&mut session, recipe.training.seed)?,
+            (None, Some(adapter)) => write_to(&mut session, adapter)?,
+        }
+        Ok(Run {
+            saver: Saver {
+                place,
+                lora,
+                modules,
+                checkpoint,
+                device: device_kind.into(),
+                last: saved.map(|_| state.step),
+            },
+            recipe,
+            steps,
+            session,
+            loader,
+            evaluation,
+            folder,
+            samples,
+            encoder: data.encoder,
+            state,
+            flos_per_token,
+            notes,
+        })
     }
+}
+
+/// Puts an adapter into the session.
+fn write_to(session: &mut Session, adapter: Adapter) -> Result<()> {
+    let names = adapter.modules.iter().map(|m| m.module.name.clone());
+    write_adapter(session, &names.zip(adapter.weights).collect())
 }
 
 /// A started run.
 pub struct Run {
     /// The recipe.
     pub recipe: Recipe,
-    /// The base model's folder.
-    pub place: ModelPlace,
     /// The length of the run.
     pub steps: Steps,
     /// The model on its device.
     pub session: Session,
+    /// Lines for the report: what a resumed run began with.
+    pub notes: Vec<String>,
     loader: Loader,
     evaluation: Option<Evaluation>,
     folder: RunFolder,
-    lora: LoraConfig,
-    modules: Vec<AdapterModule>,
-    checkpoint: Checkpoint,
+    samples: Samples,
+    encoder: Encoder,
+    state: TrainerState,
+    flos_per_token: u64,
+    saver: Saver,
 }
 
 impl Run {
-    /// Trains to the end (or until `observe` says stop) and saves the adapter. Metrics go to metrics.jsonl.
-    pub fn train(&mut self, mut observe: impl FnMut(&Event) -> Reply) -> Result<Summary> {
-        let Run { recipe, steps, session, loader, evaluation, folder, .. } = self;
-        let resolved = folder.path().join("recipe.toml");
-        crate::weights::safetensors::write_text(&resolved, &recipe.resolved_toml())?;
-        let summary = train(session, loader, evaluation.as_ref(), &recipe.training, steps, |_, event| {
-            match &event {
-                Event::Logged(record) => folder.log(record)?,
-                Event::Evaluated(record) => folder.log(record)?,
-                Event::Stepped(_) | Event::SaveDue { .. } => {}
+    /// Trains to the end (or until `observe` says stop) and saves the adapter. Metrics go to metrics.jsonl. A run that
+    /// is stopped leaves a checkpoint instead of the adapter.
+    pub fn train(&mut self, mut observe: impl FnMut(&Event) -> Reply) -> Result<Results> {
+        let resolved = self.recipe.resolved_toml();
+        write_text(&self.folder.path().join("recipe.toml"), &resolved)?;
+        let resumed = self.saver.last.map(|_| self.state.step);
+        let start = track::Start { folder: self.folder.path(), recipe: &resolved, resumed };
+        let trackers = Trackers::open(&self.recipe.training, start)?;
+        self.folder.track(trackers);
+        let clock = Clock::start(&self.state);
+        if self.recipe.training.eval_on_start && self.state.step == 0 {
+            self.evaluate_and_log(0, &mut observe)?;
+        }
+        let Run { recipe, steps, session, loader, evaluation, folder, samples, encoder, state, saver, .. } = self;
+        let training = &recipe.training;
+        let summary = train(session, loader, evaluation.as_ref(), training, steps, state, |session, event| {
+            let reply = observe(&event);
+            match event {
+                Event::Logged(record) => folder.log(&record)?,
+                Event::Evaluated(record) => folder.log(&record)?,
+                Event::SampleDue { step } if !training.sample_prompts.is_empty() => {
+                    let record = samples.take(session, encoder, step)?;
+                    folder.log(&record)?;
+                    observe(&Event::Sampled(record));
+                }
+                Event::SaveDue(state) => {
+                    let step = state.step;
+                    if let Some(saved) = saver.save(folder, session, recipe, state)? {
+                        observe(&Event::Saved { step, folder: saved });
+                    }
+                }
+                Event::SampleDue { .. } | Event::Stepped(_) | Event::Sampled(_) | Event::Saved { .. } => {}
             }
-            Ok(observe(&event))
+            Ok(reply)
         })?;
-        self.folder.log(&summary)?;
-        self.save()?;
-        Ok(summary)
+        if !summary.interrupted {
+            if let Some(best) = summary.best.filter(|_| training.best.load_at_end && self.state.step > 0) {
+                let folder = folder_of(self.folder.path(), best.step);
+                let adapter = Adapter::open(&folder, &self.session.model.spec.config)?;
+                write_to(&mut self.session, adapter)?;
+            } else if self.state.evaluated != Some(summary.steps) {
+                self.evaluate_and_log(summary.steps, &mut observe)?;
+            }
+        }
+        let results = clock.results(summary, &self.state, self.flos_per_token, &mut self.session);
+        if !results.summary.interrupted {
+            let folder = self.adapter_folder().to_path_buf();
+            self.saver.write_adapter(&mut self.session, &self.recipe, &folder)?;
+        }
+        results.write(&mut self.folder, &self.recipe.training, self.steps.total)?;
+        Ok(results)
+    }
+
+    fn evaluate_and_log(&mut self, step: usize, observe: &mut impl FnMut(&Event) -> Reply) -> Result<()> {
+        if let Some(record) = self.evaluate(true)? {
+            let record = EvalRecord { step, ..record };
+            observe(&Event::Evaluated(record));
+            self.folder.log(&record)?;
+        }
+        Ok(())
     }
 
     /// The loss of the evaluation set, with the adapter or of the base alone; `None` if the recipe has no such set.
@@ -259,23 +367,73 @@ impl Run {
 
     /// Where the adapter is written.
     pub fn adapter_folder(&self) -> &Path {
+        self.recipe.training.adapter_dir.as_deref().map_or(self.folder.path(), Path::new)
+    }
+
+    /// Commands that show what the trackers were told.
+    pub fn tracker_commands(&self) -> Vec<String> {
+        self.folder.trackers().map_or_else(Vec::new, Trackers::commands)
+    }
+
+    /// The folder of the run.
+    pub fn output_folder(&self) -> &Path {
         self.folder.path()
     }
 
+    /// The base model's folder.
+    pub fn model_folder(&self) -> &Path {
+        &self.saver.place.folder
+    }
+}
+
+/// Writes adapters and checkpoints.
+struct Saver {
+    place: ModelPlace,
+    lora: LoraConfig,
+    modules: Vec<AdapterModule>,
+    checkpoint: Checkpoint,
+    device: String,
+    /// Step of the newest checkpoint.
+    last: Option<usize>,
+}
+
+impl Saver {
+    /// Writes a checkpoint, unless that of this step is there; then the oldest ones go.
+    fn save(
+        &mut self,
+        folder: &RunFolder,
+        session: &mut Session,
+        recipe: &Recipe,
+        state: TrainerState,
+    ) -> Result<Option<PathBuf>> {
+        let (step, best) = (state.step, state.best.filter(|_| recipe.training.best.load_at_end).map(|b| b.step));
+        if self.last == Some(step) {
+            return Ok(None);
+        }
+        let run = SavedRun::new(state, recipe.resolved_toml(), self.device.clone(), folder.metrics_bytes()?);
+        let fill = |session: &mut Session, folder: &Path| self.write_adapter(session, recipe, folder);
+        let saved = write_checkpoint(folder.path(), session, &run, fill)?;
+        self.last = Some(step);
+        if let Some(limit) = recipe.training.save_total_limit {
+            rotate(folder.path(), limit, best)?;
+        }
+        Ok(Some(saved))
+    }
+
     /// Writes the adapter in PEFT's layout, and the tokenizer beside it.
-    fn save(&mut self) -> Result<()> {
-        let mut found = read_adapter(&mut self.session)?;
+    fn write_adapter(&self, session: &mut Session, recipe: &Recipe, folder: &Path) -> Result<()> {
+        let mut found = read_adapter(session)?;
         let weights = self.modules.iter().filter_map(|m| found.remove(&m.module.name)).collect();
         let adapter = Adapter {
             config: self.lora.clone(),
-            base_model: Some(self.recipe.model.name_or_path.clone()),
+            base_model: Some(recipe.model.name_or_path.clone()),
             modules: self.modules.clone(),
             weights,
             head: None,
         };
-        let tied = self.session.model.spec.config.tied;
+        let tied = session.model.spec.config.tied;
         let head = if tied { "model.embed_tokens.weight" } else { "lm_head.weight" };
-        adapter.save(self.folder.path(), self.checkpoint.get(head).as_ref())?;
-        self.folder.copy_tokenizer(&self.place.folder)
+        adapter.save(folder, self.checkpoint.get(head).as_ref())?;
+        copy_tokenizer(&self.place.folder, folder)
     }
 }

@@ -121,7 +121,7 @@ fn optimizer_spec(training: &TrainingConfig, compute: DType, updates: usize) -> 
             growth_interval: (compute == DType::F16).then_some(GROWTH_INTERVAL),
         },
         updates,
-        lora_b_factor: 1.0,
+        lora_b_factor: training.lora_b_factor,
     }
 }
 

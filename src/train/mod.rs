@@ -1,9 +1,11 @@
-//! Training: the arithmetic of steps and learning rates.
+//! Training: the loop, and what it needs: steps, learning rates, programs, sessions, checkpoints.
 
 pub mod arithmetic;
 pub mod build;
+pub mod checkpoint;
 pub mod data;
 pub mod load;
 pub mod schedule;
 pub mod session;
+pub mod state;
 pub mod trainer;

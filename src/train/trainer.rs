@@ -2,12 +2,15 @@
 
 use super::arithmetic::Steps;
 use super::schedule::{Schedule, Shape};
-use super::session::Session;
+use super::session::{Session, Update};
+use super::state::{Best, Totals, TrainerState};
 use crate::config::training::{Cadence, TrainingConfig};
 use crate::data::loader::{Dataset, Loader, Step};
+use crate::device::sensors::Sensors;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use serde::Serialize;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 /// What happens during a run.
@@ -19,10 +22,21 @@ pub enum Event {
     Logged(LogRecord),
     /// An evaluation is done.
     Evaluated(EvalRecord),
-    /// A checkpoint is due.
-    SaveDue {
+    /// Samples are due.
+    SampleDue {
         /// Steps done.
         step: usize,
+    },
+    /// Samples are there.
+    Sampled(SampleRecord),
+    /// A checkpoint is due.
+    SaveDue(TrainerState),
+    /// A checkpoint is complete.
+    Saved {
+        /// Steps done.
+        step: usize,
+        /// Its folder.
+        folder: PathBuf,
     },
 }
 
@@ -54,6 +68,10 @@ pub struct StepRecord {
     pub skipped: bool,
     /// Tokens of the step.
     pub tokens: usize,
+    /// Tokens as HF's Trainer counts them, see [`Step`].
+    pub padded_tokens: usize,
+    /// Rows of the step.
+    pub rows: usize,
     /// Time of the step.
     pub time: Duration,
 }
@@ -73,6 +91,9 @@ pub struct LogRecord {
     pub learning_rate: f64,
     /// Since the last record.
     pub tokens_per_second: f64,
+    /// What the device's sensors say now.
+    #[serde(flatten)]
+    pub sensors: Option<Sensors>,
 }
 
 /// The result of an evaluation.
@@ -88,19 +109,45 @@ pub struct EvalRecord {
     pub eval_tokens: usize,
 }
 
+/// What the model said to the recipe's `sample_prompts`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct SampleRecord {
+    /// Steps done.
+    pub step: usize,
+    /// One for each prompt.
+    pub samples: Vec<Sample>,
+}
+
+/// A continued prompt.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Sample {
+    /// The prompt.
+    pub prompt: String,
+    /// What came after it.
+    pub answer: String,
+    /// Whether the model ended it, or `sample_max_new_tokens` did.
+    pub ended: bool,
+}
+
 /// The end of a run.
 #[derive(Clone, Debug, Serialize)]
 pub struct Summary {
     /// Steps done.
     pub steps: usize,
-    /// Whether it was stopped before its last step.
+    /// Whether it was stopped from outside before its last step.
     pub interrupted: bool,
+    /// Whether it ended early because the evaluations had stopped to gain.
+    pub stopped_early: bool,
+    /// The best evaluation.
+    pub best: Option<Best>,
     /// Mean of the steps' losses.
     pub train_loss: f64,
     /// Loss of the last step.
     pub final_loss: f64,
     /// Tokens seen.
     pub tokens: usize,
+    /// Rows seen.
+    pub rows: usize,
     /// Seconds in steps.
     pub seconds: f64,
 }
@@ -123,93 +170,98 @@ pub fn learning_rates(config: &TrainingConfig, steps: &Steps) -> Result<Vec<f64>
     Ok(Schedule::new(shape, config.learning_rate, warmup, steps.total)?.table())
 }
 
-/// Trains: the adapter and the optimizer state are in `session`, the schedule is written to it here.
+/// Trains from `state` to the end of the run: the adapter and the optimizer state are in `session`, the schedule is
+/// written to it here. After an error `state` is that of the last good step.
 pub fn train(
     session: &mut Session,
     loader: &mut Loader,
     evaluation: Option<&Evaluation>,
     config: &TrainingConfig,
     steps: &Steps,
+    state: &mut TrainerState,
     mut observe: impl FnMut(&mut Session, Event) -> Result<Reply>,
 ) -> Result<Summary> {
     let rates = learning_rates(config, steps)?;
     if let Some(schedule) = session.model.params.optimizer.as_ref().map(|o| o.schedule) {
         session.write(schedule, &rates)?;
     }
+    loader.seek(state.position)?;
     let due = |cadence: Cadence, step: usize, epoch_ended: bool| match cadence {
         Cadence::Never => false,
         Cadence::Epoch => epoch_ended,
         Cadence::Steps(n) => step.is_multiple_of(n),
         Cadence::Share(share) => step.is_multiple_of(((share * steps.total as f64).ceil() as usize).max(1)),
     };
-    let mut total = Totals::default();
-    let mut since_log = Totals::default();
-    let mut micro_steps = 0;
-    let mut interrupted = false;
-    for step in 1..=steps.total {
-        let record = one_step(session, &loader.next_step(), config.seed, &mut micro_steps, step, steps.total)?;
-        total.add(&record);
-        since_log.add(&record);
+    let (mut interrupted, mut stopped_early) = (false, false);
+    while state.step < steps.total && !interrupted && !stopped_early {
+        let data = loader.next_step();
+        let record = one_step(session, &data, config.seed, state, steps.total)?;
+        if let Some(error) = divergence(&record, &data.rows, session.model.spec.compute) {
+            // Nothing was updated: this is the state after the step before.
+            observe(session, Event::SaveDue(state.clone()))?;
+            return Err(error);
+        }
+        let step = record.step;
+        state.step = step;
+        state.micro_steps = state.micro_steps.wrapping_add(data.micro_batches.len() as i32);
+        state.position = loader.position();
+        state.total.add(&record);
+        state.since_log.add(&record);
         let mut stop = observe(session, Event::Stepped(record))? == Reply::Stop;
-        let last = step == steps.total || stop;
         let epoch_ended = record.epoch.fract() == 0.0;
         let first = config.logging_first_step && step == 1;
-        if first || last || due(config.logging, step, epoch_ended) {
-            let log = Event::Logged(since_log.log(&record));
-            since_log = Totals::default();
+        if first || stop || step == steps.total || due(config.logging, step, epoch_ended) {
+            let log = Event::Logged(state.since_log.log(&record, session.device().sensors()));
+            state.since_log = Totals::default();
             stop |= observe(session, log)? == Reply::Stop;
         }
+        let mut best = false;
         if let Some(evaluation) = evaluation.filter(|_| due(config.eval, step, epoch_ended)) {
             let result = evaluate(session, evaluation, true, step)?;
+            state.note_evaluation(&config.best, &result);
+            best = config.best.load_at_end && state.best.is_some_and(|b| b.step == step);
+            stopped_early = config.best.patience.is_some_and(|patience| state.without_gain >= patience);
             stop |= observe(session, Event::Evaluated(result))? == Reply::Stop;
         }
-        if due(config.save, step, epoch_ended) && step < steps.total {
-            stop |= observe(session, Event::SaveDue { step })? == Reply::Stop;
+        if due(config.sample, step, epoch_ended) {
+            stop |= observe(session, Event::SampleDue { step })? == Reply::Stop;
         }
-        if stop {
-            interrupted = step < steps.total;
-            break;
+        interrupted = stop && step < steps.total && !stopped_early;
+        // As in HF the last step has a checkpoint too, unless there are none at all.
+        let last = (step == steps.total || stopped_early) && config.save != Cadence::Never;
+        if best || last || interrupted || due(config.save, step, epoch_ended) {
+            observe(session, Event::SaveDue(state.clone()))?;
         }
     }
+    let total = &state.total;
     Ok(Summary {
-        steps: total.steps,
+        steps: state.step,
         interrupted,
+        stopped_early,
+        best: state.best,
         train_loss: total.loss / total.steps.max(1) as f64,
         final_loss: total.last,
         tokens: total.tokens,
-        seconds: total.time.as_secs_f64(),
+        rows: total.rows,
+        seconds: total.seconds,
     })
 }
 
-/// Accumulates the step's micro-batches and updates.
-fn one_step(
-    session: &mut Session,
-    data: &Step,
-    seed: u64,
-    micro_steps: &mut i32,
-    step: usize,
-    total: usize,
-) -> Result<StepRecord> {
+/// Accumulates the micro-batches of the step after `state` and updates. With a loss or a gradient that is not finite
+/// nothing is updated.
+fn one_step(session: &mut Session, data: &Step, seed: u64, state: &TrainerState, total: usize) -> Result<StepRecord> {
     let started = Instant::now();
     session.begin()?;
     let mut loss = 0.0;
-    for batch in &data.micro_batches {
-        let micro = session.micro(batch, data.num_items.max(1), [seed as i32, *micro_steps])?;
-        *micro_steps = micro_steps.wrapping_add(1);
+    for (i, batch) in data.micro_batches.iter().enumerate() {
+        let key = [seed as i32, state.micro_steps.wrapping_add(i as i32)];
+        let micro = session.micro(batch, data.num_items.max(1), key)?;
         loss += micro.loss + micro.aux;
     }
-    if !loss.is_finite() {
-        return Err(Error::run(format!("step {step}: the loss is {loss} on the rows {:?}", data.rows))
-            .hint("look at these rows with `inspect-data`; lower learning_rate, or train in bf16"));
-    }
-    let update = session.update()?;
-    // f16 overflows are expected now and then, and are skipped; any other type must never get here.
-    if !update.grad_norm.is_finite() && session.model.spec.compute != DType::F16 {
-        return Err(Error::run(format!("step {step}: the gradient is not finite on the rows {:?}", data.rows))
-            .hint("lower learning_rate, or set max_grad_norm"));
-    }
+    let nothing = Update { grad_norm: f64::NAN, learning_rate: f64::NAN, skipped: true };
+    let update = if loss.is_finite() { session.update()? } else { nothing };
     Ok(StepRecord {
-        step,
+        step: state.step + 1,
         total,
         epoch: data.epoch,
         loss,
@@ -217,38 +269,24 @@ fn one_step(
         learning_rate: update.learning_rate,
         skipped: update.skipped,
         tokens: data.micro_batches.iter().map(|b| b.tokens()).sum(),
+        padded_tokens: data.padded_tokens,
+        rows: data.rows.len(),
         time: started.elapsed(),
     })
 }
 
-/// Sums over steps.
-#[derive(Default)]
-struct Totals {
-    steps: usize,
-    loss: f64,
-    last: f64,
-    tokens: usize,
-    time: Duration,
-}
-
-impl Totals {
-    fn add(&mut self, record: &StepRecord) {
-        self.steps += 1;
-        self.loss += record.loss;
-        self.last = record.loss;
-        self.tokens += record.tokens;
-        self.time += record.time;
+/// Why the run cannot go on. f16 gradients overflow now and then: such a step is skipped, and the loss scale halved.
+fn divergence(record: &StepRecord, rows: &[usize], compute: DType) -> Option<Error> {
+    let StepRecord { step, loss, grad_norm, .. } = record;
+    if !loss.is_finite() {
+        let hint = "look at these rows with `inspect-data`; lower learning_rate, or train in bf16; then --resume";
+        return Some(Error::run(format!("step {step}: the loss is {loss} on the rows {rows:?}")).hint(hint));
     }
-    fn log(&self, last: &StepRecord) -> LogRecord {
-        LogRecord {
-            step: last.step,
-            epoch: last.epoch,
-            loss: self.loss / self.steps as f64,
-            grad_norm: last.grad_norm,
-            learning_rate: last.learning_rate,
-            tokens_per_second: self.tokens as f64 / self.time.as_secs_f64(),
-        }
-    }
+    let gradient = !grad_norm.is_finite() && compute != DType::F16;
+    gradient.then(|| {
+        Error::run(format!("step {step}: the gradient is not finite on the rows {rows:?}"))
+            .hint("lower learning_rate, or set max_grad_norm; then --resume")
+    })
 }
 
 /// The loss of an evaluation set, with the adapter or of the base model alone.

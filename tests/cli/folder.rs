@@ -63,8 +63,7 @@ impl Folder {
     /// Model, data and recipe.
     pub fn new() -> Self {
         let folder = Self(tempfile::tempdir().expect("a temporary folder"));
-        let source =
-            Path::new(env!("CARGO_MANIFEST_DIR")).join("tokenizer/tests/data/tokenizers/small/tokenizer.model");
+        let source = root().join("tokenizer/tests/data/tokenizers/small/tokenizer.model");
         let vocab = halfbyte_tokenizer::Tokenizer::open(&source).expect("the tests' tokenizer").vocab_size();
         folder.text("model/config.json", &format!("{CONFIG}{vocab}}}"));
         std::fs::copy(source, folder.path("model/tokenizer.model")).expect("copied");
@@ -109,8 +108,14 @@ impl Folder {
 
     /// Starts `halfbyte` in the folder.
     pub fn start(&self, args: &[&str]) -> Child {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_halfbyte"));
-        command.args(args).current_dir(self.0.path()).stdin(Stdio::null());
+        let mut command = Command::new(program());
+        command.args(args);
+        self.start_command(command)
+    }
+
+    /// Starts any command in the folder.
+    pub fn start_command(&self, mut command: Command) -> Child {
+        command.current_dir(self.0.path()).stdin(Stdio::null());
         command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program starts")
     }
 
@@ -118,6 +123,18 @@ impl Folder {
     pub fn run(&self, args: &[&str]) -> Said {
         Said::of(self.start(args))
     }
+}
+
+/// The repository: where the tests were built, or on another machine the working folder.
+fn root() -> PathBuf {
+    let built = Path::new(env!("CARGO_MANIFEST_DIR"));
+    if built.is_dir() { built.into() } else { std::env::current_dir().expect("a working folder") }
+}
+
+/// `halfbyte`; on a machine where it was not built, `HALFBYTE_BIN` says where it is.
+pub fn program() -> PathBuf {
+    let given = std::env::var_os("HALFBYTE_BIN").map(PathBuf::from);
+    given.map_or(env!("CARGO_BIN_EXE_halfbyte").into(), |p| p.canonicalize().expect("HALFBYTE_BIN is a file"))
 }
 
 impl Said {

@@ -5,5 +5,7 @@ mod decode;
 mod folder;
 mod inspect_data;
 mod quickstart;
+mod report;
+mod resume;
 mod track;
 mod train;

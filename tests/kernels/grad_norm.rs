@@ -27,6 +27,7 @@ pub fn cases() -> Vec<Case> {
         ("f16 good", 30.0, Some(0.3), Some(3), 0.0),
         ("f16 grows", 30.0, Some(0.3), Some(3), 2.0),
         ("f16 overflow", infinite, Some(0.3), Some(3), 2.0),
+        ("not finite", infinite, Some(0.3), None, 0.0),
     ] {
         cases.push(
             Case::new(format!("control/{name}"), 1, move |b| {

@@ -27,12 +27,14 @@ pub fn control<A: Real>(rule: &ControlRule, norm: A, rates: &[A], control: &mut 
     let at = |field: Control| field as usize;
     let scale = control[at(Control::LossScale)];
     let norm = norm / scale;
-    let overflow = rule.growth_interval.is_some() && !norm.is_finite();
+    let overflow = !norm.is_finite();
     control[at(Control::GradNorm)] = norm;
     control[at(Control::Skipped)] = if overflow { A::one() } else { A::zero() };
     if overflow {
-        control[at(Control::LossScale)] = scale * A::of(0.5);
-        control[at(Control::GoodSteps)] = A::zero();
+        if rule.growth_interval.is_some() {
+            control[at(Control::LossScale)] = scale * A::of(0.5);
+            control[at(Control::GoodSteps)] = A::zero();
+        }
         return;
     }
     let clip = rule.max_norm.map_or(A::one(), |max| (A::of(max) / (norm + A::of(1e-6))).min(A::one()));

@@ -49,7 +49,7 @@ impl Nvml {
     /// error says in words why there are none.
     pub fn open(bus: &CStr) -> Result<Self, String> {
         // SAFETY: loading the driver's library runs its initialisers, which have no requirements.
-        let library = NAMES.iter().find_map(|name| unsafe { Library::new(name) }.ok());
+        let library = NAMES.iter().find_map(|name| unsafe { Library::new(*name) }.ok());
         let library = library.ok_or_else(|| format!("{} was not found", NAMES[0]))?;
         // SAFETY: the types of all functions here are those of nvml.h, which NVIDIA keeps under these names.
         unsafe {

@@ -1,0 +1,121 @@
+//! Where a run stands between two steps. With the adapter and the optimizer's state it is all that a checkpoint holds:
+//! a run that goes on from it does what it would have done.
+
+use super::trainer::{EvalRecord, LogRecord, StepRecord};
+use crate::config::best::{BestModel, Metric};
+use crate::data::loader::Position;
+use crate::device::sensors::Sensors;
+use serde::{Deserialize, Serialize};
+
+/// Between two steps.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct TrainerState {
+    /// Steps done.
+    pub step: usize,
+    /// Micro-steps done: dropout's key, with the seed.
+    pub micro_steps: i32,
+    /// Where the data goes on.
+    pub position: Position,
+    /// Over all steps.
+    pub total: Totals,
+    /// Since the last record of the log.
+    pub since_log: Totals,
+    /// The step of the last evaluation.
+    pub evaluated: Option<usize>,
+    /// The best evaluation.
+    pub best: Option<Best>,
+    /// Evaluations since then, or since the last gain that was large enough.
+    pub without_gain: usize,
+}
+
+/// Sums over steps.
+#[derive(Clone, Copy, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub struct Totals {
+    /// Steps.
+    pub steps: usize,
+    /// Sum of their losses.
+    pub loss: f64,
+    /// Loss of the last.
+    pub last: f64,
+    /// Epochs done.
+    pub epoch: f64,
+    /// Learning rate of the last.
+    pub learning_rate: f64,
+    /// Tokens.
+    pub tokens: usize,
+    /// Tokens as HF's Trainer counts them.
+    pub padded_tokens: usize,
+    /// Rows.
+    pub rows: usize,
+    /// Seconds.
+    pub seconds: f64,
+}
+
+/// The best evaluation.
+#[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Best {
+    /// The step it was made after.
+    pub step: usize,
+    /// Its metric.
+    pub metric: f64,
+}
+
+impl TrainerState {
+    /// Before the first step.
+    pub fn start(position: Position) -> Self {
+        Self {
+            step: 0,
+            micro_steps: 0,
+            position,
+            total: Totals::default(),
+            since_log: Totals::default(),
+            evaluated: None,
+            best: None,
+            without_gain: 0,
+        }
+    }
+
+    /// Takes an evaluation into account, as HF's `EarlyStoppingCallback` does: any gain makes it the best, only one above
+    /// the threshold lets the patience begin again.
+    pub fn note_evaluation(&mut self, rule: &BestModel, record: &EvalRecord) {
+        self.evaluated = Some(record.step);
+        let metric = match rule.metric {
+            Metric::Loss => record.eval_loss,
+            Metric::LossPerToken => record.eval_loss_per_token,
+        };
+        let better = |than: f64| if rule.greater_is_better { metric > than } else { metric < than };
+        let gain = self.best.is_none_or(|b| better(b.metric) && (metric - b.metric).abs() > rule.threshold);
+        self.without_gain = if gain { 0 } else { self.without_gain + 1 };
+        if self.best.is_none_or(|b| better(b.metric)) {
+            self.best = Some(Best { step: record.step, metric });
+        }
+    }
+}
+
+impl Totals {
+    /// One more step.
+    pub fn add(&mut self, record: &StepRecord) {
+        self.steps += 1;
+        self.loss += record.loss;
+        self.last = record.loss;
+        self.epoch = record.epoch;
+        self.learning_rate = record.learning_rate;
+        self.tokens += record.tokens;
+        self.padded_tokens += record.padded_tokens;
+        self.rows += record.rows;
+        self.seconds += record.time.as_secs_f64();
+    }
+
+    /// The record of the steps since the last one.
+    pub fn log(&self, last: &StepRecord, sensors: Option<Sensors>) -> LogRecord {
+        LogRecord {
+            step: last.step,
+            epoch: last.epoch,
+            loss: self.loss / self.steps as f64,
+            grad_norm: last.grad_norm,
+            learning_rate: last.learning_rate,
+            tokens_per_second: self.tokens as f64 / self.seconds,
+            sensors,
+        }
+    }
+}
