@@ -4,21 +4,21 @@
 #[path = "../benches/step/model.rs"]
 mod model;
 
-use halfbyte::config::model::ModelConfig;
+use halfbyte::config::known::known;
 use halfbyte::device::Device;
 use halfbyte::device::cpu::{Cpu, CpuOptions};
 use halfbyte::device::cuda::{Cuda, CudaOptions, list};
 use halfbyte::dtype::DType;
 use halfbyte::model::record;
 use halfbyte::train::session::Session;
-use std::path::Path;
 
 type Outcome = Result<String, String>;
 
 /// One comparison.
 struct Case {
     name: &'static str,
-    config: &'static str,
+    /// A known architecture.
+    model: &'static str,
     layers: usize,
     /// Lengths of the texts.
     texts: &'static [usize],
@@ -26,35 +26,35 @@ struct Case {
     same: bool,
 }
 
-const MIXTRAL: &str = "tests/data/configs/mixtral-8x7b-v0.1";
-const MISTRAL: &str = "tests/data/configs/mistral-7b-v0.1";
+const MIXTRAL: &str = "mixtral-8x7b-v0.1";
+const MISTRAL: &str = "mistral-7b-v0.1";
 const CASES: [Case; 6] = [
-    Case { name: "Mistral-7B, one layer, ragged texts", config: MISTRAL, layers: 1, texts: &[100, 1, 91], same: false },
+    Case { name: "Mistral-7B, one layer, ragged texts", model: MISTRAL, layers: 1, texts: &[100, 1, 91], same: false },
     Case {
         name: "Mixtral-8x7B, one layer, ragged texts",
-        config: MIXTRAL,
+        model: MIXTRAL,
         layers: 1,
         texts: &[100, 1, 91],
         same: false,
     },
-    Case { name: "Mixtral-8x7B, two layers", config: MIXTRAL, layers: 2, texts: &[128], same: false },
+    Case { name: "Mixtral-8x7B, two layers", model: MIXTRAL, layers: 2, texts: &[128], same: false },
     Case {
         name: "Mixtral-8x7B, one layer, all tokens to two experts",
-        config: MIXTRAL,
+        model: MIXTRAL,
         layers: 1,
         texts: &[150],
         same: true,
     },
     Case {
         name: "Mixtral-8x7B, one layer, two tokens, empty experts",
-        config: MIXTRAL,
+        model: MIXTRAL,
         layers: 1,
         texts: &[2],
         same: false,
     },
     Case {
         name: "Mixtral-8x7B, one layer, one-token text and three tokens",
-        config: MIXTRAL,
+        model: MIXTRAL,
         layers: 1,
         texts: &[1, 3],
         same: false,
@@ -66,7 +66,7 @@ fn text(e: impl std::fmt::Display) -> String {
 }
 
 fn session(case: &Case, device: Box<dyn Device>) -> Result<Session, String> {
-    let mut config = ModelConfig::open(Path::new(case.config)).map_err(text)?;
+    let (_, mut config) = known(case.model).map_err(text)?;
     config.layers = case.layers;
     let tokens = case.texts.iter().sum::<usize>() + 5;
     let spec = model::spec(config, DType::Bf16, tokens, true, 4).map_err(text)?;

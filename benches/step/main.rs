@@ -1,23 +1,22 @@
 //! Whole training steps of real architectures with random weights, on the GPU: time, memory, and whether the bits repeat.
 //!
-//!     cargo bench --bench step -- --config tests/data/configs/mistral-7b-v0.1 --rows 4 --length 2048 --steps 10
+//!     cargo bench --bench step -- --model mistral-7b-v0.1 --rows 4 --length 2048 --steps 10
 //!
 //! Without a GPU it says so and ends.
 
 mod model;
 
-use halfbyte::config::model::ModelConfig;
+use halfbyte::config::known::known;
 use halfbyte::device::cuda::{Cuda, CudaOptions, free_memory, list};
 use halfbyte::dtype::DType;
 use halfbyte::model::record;
 use halfbyte::op::Phase;
 use halfbyte::train::session::Session;
-use std::path::Path;
 use std::time::Instant;
 
 /// What is measured.
 struct Wanted {
-    config: String,
+    model: String,
     rows: usize,
     length: usize,
     steps: usize,
@@ -34,7 +33,7 @@ fn wanted() -> Wanted {
     let number = |name: &str, default| value(name).and_then(|v| v.parse().ok()).unwrap_or(default);
     let flag = |name: &str| args.iter().any(|a| a == name);
     Wanted {
-        config: value("--config").unwrap_or("tests/data/configs/mistral-7b-v0.1".into()),
+        model: value("--model").unwrap_or("mistral-7b-v0.1".into()),
         rows: number("--rows", 4),
         length: number("--length", 2048),
         steps: number("--steps", 10),
@@ -58,7 +57,7 @@ fn main() {
 }
 
 fn run(w: &Wanted) -> halfbyte::error::Result<()> {
-    let mut config = ModelConfig::open(Path::new(&w.config))?;
+    let (_, mut config) = known(&w.model)?;
     config.layers = w.layers.unwrap_or(config.layers);
     let compute = if w.f16 { DType::F16 } else { DType::Bf16 };
     let spec = model::spec(config, compute, w.rows * w.length, w.checkpointing, w.steps)?;
@@ -70,7 +69,7 @@ fn run(w: &Wanted) -> halfbyte::error::Result<()> {
     let mut s = Session::new(model, Box::new(device))?;
     println!(
         "{} {}×{}: {ops} ops, recorded, planned, allocated in {:.2} s",
-        w.config,
+        w.model,
         w.rows,
         w.length,
         recorded.elapsed().as_secs_f64()
@@ -102,7 +101,7 @@ fn run(w: &Wanted) -> halfbyte::error::Result<()> {
     let tokens = w.rows * w.length;
     println!(
         "RESULT {} {}x{} ckpt={} graph={} first loss {:.6} norm {:.6e} hash {hash:016x} median {median:.1} ms {:.0} tokens/s plan {:.2} GiB driver {:.2} GiB",
-        w.config,
+        w.model,
         w.rows,
         w.length,
         w.checkpointing,

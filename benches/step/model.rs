@@ -4,12 +4,15 @@ use halfbyte::config::model::{ModelConfig, QuantKind};
 use halfbyte::data::batch::{Document, MicroBatch, num_items};
 use halfbyte::dtype::{DType, Scheme};
 use halfbyte::error::Result;
-use halfbyte::model::{AdapterSpec, Fill, LossSpec, OptimizerKind, OptimizerSpec, Spec};
-use halfbyte::op::{Betas, ControlRule, View};
+use halfbyte::model::{AdapterSpec, LossSpec, OptimizerKind, OptimizerSpec, Spec};
+use halfbyte::op::{Betas, ControlRule};
 use halfbyte::train::build::{BLOCK, base_schemes};
+use halfbyte::train::dummy::fill_base;
 use halfbyte::train::load::{init_adapter, init_optimizer};
 use halfbyte::train::session::Session;
 use halfbyte::weights::names::linears;
+
+const SEED: u64 = 42;
 
 /// The usual recipe: NF4 with double quantisation, r = 16 on all linears but head and router, AdamW in f32.
 pub fn spec(config: ModelConfig, compute: DType, tokens: usize, checkpointing: bool, updates: usize) -> Result<Spec> {
@@ -36,40 +39,10 @@ pub fn spec(config: ModelConfig, compute: DType, tokens: usize, checkpointing: b
     })
 }
 
-/// Random weights: codes, scales of a normal model, embeddings of deviation 0.02, norms 1.
+/// Random weights, a fresh adapter and optimizer, and a learning rate for every step.
 pub fn fill(s: &mut Session) -> Result<()> {
-    let mut state = 0x9E37_79B9_7F4A_7C15u64;
-    let mut random = move || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state
-    };
-    let bytes: Vec<u8> = (0..1 << 22).flat_map(|_| random().to_le_bytes()).collect();
-    for tensor in s.model.params.weights.clone() {
-        let (rows, cols) = tensor.shape;
-        match tensor.fill {
-            Fill::Dense(view) if rows == 1 => s.write(view, &vec![1.0; cols])?,
-            Fill::Dense(view) => {
-                let small = |i: usize| (f64::from(bytes[i % bytes.len()]) / 127.5 - 1.0) * 0.035;
-                for row in 0..rows {
-                    let values: Vec<f64> = (0..cols).map(|i| small(row * 4099 + i)).collect();
-                    s.write(View { offset: view.offset + row * view.ld, ..view }, &values)?;
-                }
-            }
-            Fill::Quantized(q) => {
-                let codes = rows * cols / 2;
-                let piece = |n: usize| bytes.iter().cycle().take(n).copied().collect::<Vec<u8>>();
-                s.write_bytes(q.codes, &piece(codes))?;
-                s.write_bytes(q.absmax, &piece(q.absmax.cols))?;
-                if let Some(nested) = q.nested {
-                    s.write(nested.absmax, &vec![0.01; nested.absmax.cols])?;
-                    s.write(nested.offset, &[0.05])?;
-                }
-            }
-        }
-    }
-    init_adapter(s, 42)?;
+    fill_base(s, SEED)?;
+    init_adapter(s, SEED)?;
     init_optimizer(s)?;
     if let Some(schedule) = s.model.params.optimizer.as_ref().map(|o| o.schedule) {
         s.write(schedule, &vec![2e-4; schedule.cols])?;

@@ -196,7 +196,7 @@ mod tests {
 
     fn findings(model: &str, change: impl Fn(&mut Args)) -> Result<Findings> {
         let mut args = Args {
-            model: Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/configs").join(model),
+            model: Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/architectures").join(model),
             tree: false,
             json: false,
             load_in_4bit: true,

@@ -36,8 +36,8 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<()> {
     let recipe = Recipe::open(&args.recipe, &args.set)?;
     let place = ModelPlace::find(&recipe.model)?;
-    let config = recipe.apply(place.config()?)?;
-    let records = open_records(&recipe.data, &place.folder, &config)?;
+    let config = recipe.apply(place.config.clone())?;
+    let records = open_records(&recipe.data, &place.tokenizer()?, &config)?;
     if let Some(file) = &args.write {
         write_texts(&records.train, &records.format, file)?;
     }

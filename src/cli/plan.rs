@@ -20,6 +20,9 @@ pub struct Args {
     /// Override a key of the recipe: --set max_seq_length=512
     #[arg(long = "set", value_name = "KEY=VALUE")]
     set: Vec<String>,
+    /// For a run with --dummy-weights: model_name_or_path may be an architecture's name, such as mistral-7b-v0.1
+    #[arg(long)]
+    dummy_weights: bool,
     /// Print the op listing of every phase
     #[arg(long)]
     list: bool,
@@ -44,8 +47,9 @@ fn name(kind: Kind) -> &'static str {
 /// Runs the command.
 pub fn run(args: Args) -> Result<()> {
     let recipe = Recipe::open(&args.recipe, &args.set)?;
-    let place = ModelPlace::find(&recipe.model)?;
-    let config = recipe.apply(place.config()?)?;
+    let model = &recipe.model;
+    let place = if args.dummy_weights { ModelPlace::dummy(model)? } else { ModelPlace::find(model)? };
+    let config = recipe.apply(place.config)?;
     let max = recipe.data.max_seq_length.unwrap_or_else(|| config.max_positions.min(1024));
     let batch = recipe.training.batch_size;
     let tokens = batch.checked_mul(max).ok_or_else(|| Error::usage("batch size times max_seq_length is too large"))?;

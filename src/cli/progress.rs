@@ -35,7 +35,7 @@ impl Progress {
             say!("{record}");
             return;
         }
-        say!("model {}: {}", p.place.folder.display(), p.parameters());
+        say!("model {}: {}", p.place.name, p.parameters());
         out(&p.data.report.text());
         if let Some((_, report)) = &p.data.eval {
             out(&report.text());

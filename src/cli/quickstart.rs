@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::generate::{Greedy, greedy};
 use crate::quickstart::tasks::Task;
 use crate::quickstart::{examples, extract};
-use crate::run::{Run, Start, prepare};
+use crate::run::{ModelPlace, Run, Start, prepare};
 use crate::train::trainer::Reply;
 use halfbyte_tokenizer::Tokenizer;
 use serde_json::json;
@@ -49,11 +49,12 @@ pub fn run(args: Args) -> Result<()> {
         say!("Model, data and recipe are in {}.\n", args.output.display());
     }
     let mut progress = Progress::new(args.json);
-    let prepared = prepare(recipe, &|_| ())?;
+    let place = ModelPlace::find(&recipe.model)?;
+    let prepared = prepare(recipe, place, &|_| ())?;
     progress.prepared(&prepared, "cpu");
     let start = if args.overwrite { Start::Overwrite } else { Start::Fresh };
     let mut run = prepared.start(Box::new(Cpu::new(CpuOptions::default())), "cpu", start)?;
-    let tokenizer = open_tokenizer(run.model_folder())?;
+    let tokenizer = open_tokenizer(&run.model().tokenizer()?)?;
     let shown = examples(&files.held_out);
     let before = Exam::take(&mut run, &tokenizer, &files.held_out, &shown, false)?;
     let results = run.train(|event| {

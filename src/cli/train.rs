@@ -5,7 +5,7 @@ use super::progress::Progress;
 use crate::config::recipe::Recipe;
 use crate::device::cpu::CpuOptions;
 use crate::error::{Error, Result};
-use crate::run::{Run, Start, prepare};
+use crate::run::{ModelPlace, Run, Start, prepare};
 use crate::train::trainer::{Reply, Summary};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -25,6 +25,10 @@ pub struct Args {
     /// Go on from the newest complete checkpoint in output_dir
     #[arg(long, conflicts_with = "overwrite")]
     pub resume: bool,
+    /// Make up random weights, for benchmarks: model_name_or_path may then be a folder without weights, a config.json, or
+    /// an architecture's name such as mistral-7b-v0.1
+    #[arg(long)]
+    pub dummy_weights: bool,
     #[command(flatten)]
     device: DeviceArgs,
     /// On the CPU, fill dead memory with NaN (slower; the numbers must not change)
@@ -54,7 +58,9 @@ pub fn run(args: Args) -> Result<()> {
     let recipe = Recipe::open(&args.recipe, &args.set)?;
     let stop = stop_flag()?;
     let mut progress = Progress::new(args.json);
-    let prepared = prepare(recipe, &|_| ())?;
+    let model = &recipe.model;
+    let place = if args.dummy_weights { ModelPlace::dummy(model)? } else { ModelPlace::find(model)? };
+    let prepared = prepare(recipe, place, &|_| ())?;
     let cpu = CpuOptions { poison: args.poison, late_copies: false };
     let (device, device_name) = args.device.open(prepared.recipe.compute, cpu)?;
     progress.prepared(&prepared, &device_name);

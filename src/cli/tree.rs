@@ -128,11 +128,10 @@ fn write(module: &Module, depth: usize, text: &mut String) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::path::Path;
+    use crate::config::known::known;
 
     fn config(name: &str) -> ModelConfig {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/configs").join(name);
-        ModelConfig::open(&folder).expect("a config of the repository")
+        known(name).expect("a known architecture").1
     }
 
     #[test]

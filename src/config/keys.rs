@@ -69,6 +69,8 @@ pub const KEYS: &[(&str, Use)] = &[
     ("pretrained_model_name_or_path", Alias("model_name_or_path")),
     ("revision", Used(Model)),
     ("model_revision", Alias("revision")),
+    ("tokenizer_name_or_path", Used(Model)),
+    ("tokenizer_name", Alias("tokenizer_name_or_path")),
     ("torch_dtype", Used(Model)),
     ("dtype", Alias("torch_dtype")),
     ("adapter_name_or_path", Used(Model)),

@@ -2,6 +2,7 @@
 //!
 //! * [`model`]: a model folder's `config.json` → [`model::ModelConfig`]; [`rope`]: its rotary frequencies.
 //! * [`recipe`]: a recipe → [`recipe::Recipe`], made of [`data`], [`lora`], [`training`] and [`best`].
+//! * [`known`]: architectures that need no folder.
 //! * [`keys`]: what we do with each key that a recipe may have; [`raw`]: a recipe as it was typed.
 //! * [`fields`]: reading fields of a JSON object with errors that name file, field and value.
 
@@ -9,6 +10,7 @@ pub mod best;
 pub mod data;
 pub mod fields;
 pub mod keys;
+pub mod known;
 pub mod lora;
 pub mod model;
 mod model_fields;

@@ -114,7 +114,12 @@ impl ModelConfig {
             return Err(Error::input(format!("{}: no config.json there", folder.display()))
                 .hint("name the folder of a Hugging Face model (config.json, *.safetensors, tokenizer.model)"));
         }
-        Self::read(&Fields::open(&file)?)
+        Self::open_file(&file)
+    }
+
+    /// Reads a config.json, whatever it is called.
+    pub fn open_file(file: &Path) -> Result<Self> {
+        Self::read(&Fields::open(file)?)
     }
 
     /// Parses the text of a config.json; `file` is named in errors.

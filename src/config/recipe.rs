@@ -50,6 +50,8 @@ pub struct ModelSource {
     pub name_or_path: String,
     /// The branch, tag or commit of a hub id.
     pub revision: Option<String>,
+    /// The folder or hub id of the tokenizer; None: the model's.
+    pub tokenizer: Option<String>,
     /// `torch_dtype`.
     pub dtype: LoadDtype,
     /// The folder of an adapter to go on from, with its own configuration.
@@ -192,6 +194,7 @@ impl ModelSource {
                     .hint("for instance model_name_or_path = \"models/Mistral-7B-v0.1\"")
             })?,
             revision: raw.text("revision")?,
+            tokenizer: raw.text("tokenizer_name_or_path")?,
             dtype,
             adapter: raw.text("adapter_name_or_path")?,
             output_router_logits: raw.flag("output_router_logits")?,
@@ -208,6 +211,7 @@ impl ModelSource {
         vec![
             ("model_name_or_path", Some(self.name_or_path.clone().into())),
             ("revision", self.revision.clone().map(Value::from)),
+            ("tokenizer_name_or_path", self.tokenizer.clone().map(Value::from)),
             ("torch_dtype", dtype),
             ("adapter_name_or_path", self.adapter.clone().map(Value::from)),
             ("output_router_logits", self.output_router_logits.map(Value::from)),

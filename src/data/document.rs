@@ -38,8 +38,10 @@ pub fn open_tokenizer(path: &Path) -> Result<Tokenizer> {
     if path.is_dir() {
         let names = ["tokenizer.model", "tokenizer.json"];
         file = names.iter().map(|name| path.join(name)).find(|file| file.is_file()).ok_or_else(|| {
-            Error::input(format!("{} has neither tokenizer.model nor tokenizer.json", path.display()))
-                .hint("download one of them from the model's page into the folder")
+            Error::input(format!("{} has neither tokenizer.model nor tokenizer.json", path.display())).hint(
+                "download one of them from the model's page into the folder; a recipe may name another folder as \
+                     tokenizer_name_or_path",
+            )
         })?;
     }
     let json = file.extension().is_some_and(|e| e == "json");

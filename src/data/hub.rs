@@ -14,6 +14,8 @@ use crate::error::{Error, Result};
 pub enum Kind {
     /// A model.
     Model,
+    /// The tokenizer of a model, without the model.
+    Tokenizer,
     /// A data set.
     Dataset,
 }
@@ -65,6 +67,14 @@ impl Hub {
         self.snapshot(Kind::Model, name, revision)
     }
 
+    /// The folder of a tokenizer: `name` itself if it is a folder, else that of the hub id.
+    pub fn tokenizer(&self, name: &str) -> Result<PathBuf> {
+        if Path::new(name).is_dir() {
+            return Ok(name.into());
+        }
+        self.snapshot(Kind::Tokenizer, name, None)
+    }
+
     /// The folder of a hub id.
     pub fn snapshot(&self, kind: Kind, id: &str, revision: Option<&str>) -> Result<PathBuf> {
         if !is_id(id) {
@@ -85,7 +95,11 @@ impl Hub {
         let commit = std::fs::read_to_string(root.join("refs").join(revision));
         let commit = commit.as_deref().unwrap_or(revision).trim();
         let folder = root.join("snapshots").join(commit);
-        (folder.is_dir() && !incomplete(&root, commit).exists()).then_some(folder)
+        let whole = match kind {
+            Kind::Tokenizer => TOKENIZERS.iter().any(|name| folder.join(name).is_file()),
+            Kind::Model | Kind::Dataset => folder.is_dir() && !incomplete(&root, commit).exists(),
+        };
+        whole.then_some(folder)
     }
 
     /// The folder of a repository in the cache.
@@ -95,7 +109,7 @@ impl Hub {
 
     fn repo(&self, kind: Kind, id: &str, revision: &str) -> Repo {
         let kind = match kind {
-            Kind::Model => RepoType::Model,
+            Kind::Model | Kind::Tokenizer => RepoType::Model,
             Kind::Dataset => RepoType::Dataset,
         };
         Repo::with_revision(id.into(), kind, revision.into())
@@ -131,14 +145,17 @@ impl Hub {
         }
         let written = cache.repo(self.repo(kind, id, revision)).create_ref(&info.sha);
         written.map_err(|e| Error::io("write a ref in", &self.cache, e))?;
-        std::fs::remove_file(&mark).map_err(|e| Error::io("remove", &mark, e))?;
+        // The model's other files are not there yet.
+        if kind != Kind::Tokenizer {
+            std::fs::remove_file(&mark).map_err(|e| Error::io("remove", &mark, e))?;
+        }
         folder.ok_or_else(|| Error::system(format!("{id}: the download left no folder")))
     }
 
     /// What to do about a failed request.
     fn explain(&self, kind: Kind, id: &str, what: &str, error: &ApiError) -> Error {
         let page = match kind {
-            Kind::Model => format!("{}/{id}", self.endpoint),
+            Kind::Model | Kind::Tokenizer => format!("{}/{id}", self.endpoint),
             Kind::Dataset => format!("{}/datasets/{id}", self.endpoint),
         };
         let text = error.to_string();
@@ -152,11 +169,19 @@ impl Hub {
         }
         let local = match kind {
             Kind::Model => "model_name_or_path",
+            Kind::Tokenizer => "tokenizer_name_or_path",
             Kind::Dataset => "dataset",
         };
         error.hint(format!("without a network, give a local folder as {local}; HF_ENDPOINT names a mirror"))
     }
 }
+
+/// Files that are a tokenizer; either is enough.
+const TOKENIZERS: [&str; 2] = ["tokenizer.model", "tokenizer.json"];
+
+/// Files that say how it is used.
+const BESIDE_TOKENIZERS: [&str; 4] =
+    ["tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja"];
 
 /// The file that marks a commit of which not all files are there yet.
 fn incomplete(root: &Path, commit: &str) -> PathBuf {
@@ -190,6 +215,7 @@ pub fn is_id(text: &str) -> bool {
 fn word(kind: Kind) -> &'static str {
     match kind {
         Kind::Model => "model",
+        Kind::Tokenizer => "tokenizer",
         Kind::Dataset => "data set",
     }
 }
@@ -201,10 +227,11 @@ fn wants(kind: Kind, name: &str) -> bool {
     if !path.components().all(|c| matches!(c, std::path::Component::Normal(_))) {
         return false;
     }
+    let top = path.components().count() == 1;
     match kind {
         Kind::Dataset => Format::of(path).is_some(),
+        Kind::Tokenizer => top && (TOKENIZERS.contains(&name) || BESIDE_TOKENIZERS.contains(&name)),
         Kind::Model => {
-            let top = path.components().count() == 1;
             // Mistral's repositories hold the weights a second time under this name.
             let twice = name.starts_with("consolidated");
             let ends = [".safetensors", ".json", ".jinja"].iter().any(|end| name.ends_with(end));

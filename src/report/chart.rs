@@ -35,6 +35,8 @@ const BOTTOM: f64 = 34.0;
 
 /// More points than this are thinned out: the drawing has no room for them.
 const MOST_POINTS: usize = 1200;
+/// Lines of more points are drawn faint, under the means of this many stretches of them.
+const STRETCHES: usize = 150;
 /// Up to this many points each gets a dot.
 const MOST_DOTS: usize = 40;
 
@@ -79,9 +81,14 @@ impl Chart {
             [_] => String::new(),
             all => all.iter().enumerate().map(|(i, s)| format!("<span class=\"key s{i}\">{}</span>", s.name)).collect(),
         };
+        let stretch = self.series.iter().map(|s| stretch(&s.points)).max().unwrap_or(1);
+        let means = match stretch {
+            1 => String::new(),
+            n => format!("<small>thick: means of {n} records</small>"),
+        };
         let data: Vec<String> = self.series.iter().map(|s| self.data(s, &x, &y)).collect();
         Some(format!(
-            "<figure data-series=\"{}\"><figcaption>{}<span class=\"legend\">{legend}</span></figcaption>{svg}\
+            "<figure data-series=\"{}\"><figcaption><span>{}{means}</span><span class=\"legend\">{legend}</span></figcaption>{svg}\
              <div class=\"tip\" hidden></div></figure>\n",
             escape(&format!("[{}]", data.join(","))),
             self.title
@@ -101,9 +108,15 @@ impl Chart {
 impl Series {
     fn svg(&self, index: usize, x: &impl Fn(f64) -> f64, y: &impl Fn(f64) -> f64) -> String {
         let points = thin(&self.points);
-        let line: Vec<String> =
-            points.iter().map(|(step, value)| format!("{:.1},{:.1}", x(*step), y(*value))).collect();
-        let mut svg = format!("<polyline class=\"line s{index}\" points=\"{}\"/>", line.join(" "));
+        let line = |class: &str, points: &[(f64, f64)]| {
+            let places = points.iter().map(|(step, value)| format!("{:.1},{:.1}", x(*step), y(*value)));
+            let places: Vec<String> = places.collect();
+            format!("<polyline class=\"line {class}s{index}\" points=\"{}\"/>", places.join(" "))
+        };
+        let mut svg = match stretch(&self.points) {
+            1 => line("", &points),
+            n => line("raw ", &points) + &line("", &means(&self.points, n)),
+        };
         if points.len() <= MOST_DOTS {
             for (step, value) in &points {
                 let (cx, cy) = (x(*step), y(*value));
@@ -112,6 +125,20 @@ impl Series {
         }
         svg
     }
+}
+
+/// How many points have one mean; 1: so few that each is drawn.
+fn stretch(points: &[(f64, f64)]) -> usize {
+    if points.len() > 2 * STRETCHES { points.len().div_ceil(STRETCHES) } else { 1 }
+}
+
+/// Mean step and mean value of each `stretch` of points.
+fn means(points: &[(f64, f64)], stretch: usize) -> Vec<(f64, f64)> {
+    let mean = |part: &[(f64, f64)]| {
+        let (steps, values) = part.iter().fold((0.0, 0.0), |sum, point| (sum.0 + point.0, sum.1 + point.1));
+        (steps / part.len() as f64, values / part.len() as f64)
+    };
+    points.chunks(stretch).map(mean).collect()
 }
 
 /// `points`, or where they are too many the lowest and the highest of each stretch: no spike is lost.
@@ -138,6 +165,14 @@ fn thin(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn long_lines_have_means() {
+        let points: Vec<_> = (0..400).map(|i| (f64::from(i), f64::from(i % 2))).collect();
+        assert_eq!((stretch(&points), stretch(&points[..300])), (3, 1));
+        let means = means(&points, 4);
+        assert_eq!((means.len(), means[0], means[99]), (100, (1.5, 0.5), (397.5, 0.5)));
+    }
 
     #[test]
     fn thinning_keeps_the_spikes() {

@@ -1,4 +1,4 @@
-//! The folder of a run: one run at a time, metrics line by line, the adapter written whole or not at all.
+//! The folder of a run: one run at a time, metrics line by line.
 
 use super::results::{ALL_RESULTS, TRAINER_STATE};
 use super::resume::Start;
@@ -10,49 +10,60 @@ use std::fs::{File, OpenOptions};
 use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-/// The locked folder of a run.
+/// A folder that no other run writes to; nothing in it has changed yet.
+pub struct LockedFolder {
+    path: PathBuf,
+    /// Held as long as the run lives.
+    lock: File,
+}
+
+/// The folder of a run that has begun.
 pub struct RunFolder {
     path: PathBuf,
     metrics: File,
     trackers: Option<Trackers>,
-    /// Held as long as the run lives.
     _lock: File,
 }
 
 /// Files of a finished run that a new one would overwrite.
 const RESULTS: [&str; 4] = ["adapter_model.safetensors", "metrics.jsonl", ALL_RESULTS, TRAINER_STATE];
 
-impl RunFolder {
-    /// Creates and locks `path`. With results of another run in it, an error unless `start` says what happens to them.
-    /// Metrics go on after the first `metrics_bytes`: what a resumed run wrote after its checkpoint is written again.
-    pub fn create(path: &Path, start: Start, metrics_bytes: u64) -> Result<Self> {
+impl LockedFolder {
+    /// Creates and locks `path`; an error if it holds results of another run and `start` does not say what happens to
+    /// them.
+    pub fn new(path: &Path, start: Start) -> Result<Self> {
         std::fs::create_dir_all(path).map_err(|e| Error::io("create", path, e))?;
         let file = path.join(".lock");
         let lock = File::create(&file).map_err(|e| Error::io("create", &file, e))?;
         lock.try_lock().map_err(|_| {
             Error::system(format!("another run is writing to {}", path.display())).hint("choose another output_dir")
         })?;
-        match start {
-            Start::Fresh => {
-                let checkpoints = checkpoint::list(path)?.into_iter().map(|(_, folder)| folder);
-                let results = RESULTS.iter().map(|r| path.join(r)).filter(|r| r.exists()).chain(checkpoints).next();
-                if let Some(result) = results {
-                    return Err(Error::usage(format!(
-                        "{} already holds the results of a run ({})",
-                        path.display(),
-                        result.file_name().unwrap_or_default().display()
-                    ))
-                    .hint("choose another output_dir, or give --resume or --overwrite"));
-                }
+        if start == Start::Fresh {
+            let checkpoints = checkpoint::list(path)?.into_iter().map(|(_, folder)| folder);
+            let mut results = RESULTS.iter().map(|r| path.join(r)).filter(|r| r.exists()).chain(checkpoints);
+            if let Some(result) = results.next() {
+                let name = result.file_name().unwrap_or_default();
+                let what = format!("{} already holds the results of a run ({})", path.display(), name.display());
+                return Err(Error::usage(what).hint("choose another output_dir, or give --resume or --overwrite"));
             }
+        }
+        Ok(Self { path: path.into(), lock })
+    }
+
+    /// The run begins: results that are to be replaced are removed. Metrics go on after the first `metrics_bytes`: what a
+    /// resumed run wrote after its checkpoint is written again.
+    pub fn begin(self, start: Start, metrics_bytes: u64) -> Result<RunFolder> {
+        let path = self.path;
+        match start {
+            Start::Fresh => {}
             Start::Overwrite => {
-                checkpoint::remove_all(path)?;
+                checkpoint::remove_all(&path)?;
                 // An adapter of the earlier run beside the new run's metrics would be taken for the new one's.
                 for file in RESULTS.map(|r| path.join(r)).into_iter().filter(|f| f.exists()) {
                     std::fs::remove_file(&file).map_err(|e| Error::io("remove", &file, e))?;
                 }
             }
-            Start::Resume => checkpoint::remove_unfinished(path)?,
+            Start::Resume => checkpoint::remove_unfinished(&path)?,
         }
         let file = path.join("metrics.jsonl");
         let open = || {
@@ -63,9 +74,11 @@ impl RunFolder {
             Ok(metrics)
         };
         let metrics = open().map_err(|e| Error::io("open", &file, e))?;
-        Ok(Self { path: path.into(), metrics, trackers: None, _lock: lock })
+        Ok(RunFolder { path, metrics, trackers: None, _lock: self.lock })
     }
+}
 
+impl RunFolder {
     /// Length of metrics.jsonl.
     pub fn metrics_bytes(&self) -> Result<u64> {
         let file = self.path.join("metrics.jsonl");

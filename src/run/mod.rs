@@ -5,10 +5,9 @@
 
 use crate::config::lora::LoraConfig;
 use crate::config::model::ModelConfig;
-use crate::config::recipe::{ModelSource, Recipe};
+use crate::config::recipe::Recipe;
 use crate::config::training::Placement;
 use crate::data::document::Encoder;
-use crate::data::hub::{Hub, is_id};
 use crate::data::loader::{Batching, Loader};
 use crate::device::Device;
 use crate::error::{Error, Result};
@@ -18,54 +17,28 @@ use crate::train::arithmetic::{Length, Steps};
 use crate::train::build::{Capacity, base_schemes, training_spec};
 use crate::train::checkpoint::{SavedRun, folder_of, rotate, write_checkpoint};
 use crate::train::data::{RunData, open_data};
+use crate::train::dummy::fill_base;
 use crate::train::load::{init_adapter, init_optimizer, load_base, read_adapter, write_adapter};
 use crate::train::session::Session;
 use crate::train::state::TrainerState;
 use crate::train::trainer::{EvalRecord, Evaluation, Event, Reply, evaluate, train};
 use crate::weights::adapter::{Adapter, read_config};
-use crate::weights::names::check;
 use crate::weights::safetensors::Checkpoint;
 use crate::weights::safetensors::write_text;
 use crate::weights::targets::{AdapterModule, resolve};
-use folder::{RunFolder, copy_tokenizer};
+use folder::{LockedFolder, RunFolder, copy_tokenizer};
 use results::{Clock, Results};
 use samples::Samples;
 use std::path::{Path, PathBuf};
 
 mod folder;
+mod place;
 pub mod results;
 mod resume;
 mod samples;
 
+pub use place::ModelPlace;
 pub use resume::Start;
-
-/// Where the base model is.
-#[derive(Clone, Debug)]
-pub struct ModelPlace {
-    /// Its folder: config.json, safetensors, tokenizer.
-    pub folder: PathBuf,
-}
-
-impl ModelPlace {
-    /// The folder that the recipe names, or that of its hub id.
-    pub fn find(source: &ModelSource) -> Result<Self> {
-        let folder = PathBuf::from(&source.name_or_path);
-        if !folder.exists() && is_id(&source.name_or_path) {
-            let folder = Hub::from_env().model(&source.name_or_path, source.revision.as_deref())?;
-            return Ok(Self { folder });
-        }
-        if !folder.is_dir() {
-            return Err(Error::input(format!("model_name_or_path: there is no folder {}", folder.display()))
-                .hint("give a folder with config.json, *.safetensors and tokenizer.model"));
-        }
-        Ok(Self { folder })
-    }
-
-    /// config.json, checked.
-    pub fn config(&self) -> Result<ModelConfig> {
-        ModelConfig::open(&self.folder)
-    }
-}
 
 /// The LoRA configuration of a run: the recipe's, or that of the adapter it starts from.
 pub fn lora_config(recipe: &Recipe) -> Result<LoraConfig> {
@@ -108,7 +81,7 @@ pub fn record_training(
 pub struct Prepared {
     /// The recipe.
     pub recipe: Recipe,
-    /// The base model's folder.
+    /// The base model.
     pub place: ModelPlace,
     /// Its config, with what the recipe says about it.
     pub config: ModelConfig,
@@ -122,34 +95,36 @@ pub struct Prepared {
     pub notes: Vec<String>,
     lora: LoraConfig,
     modules: Vec<AdapterModule>,
-    checkpoint: Checkpoint,
+    /// `None`: the weights are made up.
+    checkpoint: Option<Checkpoint>,
     start: Option<Adapter>,
 }
 
-/// Reads the recipe's model, adapter and data, and records the program.
-pub fn prepare(recipe: Recipe, progress: &dyn Fn(usize)) -> Result<Prepared> {
-    let place = ModelPlace::find(&recipe.model)?;
-    let config = recipe.apply(place.config()?)?;
-    let checkpoint = Checkpoint::open(&place.folder)?;
-    check(&checkpoint, &config)?;
+/// Reads the weights of the model and the recipe's adapter and data, and records the program.
+pub fn prepare(recipe: Recipe, place: ModelPlace, progress: &dyn Fn(usize)) -> Result<Prepared> {
+    let config = recipe.apply(place.config.clone())?;
+    let checkpoint = place.checkpoint()?;
     let lora = lora_config(&recipe)?;
     let (modules, unmatched) = targets(&lora, &config)?;
     let start = match &recipe.model.adapter {
         Some(folder) => {
             let adapter = Adapter::open(Path::new(folder), &config)?;
-            adapter.check_head(&checkpoint, &config)?;
+            if let Some(checkpoint) = &checkpoint {
+                adapter.check_head(checkpoint, &config)?;
+            }
             Some(adapter)
         }
         None => None,
     };
-    let mut data = open_data(&recipe.data, &place.folder, &config, progress)?;
+    let mut data = open_data(&recipe.data, &place.tokenizer()?, &config, progress)?;
     let training = &recipe.training;
     let length = Length::new(training, data.train.rows.len());
     let steps = length.steps()?;
     data.report.steps = Some(steps.total);
     let tokens = capacity(&data, training.batch_size);
-    let (model, _) = record_training(&recipe, &config, Some(&checkpoint), Capacity { tokens, updates: steps.total })?;
-    let mut notes: Vec<String> = recipe.notes.iter().chain(&unmatched).chain(&data.notes).cloned().collect();
+    let (model, _) = record_training(&recipe, &config, checkpoint.as_ref(), Capacity { tokens, updates: steps.total })?;
+    let mut notes: Vec<String> = place.notes();
+    notes.extend(recipe.notes.iter().chain(&unmatched).chain(&data.notes).cloned());
     let warmup = crate::train::schedule::warmup_steps(steps.total, training.warmup_steps, training.warmup_ratio);
     if warmup > 0 && training.schedule == "constant" {
         notes.push(
@@ -204,7 +179,7 @@ impl Prepared {
     pub fn start(self, device: Box<dyn Device>, device_kind: &str, start: Start) -> Result<Run> {
         let output = PathBuf::from(&self.recipe.training.output_dir);
         let (saved, notes) = match start {
-            Start::Resume => resume::find(&output, &self.recipe, device_kind)?,
+            Start::Resume => resume::find(&output, &self.recipe, &self.place, device_kind)?,
             Start::Fresh | Start::Overwrite => (None, Vec::new()),
         };
         let flos_per_token = self.flos_per_token();
@@ -235,15 +210,20 @@ impl Prepared {
         let (special, capacity) = (recipe.data.special_in_template, model.spec.tokens);
         let new_tokens = training.sample_max_new_tokens;
         let samples = Samples::new(&training.sample_prompts, new_tokens, special, &data.encoder, capacity)?;
-        let folder = RunFolder::create(&output, start, saved.as_ref().map_or(0, |s| s.run.metrics_bytes))?;
+        let locked = LockedFolder::new(&output, start)?;
         let mut session = Session::new(model, device)?;
-        load_base(&mut session, &checkpoint, recipe.model.dtype)?;
+        match &checkpoint {
+            Some(checkpoint) => load_base(&mut session, checkpoint, recipe.model.dtype)?,
+            None => fill_base(&mut session, recipe.training.seed)?,
+        }
         init_optimizer(&mut session)?;
         match (&saved, adapter) {
             (Some(saved), _) => saved.restore(&mut session)?,
             (None, None) => init_adapter(&mut session, recipe.training.seed)?,
             (None, Some(adapter)) => write_to(&mut session, adapter)?,
         }
+        // Only now: a run that could not start has removed nothing.
+        let folder = locked.begin(start, saved.as_ref().map_or(0, |s| s.run.metrics_bytes))?;
         Ok(Run {
             saver: Saver {
                 place,
@@ -342,7 +322,7 @@ impl Run {
         let results = clock.results(summary, &self.state, self.flos_per_token, &mut self.session);
         if !results.summary.interrupted {
             let folder = self.adapter_folder().to_path_buf();
-            self.saver.write_adapter(&mut self.session, &self.recipe, &folder)?;
+            self.saver.write_adapter(&mut self.session, &folder)?;
         }
         results.write(&mut self.folder, &self.recipe.training, self.steps.total)?;
         Ok(results)
@@ -380,9 +360,9 @@ impl Run {
         self.folder.path()
     }
 
-    /// The base model's folder.
-    pub fn model_folder(&self) -> &Path {
-        &self.saver.place.folder
+    /// The base model.
+    pub fn model(&self) -> &ModelPlace {
+        &self.saver.place
     }
 }
 
@@ -391,7 +371,8 @@ struct Saver {
     place: ModelPlace,
     lora: LoraConfig,
     modules: Vec<AdapterModule>,
-    checkpoint: Checkpoint,
+    /// `None`: the weights are made up.
+    checkpoint: Option<Checkpoint>,
     device: String,
     /// Step of the newest checkpoint.
     last: Option<usize>,
@@ -411,7 +392,7 @@ impl Saver {
             return Ok(None);
         }
         let run = SavedRun::new(state, recipe.resolved_toml(), self.device.clone(), folder.metrics_bytes()?);
-        let fill = |session: &mut Session, folder: &Path| self.write_adapter(session, recipe, folder);
+        let fill = |session: &mut Session, folder: &Path| self.write_adapter(session, folder);
         let saved = write_checkpoint(folder.path(), session, &run, fill)?;
         self.last = Some(step);
         if let Some(limit) = recipe.training.save_total_limit {
@@ -421,19 +402,20 @@ impl Saver {
     }
 
     /// Writes the adapter in PEFT's layout, and the tokenizer beside it.
-    fn write_adapter(&self, session: &mut Session, recipe: &Recipe, folder: &Path) -> Result<()> {
+    fn write_adapter(&self, session: &mut Session, folder: &Path) -> Result<()> {
         let mut found = read_adapter(session)?;
         let weights = self.modules.iter().filter_map(|m| found.remove(&m.module.name)).collect();
         let adapter = Adapter {
             config: self.lora.clone(),
-            base_model: Some(recipe.model.name_or_path.clone()),
+            base_model: Some(self.place.name.clone()),
             modules: self.modules.clone(),
             weights,
             head: None,
         };
         let tied = session.model.spec.config.tied;
         let head = if tied { "model.embed_tokens.weight" } else { "lm_head.weight" };
-        adapter.save(folder, self.checkpoint.get(head).as_ref())?;
-        copy_tokenizer(&self.place.folder, folder)
+        let head = self.checkpoint.as_ref().and_then(|checkpoint| checkpoint.get(head));
+        adapter.save(folder, head.as_ref())?;
+        copy_tokenizer(&self.place.tokenizer()?, folder)
     }
 }

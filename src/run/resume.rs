@@ -1,9 +1,11 @@
 //! Going on from a checkpoint: which one, and whether the recipe is still the same.
 
+use super::place::ModelPlace;
 use crate::config::keys::Section;
 use crate::config::recipe::Recipe;
 use crate::error::{Error, Result};
 use crate::train::checkpoint::Checkpoint;
+use crate::weights::adapter::read_config;
 use std::path::Path;
 use toml::{Table, Value};
 
@@ -72,7 +74,12 @@ const NOTED: [&str; 20] = [
 ];
 
 /// The checkpoint to go on from, if there is one, and lines for the report.
-pub fn find(output: &Path, recipe: &Recipe, device: &str) -> Result<(Option<Checkpoint>, Vec<String>)> {
+pub fn find(
+    output: &Path,
+    recipe: &Recipe,
+    model: &ModelPlace,
+    device: &str,
+) -> Result<(Option<Checkpoint>, Vec<String>)> {
     let (found, mut notes) = Checkpoint::newest(output)?;
     let Some(checkpoint) = found else {
         notes.push(format!("{} has no complete checkpoint: the run begins at step 1", output.display()));
@@ -80,6 +87,11 @@ pub fn find(output: &Path, recipe: &Recipe, device: &str) -> Result<(Option<Chec
     };
     let place = checkpoint.folder.display();
     notes.push(format!("resumed from {place} (step {})", checkpoint.run.state.step));
+    let base = read_config(&checkpoint.folder)?.1.unwrap_or_default();
+    if ModelPlace::is_dummy(&base) != model.dummy {
+        return Err(Error::usage(format!("{place}: the run began with the weights of {base}, not of {}", model.name))
+            .hint("give --dummy-weights if and only if it was given then"));
+    }
     notes.extend(changes(&checkpoint.run.recipe, recipe).map_err(|e| e.at(place))?);
     if checkpoint.run.device != device {
         let before = &checkpoint.run.device;

@@ -4,6 +4,7 @@ pub mod arithmetic;
 pub mod build;
 pub mod checkpoint;
 pub mod data;
+pub mod dummy;
 pub mod load;
 pub mod schedule;
 pub mod session;

@@ -87,7 +87,7 @@ impl Folder {
     }
 
     /// Random weights for the config in `model`.
-    fn weights(&self, model: &str) {
+    pub fn weights(&self, model: &str) {
         let config = ModelConfig::open(&self.path(model)).expect("a valid config");
         let mut state = 1u64;
         let mut random = move || {

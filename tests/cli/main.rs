@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod decode;
+mod dummy;
 mod folder;
 mod inspect_data;
 mod quickstart;

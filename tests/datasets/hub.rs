@@ -124,6 +124,22 @@ fn a_model_brings_what_training_needs() {
 }
 
 #[test]
+fn a_tokenizer_comes_without_its_model_and_is_not_taken_for_it() {
+    let cache = tempfile::tempdir().unwrap();
+    let files = ["config.json", "tokenizer.model", "tokenizer_config.json", "model-1.safetensors"];
+    let (address, shelf) = serve(Shelf { files: files.map(|f| (f, &b"abc"[..])).to_vec(), ..Shelf::default() });
+    let hub = hub(cache.path(), &address, None);
+    let folder = hub.tokenizer("owner/model").unwrap();
+    assert_eq!(files.map(|file| folder.join(file).exists()), [false, true, true, false]);
+    let asked = shelf.asked.lock().unwrap().len();
+    assert_eq!(hub.tokenizer("owner/model").unwrap(), folder);
+    assert_eq!(shelf.asked.lock().unwrap().len(), asked, "nothing more is asked");
+    assert_eq!(hub.cached(Kind::Model, "owner/model", "main"), None, "the model is not there");
+    assert_eq!(hub.model("owner/model", None).unwrap(), folder);
+    assert!(files.iter().all(|file| folder.join(file).exists()));
+}
+
+#[test]
 fn a_gated_model_names_its_licence_page() {
     let cache = tempfile::tempdir().unwrap();
     let (address, _) = serve(Shelf { token: Some("other"), ..Shelf::default() });

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use halfbyte::config::known::known;
 use halfbyte::config::lora::{LoraConfig, Pattern, Targets};
 use halfbyte::config::model::ModelConfig;
 use halfbyte::weights::names;
@@ -31,8 +32,7 @@ pub fn cases(root: &Path) -> Vec<Case> {
 }
 
 fn config(model: &str) -> Result<ModelConfig, String> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/configs").join(model);
-    ModelConfig::open(&folder).map_err(|e| e.to_string())
+    known(model).map(|(_, config)| config).map_err(|e| e.to_string())
 }
 
 fn equal(what: &str, ours: impl Into<Value>, recorded: &Value) -> Result<(), String> {

@@ -5,6 +5,7 @@ mod alone;
 mod audit;
 mod copies;
 mod dropout;
+mod dummy;
 mod fusion;
 mod gradients;
 mod invariants;

@@ -1,20 +1,18 @@
 //! Recordings of models of real size: NF4 base with double quantisation, rank 16 on every linear but the head, bf16, full
 //! checkpointing, AdamW of torch. (The benchmark of the planner uses this file too.)
 
-use halfbyte::config::model::ModelConfig;
+use halfbyte::config::known::known;
 use halfbyte::dtype::{DType, QuantKind, Scheme};
 use halfbyte::model::{AdapterSpec, LossSpec, OptimizerKind, OptimizerSpec, Spec};
 use halfbyte::op::{Betas, ControlRule};
 use halfbyte::weights::names::{HEAD, linears};
-use std::path::Path;
 
-/// Folders of `tests/data/configs`.
+/// Known architectures.
 pub const MODELS: [&str; 4] = ["llama-2-7b", "mistral-7b-v0.1", "mixtral-8x7b-v0.1", "llama-2-70b"];
 
 /// What to record for `model` with room for `tokens` tokens.
 pub fn spec(model: &str, tokens: usize) -> Spec {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/configs").join(model);
-    let config = ModelConfig::open(&folder).expect("a valid config.json");
+    let (_, config) = known(model).expect("a known architecture");
     let modules: Vec<String> = linears(&config).into_iter().map(|l| l.name).filter(|name| name != HEAD).collect();
     let scheme = Scheme { kind: QuantKind::Nf4, blocksize: 64, double: true };
     let aux = config.experts.as_ref().map(|_| 0.001);

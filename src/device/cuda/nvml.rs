@@ -104,3 +104,26 @@ unsafe fn symbol<T: Copy>(library: &Library, name: &str) -> Result<T, String> {
 fn done(name: &str, status: c_int) -> Result<(), String> {
     if status == SUCCESS { Ok(()) } else { Err(format!("{name} failed with status {status}")) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::cuda::gpu::{bus_id, list};
+
+    #[test]
+    fn every_gpu_has_sensors_and_a_bus_without_one_has_none() {
+        assert!(Nvml::open(c"ffff:ff:1f.7").is_err(), "no GPU is there");
+        let Ok(gpus) = list() else {
+            assert!(std::env::var_os("REQUIRE_GPU").is_none(), "REQUIRE_GPU is set and there is no driver");
+            eprintln!("skipped: there is no NVIDIA driver");
+            return;
+        };
+        for gpu in gpus {
+            let sensors = Nvml::open(&bus_id(gpu.ordinal).expect("a place on the bus")).expect("sensors").read();
+            assert!(sensors.utilization.is_some_and(|percent| percent <= 100), "{sensors:?}");
+            assert!(sensors.memory.is_some_and(|bytes| bytes > 0 && bytes <= gpu.total as u64), "{sensors:?}");
+            assert!(sensors.temperature.is_some_and(|degrees| (5..110).contains(&degrees)), "{sensors:?}");
+            assert!(sensors.power.is_some_and(|watts| (1.0..2000.0).contains(&watts)), "{sensors:?}");
+        }
+    }
+}
