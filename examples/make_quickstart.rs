@@ -147,6 +147,7 @@ fn train(recipe: &Recipe, tokenizer: &Tokenizer, config: &ModelConfig, base: Wei
         base: HashMap::new(),
         adapters: adapters.map(|m| (m.module.name.clone(), AdapterSpec { r: m.r, scale: m.scale })).collect(),
         dropout: 0.0,
+        neftune: None,
         checkpointing: false,
         loss: LossSpec { chunk: 512, aux: None },
         optimizer: Some(OptimizerSpec {
@@ -187,7 +188,7 @@ fn train(recipe: &Recipe, tokenizer: &Tokenizer, config: &ModelConfig, base: Wei
             println!("{step:5} loss {loss:.3} gradient {:.2} {speed:.0} tokens/s", update.grad_norm);
         }
         if step % 200 == 0 || step == t.max_steps {
-            let (logp, _) = session.eval(&held_out.0, true)?;
+            let logp = session.eval(&held_out.0, true)?.logp;
             println!("{step:5} held-out loss {:.4}", -logp.iter().sum::<f64>() / held_out.1 as f64);
             save(&mut session, config, &resolution, &base, out)?;
         }

@@ -1,11 +1,12 @@
-// Element by element: sums, dropout, casts, zeros.
+// Element by element: sums, dropout, noise, casts, zeros.
 //
 //   add        out = a + b
 //   dropout    out = plus + x·keep/(1 − p), keep = philox(seed, site, row·cols + col) ≥ p
+//   noise      out = x + magnitude·u(seed, site, row·cols + col), u uniform in (−1, 1)
 //   cast       each of `parts` equal slabs of x goes to the top left of its slab of out; the rest becomes zero
 //   zero       out = 0
 //
-// add, dropout: one thread does one pack of 8 elements, and may write where it reads. cast: one thread, one element;
+// add, dropout, noise: one thread does one pack of 8 elements, and may write where it reads. cast: one thread, one element;
 // it copies adapters (a few MB). zero works on bytes, whatever the type. Bound by memory.
 
 #include "common.cuh"
@@ -20,25 +21,50 @@ extern "C" __global__ void add(Rows rows, int cols, Mat<const elem> a, Mat<const
     store(out.row(row) + i, x);
 }
 
-// threshold: p in 2⁻³², compared with 32 random bits; scale: 1/(1 − p). One Philox call serves four neighbouring elements.
+// Random words for the pack of 8 elements that begins at `element` of a matrix: one Philox call serves four neighbours.
+struct Random {
+    uint4 word[2];
+    __device__ Random(u64 element, u32 site, const u32* seed) {
+        u64 group = element / 4;
+        uint2 key = make_uint2(seed[0], seed[1]);
+#pragma unroll
+        for (int i = 0; i < 2; i++) word[i] = philox(make_uint4(u32(group + i), u32((group + i) >> 32), site, 0), key);
+    }
+    __device__ u32 operator[](int j) const { return (&word[0].x)[j]; }
+};
+
+// threshold: p in 2⁻³², compared with 32 random bits; scale: 1/(1 − p).
 extern "C" __global__ void dropout(Rows rows, int cols, const u32* seed, u32 site, u64 threshold, float scale,
                                    Mat<const elem> x, Mat<const elem> plus, Mat<elem> out) {
     u32 packs = cols / PACK, item = global_thread();
     u32 row = item / packs, i = item % packs * PACK;
     if (row >= rows.count()) return;
-    u64 group = (u64(row) * cols + i) / 4;
-    uint2 key = make_uint2(seed[0], seed[1]);
-    uint4 random[2];
-    random[0] = philox(make_uint4(u32(group), u32(group >> 32), site, 0), key);
-    random[1] = philox(make_uint4(u32(group + 1), u32((group + 1) >> 32), site, 0), key);
-    const u32* word = &random[0].x;
+    Random random(u64(row) * cols + i, site, seed);
     Pack a = load(x.row(row) + i), to = {};
     if (plus.at) to = load(plus.row(row) + i);
 #pragma unroll
     for (int j = 0; j < PACK; j++) {
-        if (word[j] >= threshold) to.v[j] += a.v[j] * scale;
+        if (random[j] >= threshold) to.v[j] += a.v[j] * scale;
     }
     store(out.row(row) + i, to);
+}
+
+// magnitude 0: the bits of x.
+extern "C" __global__ void noise(Rows rows, int cols, const u32* seed, u32 site, const float* magnitude, Mat<const elem> x,
+                                 Mat<elem> out) {
+    u32 packs = cols / PACK, item = global_thread();
+    u32 row = item / packs, i = item % packs * PACK;
+    if (row >= rows.count()) return;
+    Random random(u64(row) * cols + i, site, seed);
+    float size = *magnitude;
+    Pack a = load(x.row(row) + i);
+#pragma unroll
+    for (int j = 0; j < PACK; j++) {
+        // The middle of one of 2²³ equal parts: exact.
+        float unit = (float(random[j] >> 9) + 0.5f) * 0x1p-22f - 1.0f;
+        if (size != 0.0f) a.v[j] = add(a.v[j], mul(size, unit));
+    }
+    store(out.row(row) + i, a);
 }
 
 // x has from_rows × from_cols in each part, out to_rows × to_cols. One part: the row count follows the live tokens.

@@ -6,7 +6,7 @@
 //! * [`quickstart`]: model, texts and recipe of the README's first command.
 //! * [`report`]: the HTML page of a run.
 //! * [`run`]: a whole run, from a recipe to an adapter folder.
-//! * [`generate`]: greedy decoding.
+//! * [`generate`]: decoding, greedy or sampled.
 //! * [`train`]: recipe → program → session; the training loop, learning rates, checkpoints.
 //! * [`model`]: Llama, Mistral, Mixtral and LoRA, written once, forward only. Running this code records a program.
 //! * [`weights`]: checkpoints, 4-bit weights, adapters, merging.

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 /// What computes. `quant8` has no op of its own: it is the 8-bit half of `nf4` and `adamw`.
-const FAMILIES: [&str; 14] = [
+const FAMILIES: [&str; 15] = [
     "adamw",
     "attention",
     "cross_entropy",
@@ -20,6 +20,7 @@ const FAMILIES: [&str; 14] = [
     "rms_norm",
     "rope",
     "route",
+    "sample",
     "swiglu",
 ];
 

@@ -65,6 +65,12 @@ impl Buffers {
         self.contents.push((view.buf, bytes));
         view
     }
+    /// One or more rows of these numbers.
+    pub fn f32(&mut self, rows: usize, values: &[f32]) -> View {
+        let view = self.out(rows, values.len() / rows, DType::F32);
+        self.contents.push((view.buf, values.iter().flat_map(|v| v.to_le_bytes()).collect()));
+        view
+    }
     /// Integers.
     pub fn i32(&mut self, rows: usize, cols: usize, value: impl Fn(usize) -> i32) -> View {
         let view = self.out(rows, cols, DType::I32);

@@ -18,6 +18,7 @@ mod pointwise;
 mod rms_norm;
 mod rope;
 mod route;
+mod sample;
 mod swiglu;
 
 use criterion::{Criterion, criterion_group, criterion_main};
@@ -36,6 +37,7 @@ fn all(criterion: &mut Criterion) {
         permute::benches,
         route::benches,
         cross_entropy::benches,
+        sample::benches,
         grad_norm::benches,
         adamw::benches,
         gemm::benches,

@@ -1,7 +1,7 @@
-//! Residual sums and dropout of Mistral-7B.
+//! Residual sums, dropout and noise of Mistral-7B.
 
 use crate::harness::Bench;
-use halfbyte::dtype::DType::Bf16;
+use halfbyte::dtype::DType::{Bf16, F32};
 use halfbyte::op::Op;
 
 pub fn benches(t: usize) -> Vec<Bench> {
@@ -14,6 +14,10 @@ pub fn benches(t: usize) -> Vec<Bench> {
         Bench::memory(format!("dropout/mistral-7b T={t}"), 2 * t * d * 2, move |b| {
             let (x, seed) = (b.normal(t, d, Bf16, 1.0), b.i32(1, 2, |i| i as i32 + 5));
             Op::Dropout { x, seed, site: 3, p: 0.05, plus: None, out: b.out(t, d, Bf16) }
+        }),
+        Bench::memory(format!("noise/mistral-7b T={t}"), 2 * t * d * 2, move |b| {
+            let (x, seed) = (b.normal(t, d, Bf16, 1.0), b.i32(1, 2, |i| i as i32 + 5));
+            Op::Noise { x, seed, site: 0, magnitude: b.normal(1, 1, F32, 1e-3), out: b.out(t, d, Bf16) }
         }),
     ]
 }

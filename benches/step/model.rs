@@ -24,6 +24,7 @@ pub fn spec(config: ModelConfig, compute: DType, tokens: usize, checkpointing: b
         base: base_schemes(&config, None, Some(scheme), &[])?,
         adapters: targets.map(|l| (l.name, AdapterSpec { r: 16, scale: 1.0 })).collect(),
         dropout: 0.0,
+        neftune: None,
         checkpointing,
         loss: LossSpec { chunk: 2048, aux: None },
         optimizer: Some(OptimizerSpec {

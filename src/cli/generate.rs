@@ -1,4 +1,4 @@
-//! `halfbyte generate MODEL --prompt TEXT`: greedy continuation.
+//! `halfbyte generate MODEL --prompt TEXT`: continues a prompt, with the most probable tokens or with drawn ones.
 
 use super::device::DeviceArgs;
 use super::out;
@@ -8,11 +8,11 @@ use crate::data::document::open_tokenizer;
 use crate::device::cpu::CpuOptions;
 use crate::dtype::{DType, QuantKind, Scheme};
 use crate::error::{Error, Result};
-use crate::generate::{Greedy, greedy};
+use crate::generate::{Decoding, decode};
 use crate::model::record;
 use crate::train::build::{BLOCK, base_schemes, inference_spec};
 use crate::train::load::{load_base, write_adapter};
-use crate::train::session::Session;
+use crate::train::session::{Sampling, Session};
 use crate::weights::adapter::Adapter;
 use crate::weights::names::check;
 use crate::weights::safetensors::Checkpoint;
@@ -33,6 +33,18 @@ pub struct Args {
     /// At most this many new tokens
     #[arg(long, default_value_t = 256)]
     max_new_tokens: usize,
+    /// Draw tokens instead of taking the most probable one: logits are divided by this; 0 draws nothing [default: 0]
+    #[arg(long)]
+    temperature: Option<f64>,
+    /// Draw among the k most probable tokens [default: all]
+    #[arg(long)]
+    top_k: Option<usize>,
+    /// Draw among the fewest tokens that together have this probability [default: 1, all]
+    #[arg(long)]
+    top_p: Option<f64>,
+    /// Seed of the draws [default: 42]
+    #[arg(long)]
+    seed: Option<u32>,
     /// Length of prompt and answer together [default: as long as the model allows]
     #[arg(long)]
     max_seq_length: Option<usize>,
@@ -52,6 +64,30 @@ pub struct Args {
     json: bool,
 }
 
+impl Args {
+    /// What the four flags say together.
+    fn sampling(&self) -> Result<Sampling> {
+        let temperature = self.temperature.unwrap_or(0.0);
+        if !(temperature.is_finite() && temperature >= 0.0) {
+            return Err(Error::usage(format!("--temperature {temperature}: expected a number of at least 0")));
+        }
+        let top_p = self.top_p.unwrap_or(1.0);
+        if !(top_p > 0.0 && top_p <= 1.0) {
+            return Err(Error::usage(format!("--top-p {top_p}: expected a probability above 0 and up to 1")));
+        }
+        if self.top_k == Some(0) {
+            return Err(Error::usage("--top-k 0: expected at least 1; leave it out for all tokens"));
+        }
+        let flags =
+            [("--top-k", self.top_k.is_some()), ("--top-p", self.top_p.is_some()), ("--seed", self.seed.is_some())];
+        if let Some((flag, _)) = flags.into_iter().find(|(_, given)| *given && temperature == 0.0) {
+            return Err(Error::usage(format!("{flag} has no effect: without --temperature nothing is drawn"))
+                .hint("add --temperature 1"));
+        }
+        Ok(Sampling { temperature, top_k: self.top_k.unwrap_or(0), top_p, seed: self.seed.unwrap_or(42) })
+    }
+}
+
 /// Runs the command.
 pub fn run(args: Args) -> Result<()> {
     let compute = match args.dtype.as_str() {
@@ -60,6 +96,7 @@ pub fn run(args: Args) -> Result<()> {
         "float16" => DType::F16,
         other => return Err(Error::usage(format!("--dtype {other}: expected float32, bfloat16 or float16"))),
     };
+    let sampling = args.sampling()?;
     let config = ModelConfig::open(&args.model)?;
     let checkpoint = Checkpoint::open(&args.model)?;
     check(&checkpoint, &config)?;
@@ -91,10 +128,11 @@ pub fn run(args: Args) -> Result<()> {
         write_adapter(&mut session, &names.zip(adapter.weights).collect())?;
         session.begin()?;
     }
-    let rule = Greedy { max_new_tokens: args.max_new_tokens, eos: &config.eos_ids, adapter: args.adapter.is_some() };
+    let (max_new_tokens, adapter) = (args.max_new_tokens, args.adapter.is_some());
+    let rule = Decoding { max_new_tokens, eos: &config.eos_ids, adapter, sampling };
     let failed = |e: halfbyte_tokenizer::Error| Error::input(e.to_string());
     if args.json {
-        let new = greedy(&mut session, &prompt, rule, |_| true)?;
+        let new = decode(&mut session, &prompt, rule, |_| true)?;
         let text = tokenizer.decode(&new).map_err(failed)?;
         say!("{}", serde_json::json!({"prompt_ids": prompt, "new_ids": new, "text": text}));
         return Ok(());
@@ -104,7 +142,7 @@ pub fn run(args: Args) -> Result<()> {
         out(decoder.push(*id).map_err(failed)?);
     }
     let mut wrong = None;
-    greedy(&mut session, &prompt, rule, |id| match decoder.push(id) {
+    decode(&mut session, &prompt, rule, |id| match decoder.push(id) {
         Ok(text) => {
             let mut stdout = std::io::stdout().lock();
             // When nobody reads any more, there is no point in going on.

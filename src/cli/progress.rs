@@ -117,10 +117,11 @@ impl Progress {
             ("Training Loss", training),
             ("Validation Loss", format!("{:.6}", r.eval_loss)),
             ("Loss Per Token", format!("{:.6}", r.eval_loss_per_token)),
-            ("Tokens", r.eval_tokens.to_string()),
+            ("Perplexity", format!("{:.4}", r.eval_perplexity)),
+            ("Mean Token Accuracy", format!("{:.4}", r.eval_mean_token_accuracy)),
         ];
         let width = |name: &str| name.len().max(8);
-        let row = |cells: [&str; 5]| {
+        let row = |cells: [&str; 6]| {
             let cells = columns.iter().zip(cells).map(|((name, _), cell)| format!("{cell:>0$}", width(name)));
             cells.collect::<Vec<_>>().join("  ")
         };

@@ -7,10 +7,11 @@ use crate::config::recipe::Recipe;
 use crate::data::document::open_tokenizer;
 use crate::device::cpu::{Cpu, CpuOptions};
 use crate::error::{Error, Result};
-use crate::generate::{Greedy, greedy};
+use crate::generate::{Decoding, decode};
 use crate::quickstart::tasks::Task;
 use crate::quickstart::{examples, extract};
 use crate::run::{ModelPlace, Run, Start, prepare};
+use crate::train::session::Sampling;
 use crate::train::trainer::Reply;
 use halfbyte_tokenizer::Tokenizer;
 use serde_json::json;
@@ -117,7 +118,8 @@ impl Exam {
 fn answer(run: &mut Run, tokenizer: &Tokenizer, task: &Task, max_new_tokens: usize, adapter: bool) -> Result<String> {
     let ends = run.session.model.spec.config.eos_ids.clone();
     let prompt: Vec<u32> = tokenizer.bos().into_iter().chain(tokenizer.encode(&task.prompt())).collect();
-    let mut ids = greedy(&mut run.session, &prompt, Greedy { max_new_tokens, eos: &ends, adapter }, |_| true)?;
+    let rule = Decoding { max_new_tokens, eos: &ends, adapter, sampling: Sampling::GREEDY };
+    let mut ids = decode(&mut run.session, &prompt, rule, |_| true)?;
     let ended = ids.pop_if(|id| ends.contains(id)).is_some();
     let text = tokenizer.decode(&ids).map_err(|e| Error::run(e.to_string()))?;
     Ok(text.trim().to_string() + if ended { "" } else { " …" })

@@ -14,13 +14,17 @@ pub enum Metric {
     Loss,
     /// `eval_loss_per_token`; `eval_perplexity` has the same order.
     LossPerToken,
+    /// `eval_mean_token_accuracy`.
+    TokenAccuracy,
 }
 
-const METRICS: [(&str, Metric); 4] = [
+const METRICS: [(&str, Metric); 6] = [
     ("eval_loss", Metric::Loss),
     ("loss", Metric::Loss),
     ("eval_loss_per_token", Metric::LossPerToken),
     ("eval_perplexity", Metric::LossPerToken),
+    ("eval_mean_token_accuracy", Metric::TokenAccuracy),
+    ("mean_token_accuracy", Metric::TokenAccuracy),
 ];
 
 /// HF's keys of that name, and the arguments of its `EarlyStoppingCallback`.
@@ -28,7 +32,7 @@ const METRICS: [(&str, Metric); 4] = [
 pub struct BestModel {
     /// `metric_for_best_model`.
     pub metric: Metric,
-    /// `greater_is_better`.
+    /// `greater_is_better`; the default is what the metric means.
     pub greater_is_better: bool,
     /// `load_best_model_at_end`: the adapter is that of the best evaluation, which gets a checkpoint whenever it is made.
     pub load_at_end: bool,
@@ -43,7 +47,7 @@ impl BestModel {
         let metric = raw.choice("metric_for_best_model", &METRICS)?.unwrap_or(Metric::Loss);
         let rule = Self {
             metric,
-            greater_is_better: raw.flag("greater_is_better")?.unwrap_or(false),
+            greater_is_better: raw.flag("greater_is_better")?.unwrap_or(metric == Metric::TokenAccuracy),
             load_at_end: raw.flag("load_best_model_at_end")?.unwrap_or(false),
             patience: raw.count("early_stopping_patience", 1)?,
             threshold: raw.at_least("early_stopping_threshold", 0.0)?.unwrap_or(0.0),

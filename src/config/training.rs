@@ -124,6 +124,8 @@ pub struct TrainingConfig {
     pub adam_epsilon: f64,
     /// Largest gradient norm; 0: gradients are not clipped.
     pub max_grad_norm: f64,
+    /// `neftune_noise_alpha`: size of the noise on the embeddings in training; None: none.
+    pub neftune_alpha: Option<f64>,
     /// `gradient_checkpointing`: blocks are recomputed in the backward pass.
     pub checkpointing: bool,
     /// Seed of the adapter's start, of dropout and of the order.
@@ -185,6 +187,7 @@ impl TrainingConfig {
             adam_beta2: share(raw, "adam_beta2", 1.0 - f64::EPSILON)?.unwrap_or(0.999),
             adam_epsilon: raw.at_least("adam_epsilon", 0.0)?.unwrap_or(1e-8),
             max_grad_norm: raw.at_least("max_grad_norm", 0.0)?.unwrap_or(1.0),
+            neftune_alpha: raw.at_least("neftune_noise_alpha", 0.0)?.filter(|alpha| *alpha > 0.0),
             checkpointing: raw.flag("gradient_checkpointing")?.unwrap_or(false),
             seed,
             data_seed: raw.count("data_seed", 0)?.map_or(seed, |n| n as u64),
@@ -243,6 +246,7 @@ impl TrainingConfig {
             ("adam_beta2", Some(self.adam_beta2.into())),
             ("adam_epsilon", Some(self.adam_epsilon.into())),
             ("max_grad_norm", Some(self.max_grad_norm.into())),
+            ("neftune_noise_alpha", self.neftune_alpha.map(Value::from)),
             ("gradient_checkpointing", Some(self.checkpointing.into())),
             ("seed", Some(Value::from(self.seed as i64))),
             ("data_seed", Some(Value::from(self.data_seed as i64))),

@@ -53,6 +53,8 @@ pub struct MicroBatch {
     pub qhi: Vec<i32>,
     /// How many documents there are.
     pub documents: usize,
+    /// Tokens of the longest row: what HF would pad all rows to. A row is a document, unless rows are packed.
+    pub longest_row: usize,
 }
 
 impl MicroBatch {
@@ -70,6 +72,7 @@ impl MicroBatch {
             qlo: empty(),
             qhi: empty(),
             documents: documents.len(),
+            longest_row: documents.iter().map(|d| d.ids.len()).max().unwrap_or(0),
         };
         for document in documents {
             let start = batch.ids.len();

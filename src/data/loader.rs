@@ -64,7 +64,9 @@ impl Dataset {
     /// The micro-batch of `rows` and its share of `num_items`.
     fn micro_batch(&self, rows: &[usize], packed: bool, sliding_window: Option<usize>) -> (MicroBatch, usize) {
         let documents: Vec<Document> = rows.iter().flat_map(|&row| self.documents(row, packed)).collect();
-        let batch = MicroBatch::new(&documents.iter().collect::<Vec<_>>(), sliding_window);
+        let mut batch = MicroBatch::new(&documents.iter().collect::<Vec<_>>(), sliding_window);
+        let length = |row: &usize| self.rows.row(*row).iter().map(|piece| piece.end - piece.start).sum();
+        batch.longest_row = rows.iter().map(length).max().unwrap_or(0);
         (batch, num_items(&documents))
     }
 
@@ -271,7 +273,7 @@ mod tests {
         let mut loader = loader(Batching { packed: true, batch: 100, ..BATCHING });
         let step = loader.next_step();
         let batch = &step.micro_batches[0];
-        assert_eq!((batch.documents, batch.tokens()), (10, 65));
+        assert_eq!((batch.documents, batch.tokens(), batch.longest_row), (10, 65, 11));
         assert_eq!(step.num_items, 55);
         assert_eq!(batch.predicted(), 55);
     }

@@ -1,5 +1,5 @@
 //! Text from a model.
 
-mod greedy;
+mod decode;
 
-pub use greedy::{Greedy, greedy};
+pub use decode::{Decoding, decode};

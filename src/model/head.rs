@@ -22,8 +22,13 @@ pub fn loss(t: &mut Tape, loss: &LossSpec, params: &Params, h: View, with: Adapt
             let from = t.position();
             let logits = params.head.forward(t, rows(h), None, with, t.wide());
             let to = t.position();
-            let inputs =
-                LossInputs { targets: rows(x.targets), weight: rows(x.weight), control: x.control, logp: rows(x.logp) };
+            let inputs = LossInputs {
+                targets: rows(x.targets),
+                weight: rows(x.weight),
+                control: x.control,
+                logp: rows(x.logp),
+                hit: rows(x.hit),
+            };
             t.cross_entropy(logits, inputs, gradient);
             if gradient {
                 t.backward(from..to);
@@ -32,12 +37,12 @@ pub fn loss(t: &mut Tape, loss: &LossSpec, params: &Params, h: View, with: Adapt
     }
 }
 
-/// Logits of the rows `select` of x, `[n,V]`, copied to the exchange buffer.
+/// Logits of the selected rows of x, `[n,V]`, copied to the exchange buffer.
 pub fn selected_logits(t: &mut Tape, spec: &Spec, params: &Params, x: View, with: AdapterUse) {
-    let Some((select, out)) = params.exchange.logits else { return };
-    assert_eq!(select.rows, Rows::Fixed(spec.logits_rows));
-    let x = t.embed("selected", select, x);
+    let Some(selected) = params.exchange.selected else { return };
+    assert_eq!(selected.rows.rows, Rows::Fixed(spec.logits_rows));
+    let x = t.embed("selected", selected.rows, x);
     let h = final_norm(t, spec, params, x);
     let logits = params.head.forward(t, h, None, with, t.wide());
-    t.cast_into(logits, out, 1);
+    t.cast_into(logits, selected.logits, 1);
 }

@@ -40,13 +40,20 @@ pub struct Run {
     pub checkpointing: bool,
 }
 
+/// The site of the noise on the embeddings; those of adapters begin at 1.
+const NOISE_SITE: u32 = 0;
+
 /// Embeddings and all blocks. Returns the residual stream, `[T,D]`, and the router logits of each layer.
 pub fn stack(t: &mut Tape, config: &ModelConfig, params: &Params, run: Run) -> (View, Vec<View>) {
-    let mut x = t.embed("embedded", params.exchange.ids, params.embedding);
+    let inputs = &params.exchange;
+    let mut x = t.embed("embedded", inputs.ids, params.embedding);
+    if let Some(magnitude) = inputs.noise.filter(|_| run.training) {
+        x = t.noise("noisy", x, inputs.seed, NOISE_SITE, magnitude);
+    }
     let mut router_logits = Vec::new();
     for (i, layer) in params.blocks.iter().enumerate() {
         t.scoped(&format!("layers.{i}"), |t| {
-            let record = |t: &mut Tape| block(t, config, layer, &params.exchange, x, run);
+            let record = |t: &mut Tape| block(t, config, layer, inputs, x, run);
             let (out, logits) = if run.training && run.checkpointing { t.checkpoint(record) } else { record(t) };
             x = out;
             router_logits.extend(logits);

@@ -17,6 +17,6 @@ mod steps;
 
 pub use linear::{Base, Projection};
 pub use optimizer::{AdamGroup, OptimizerState};
-pub use params::{AdapterTensor, Exchange, Fill, Half, Params, WeightTensor};
+pub use params::{AdapterTensor, Exchange, Fill, Half, Params, Selected, WeightTensor};
 pub use spec::{AdapterSpec, LossSpec, OptimizerKind, OptimizerSpec, Spec};
 pub use steps::{Model, record, record_on};

@@ -7,7 +7,7 @@ use super::optimizer::{OptimizerState, declare_optimizer};
 use super::spec::{AdapterSpec, Spec};
 use crate::dtype::{DType, Scheme};
 use crate::error::{Error, Result};
-use crate::op::{BLOCK_8BIT, CONTROL_FIELDS, Kind, Nested, Place, Rows, View};
+use crate::op::{BLOCK_8BIT, CONTROL_FIELDS, Kind, Nested, Place, Rows, SAMPLE_FIELDS, View};
 use crate::tape::{Quantized, Tape};
 
 /// Columns of the padded copies of adapters are a multiple of this: the K step of a tensor-core product.
@@ -82,14 +82,31 @@ pub struct Exchange {
     pub inv_freq: View,
     /// I32 `[1,2]`: key of the random numbers of this micro-step.
     pub seed: View,
+    /// `[1,1]`: size of the noise on the embeddings in this micro-step, where there is any.
+    pub noise: Option<View>,
     /// `[1, CONTROL_FIELDS]`, see [`crate::op::Control`].
     pub control: View,
     /// Log-probability of each target.
     pub logp: View,
+    /// I32: 1 where the target is the most probable token.
+    pub hit: View,
     /// `[1,1]`: the router's auxiliary loss, where there is one.
     pub aux: Option<View>,
-    /// Rows wanted, I32 `[n,1]`, and their logits, `[n,V]`.
-    pub logits: Option<(View, View)>,
+    /// Where there are `Logits` phases.
+    pub selected: Option<Selected>,
+}
+
+/// Rows of the stream whose logits are wanted, and what comes of them.
+#[derive(Clone, Copy, Debug)]
+pub struct Selected {
+    /// I32 `[n,1]`: the rows.
+    pub rows: View,
+    /// `[n,V]`.
+    pub logits: View,
+    /// `[1, SAMPLE_FIELDS]`: how tokens are chosen, see [`crate::op::SampleField`].
+    pub rule: View,
+    /// I32 `[n,1]`: the token chosen for each row.
+    pub token: View,
 }
 
 /// A cast of the `begin` phase: masters to the padded copy in the compute type.
@@ -375,10 +392,16 @@ fn exchange(t: &mut Tape, spec: &Spec) -> Exchange {
         qhi: token(t, "qhi", DType::I32),
         inv_freq: fixed(t, "inv_freq", 1, spec.config.head_dim / 2, wide),
         seed: fixed(t, "seed", 1, 2, DType::I32),
+        noise: spec.neftune.map(|_| fixed(t, "noise", 1, 1, wide)),
         control: fixed(t, "control", 1, CONTROL_FIELDS, wide),
         logp: token(t, "logp", wide),
+        hit: token(t, "hit", DType::I32),
         aux: spec.loss.aux.map(|_| fixed(t, "aux", 1, 1, wide)),
-        logits: (n > 0)
-            .then(|| (fixed(t, "select", n, 1, DType::I32), fixed(t, "logits", n, spec.config.vocab_size, wide))),
+        selected: (n > 0).then(|| Selected {
+            rows: fixed(t, "select", n, 1, DType::I32),
+            logits: fixed(t, "logits", n, spec.config.vocab_size, wide),
+            rule: fixed(t, "rule", 1, SAMPLE_FIELDS, wide),
+            token: fixed(t, "token", n, 1, DType::I32),
+        }),
     }
 }

@@ -66,6 +66,8 @@ pub struct Spec {
     pub adapters: HashMap<String, AdapterSpec>,
     /// LoRA dropout.
     pub dropout: f64,
+    /// NEFTune (Jain et al. 2023): uniform noise within ± `alpha / √(L·D)` on the embeddings of the micro step.
+    pub neftune: Option<f64>,
     /// Recompute each block in the backward pass instead of keeping its activations.
     pub checkpointing: bool,
     /// The loss.

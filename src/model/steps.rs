@@ -46,6 +46,10 @@ pub fn record_on(mut t: Tape, spec: Spec) -> Result<Model> {
             t.finish(Phase::Logits { adapter });
         }
     }
+    if let Some(selected) = params.exchange.selected {
+        t.sample_into(selected.logits, selected.rule, params.exchange.seed, selected.token);
+        t.finish(Phase::Sample);
+    }
     let fusion = t.fusion().clone();
     Ok(Model { program: t.program(), params, fusion, spec })
 }

@@ -117,6 +117,19 @@ pub enum Control {
 /// Number of fields of the control buffer.
 pub const CONTROL_FIELDS: usize = 8;
 
+/// The fields of a rule of [`Op::Sample`], F32 `[1, SAMPLE_FIELDS]` (F64 in f64 programs).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SampleField {
+    /// Logits are divided by it; 0: the largest is taken.
+    Temperature = 0,
+    /// Only the k largest logits (and those equal to the last of them) take part; 0: all.
+    TopK = 1,
+    /// Of these, the smallest set of the most probable with at least this probability; from 1 on: all.
+    TopP = 2,
+}
+/// Number of fields of a sampling rule.
+pub const SAMPLE_FIELDS: usize = 3;
+
 /// Elements of 8-bit codes that share a scale: in the moments of an optimizer, and in the scales of double quantisation.
 pub const BLOCK_8BIT: usize = 256;
 /// Elements of the gradient that one partial sum of its norm covers: a property of the result's bits, hence fixed.
@@ -217,6 +230,9 @@ pub enum Op {
     Add { a: View, b: View, out: View },
     /// `out = plus + x · keep(seed, site, row·cols + col) / (1 − p)`; keep is Philox4x32-10, seed I32 `[1,2]`.
     Dropout { x: View, seed: View, site: u32, p: f64, plus: Option<View>, out: View },
+    /// `out = x + magnitude · u(seed, site, row·cols + col)`, u uniform in (−1, 1) from Philox4x32-10; magnitude 0 copies the
+    /// bits of x. seed I32 `[1,2]`, magnitude F32 `[1,1]`.
+    Noise { x: View, seed: View, site: u32, magnitude: View, out: View },
     /// Each of `parts` equal slabs of x goes to the top left of its slab of out, in out's type; the rest becomes zero.
     Cast { x: View, out: View, parts: usize },
     /// `out = 0`.
@@ -242,9 +258,21 @@ pub enum Op {
     /// Load-balancing loss of Switch Transformers as HF computes it for Mixtral, over the logits of all layers together:
     /// `aux = coef · E · Σ_{k,e} f[k,e] · P[e]`, and its gradient. logits, dlogits: `[T,E]` for each layer; aux F32 `[1,1]`.
     AuxLoss { logits: Vec<View>, coef: f64, control: View, aux: View, dlogits: Vec<View> },
-    /// `logp[t] = log softmax(logits[t])[targets[t]]` (0 if the target is −100) and, where asked,
-    /// `dlogits[t] = loss_scale · weight[t] · (softmax(logits[t]) − onehot)`. logits F32 `[n,V]`, the others `[n,1]`.
-    CrossEntropy { logits: View, targets: View, weight: View, control: View, logp: View, dlogits: Option<View> },
+    /// `logp[t] = log softmax(logits[t])[targets[t]]`, `hit[t] = [targets[t] is the first largest of logits[t]]` (both 0 if
+    /// the target is −100) and, where asked, `dlogits[t] = loss_scale · weight[t] · (softmax(logits[t]) − onehot)`.
+    /// logits F32 `[n,V]`; targets, hit I32 `[n,1]`; weight, logp `[n,1]`.
+    CrossEntropy {
+        logits: View,
+        targets: View,
+        weight: View,
+        control: View,
+        logp: View,
+        hit: View,
+        dlogits: Option<View>,
+    },
+    /// One token for each row: the first of the largest logits, or one drawn by [`SampleField`]; −1 where the row has a NaN
+    /// or no finite largest. logits F32 `[n,V]`, rule `[1, SAMPLE_FIELDS]`, seed I32 `[1,2]`, token I32 `[n,1]`.
+    Sample { logits: View, rule: View, seed: View, token: View },
     /// `norm[0] = ‖grads‖₂` in two stages of fixed order. grads `[1,N]`, partials F32 `[1, ⌈N/65536⌉]`, norm F32 `[1,1]`.
     GradNorm { grads: View, partials: View, norm: View },
     /// Decides about the update: clip factor, learning rate `rates[min(step, last)]`, loss scale, step count. See [`Control`].
@@ -325,6 +353,7 @@ impl Op {
                 all(f, [x, seed], []);
                 sum(f, plus, out);
             }
+            Noise { x, seed, site: _, magnitude, out } => all(f, [x, seed, magnitude], [out]),
             Cast { x, out, parts: _ } => all(f, [x], [out]),
             Zero { out } => f(out, Write),
             Route { logits, weights, experts, slots, source, offsets, touched } => {
@@ -350,12 +379,13 @@ impl Op {
                 all(f, [control], [aux]);
                 dlogits.iter_mut().for_each(|v| f(v, Write));
             }
-            CrossEntropy { logits, targets, weight, control, logp, dlogits } => {
-                all(f, [logits, targets, weight, control], [logp]);
+            CrossEntropy { logits, targets, weight, control, logp, hit, dlogits } => {
+                all(f, [logits, targets, weight, control], [logp, hit]);
                 if let Some(dlogits) = dlogits {
                     f(dlogits, Write);
                 }
             }
+            Sample { logits, rule, seed, token } => all(f, [logits, rule, seed], [token]),
             GradNorm { grads, partials, norm } => all(f, [grads], [partials, norm]),
             Control { rule: _, norm, rates, control } => {
                 all(f, [norm, rates], []);
@@ -420,6 +450,7 @@ impl Op {
             Op::Add { a, b, out } => vec![(*out, *a), (*out, *b)],
             Op::SwiGluBwd { gate, up, dgate, dup, .. } => vec![(*dgate, *gate), (*dup, *up)],
             Op::SwiGlu { gate, out, .. } => vec![(*out, *gate)],
+            Op::Noise { x, out, .. } => vec![(*out, *x)],
             Op::RmsNormBwd { plus: Some(plus), dx, .. } => vec![(*dx, *plus)],
             Op::Gemm { plus: Some(plus), out, .. } => vec![(*out, *plus)],
             Op::Combine { plus: Some(plus), out, .. } => vec![(*out, *plus)],
@@ -467,6 +498,7 @@ impl Op {
             SwiGluBwd { .. } => "swiglu_bwd",
             Add { .. } => "add",
             Dropout { .. } => "dropout",
+            Noise { .. } => "noise",
             Cast { .. } => "cast",
             Zero { .. } => "zero",
             Route { .. } => "route",
@@ -475,6 +507,7 @@ impl Op {
             CombineBwd { .. } => "combine_bwd",
             AuxLoss { .. } => "aux_loss",
             CrossEntropy { .. } => "cross_entropy",
+            Sample { .. } => "sample",
             GradNorm { .. } => "grad_norm",
             Control { .. } => "control",
             AdamW { .. } => "adamw",

@@ -74,6 +74,8 @@ pub enum Phase {
         /// With the adapter.
         adapter: bool,
     },
+    /// A token for each of these rows, from the logits that are there.
+    Sample,
 }
 
 /// Everything that a device needs to allocate and to run.

@@ -2,8 +2,8 @@
 
 use crate::data::document::Encoder;
 use crate::error::{Error, Result};
-use crate::generate::{Greedy, greedy};
-use crate::train::session::Session;
+use crate::generate::{Decoding, decode};
+use crate::train::session::{Sampling, Session};
 use crate::train::trainer::{Sample, SampleRecord};
 
 /// The recipe's prompts, encoded.
@@ -44,8 +44,9 @@ impl Samples {
         session.begin()?;
         let mut samples = Vec::new();
         for (prompt, ids) in &self.prompts {
-            let rule = Greedy { max_new_tokens: self.max_new_tokens, eos: &eos, adapter: true };
-            let mut new = greedy(session, ids, rule, |_| true)?;
+            let (max_new_tokens, sampling) = (self.max_new_tokens, Sampling::GREEDY);
+            let rule = Decoding { max_new_tokens, eos: &eos, adapter: true, sampling };
+            let mut new = decode(session, ids, rule, |_| true)?;
             let ended = new.pop_if(|id| eos.contains(id)).is_some();
             let answer = encoder.tokenizer().decode(&new).map_err(|e| Error::run(e.to_string()))?;
             samples.push(Sample { prompt: prompt.clone(), answer, ended });

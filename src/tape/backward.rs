@@ -129,6 +129,7 @@ impl Tape {
             | Op::Embed { .. }
             | Op::Combine { weights: Some(_), plus: None, .. }
             | Op::Route { .. } => {}
+            Op::Noise { x, .. } => assert!(!self.need(x), "noise is for frozen embeddings"),
             // Functions of frozen weights, or losses that brought their gradient along.
             Op::Dequantize { .. } | Op::Cast { .. } | Op::CrossEntropy { .. } | Op::AuxLoss { .. } => {}
             // Ops that no model records in a forward pass.
@@ -141,6 +142,7 @@ impl Tape {
             | Op::Combine { .. }
             | Op::Dropout { .. }
             | Op::Zero { .. }
+            | Op::Sample { .. }
             | Op::GradNorm { .. }
             | Op::Control { .. }
             | Op::AdamW { .. }

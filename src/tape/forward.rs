@@ -2,7 +2,7 @@
 
 use super::Tape;
 use crate::dtype::{DType, QuantKind};
-use crate::op::{Form, Groups, Nested, Op, Rows, View};
+use crate::op::{Form, Groups, Nested, Op, Rows, SAMPLE_FIELDS, View};
 
 /// The heads of an attention op.
 #[derive(Clone, Copy, Debug)]
@@ -39,6 +39,8 @@ pub struct LossInputs {
     pub control: View,
     /// `[n,1]`, written.
     pub logp: View,
+    /// I32 `[n,1]`, written.
+    pub hit: View,
 }
 
 /// Results of routing; see [`Op::Route`].
@@ -166,6 +168,13 @@ impl Tape {
         out
     }
 
+    /// Adds uniform noise within ± `magnitude` to x, which must need no gradient. `site` tells the numbers of one step apart.
+    pub fn noise(&mut self, name: &str, x: View, seed: View, site: u32, magnitude: View) -> View {
+        let out = self.arena(name, x.rows, x.cols, self.compute);
+        self.push(Op::Noise { x, seed, site, magnitude, out });
+        out
+    }
+
     /// Routes each token to two of the experts. logits `[T,E]`.
     pub fn route(&mut self, logits: View, touched: Option<View>) -> Routed {
         let (tokens, experts) = (logits.rows, logits.cols);
@@ -185,12 +194,12 @@ impl Tape {
         out
     }
 
-    /// Log-probabilities of the targets into `logp`; with `gradient`, the gradient of the logits is computed in the same
+    /// Log-probabilities of the targets into `logp`, whether they are the most probable tokens into `hit`; with `gradient`, the gradient of the logits is computed in the same
     /// pass, and [`Tape::backward`] may start from it at once. logits `[n,V]`, targets, weight, logp `[n,1]`.
     pub fn cross_entropy(&mut self, logits: View, loss: LossInputs, gradient: bool) {
-        let LossInputs { targets, weight, control, logp } = loss;
+        let LossInputs { targets, weight, control, logp, hit } = loss;
         let dlogits = gradient.then(|| self.arena("dlogits", logits.rows, logits.cols, self.compute));
-        self.push(Op::CrossEntropy { logits, targets, weight, control, logp, dlogits });
+        self.push(Op::CrossEntropy { logits, targets, weight, control, logp, hit, dlogits });
         if let Some(dlogits) = dlogits {
             self.set_gradient(logits, dlogits);
         }
@@ -204,6 +213,12 @@ impl Tape {
         for (logits, dlogits) in logits.iter().zip(dlogits) {
             self.set_gradient(*logits, dlogits);
         }
+    }
+
+    /// A token for each row of logits into `token`; see [`Op::Sample`].
+    pub fn sample_into(&mut self, logits: View, rule: View, seed: View, token: View) {
+        assert_eq!((logits.rows, rule.cols), (token.rows, SAMPLE_FIELDS));
+        self.push(Op::Sample { logits, rule, seed, token });
     }
 
     /// The weighted sum of each token's two rows of y; `[T,D]`.

@@ -5,7 +5,7 @@ use crate::data::batch::MicroBatch;
 use crate::device::Device;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::model::Model;
+use crate::model::{Model, Selected};
 use crate::op::{CONTROL_FIELDS, Control, Phase, View};
 use crate::plan::{Plan, plan};
 use half::{bf16, f16};
@@ -30,6 +30,19 @@ pub struct MicroLoss {
     pub loss: f64,
     /// The router's auxiliary loss (already times its coefficient), 0 without.
     pub aux: f64,
+    /// Targets that were the most probable token.
+    pub hits: usize,
+}
+
+/// What an evaluation of a batch gave.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EvalLoss {
+    /// Log-probabilities of the targets, 0 where there is none.
+    pub logp: Vec<f64>,
+    /// The router's auxiliary loss (already times its coefficient), 0 without.
+    pub aux: f64,
+    /// Targets that were the most probable token.
+    pub hits: usize,
 }
 
 /// What an update did.
@@ -41,6 +54,24 @@ pub struct Update {
     pub learning_rate: f64,
     /// f16: the gradient overflowed, nothing was changed.
     pub skipped: bool,
+}
+
+/// How the next token is chosen; see [`crate::op::SampleField`].
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Sampling {
+    /// 0: the most probable token, always.
+    pub temperature: f64,
+    /// 0: all tokens take part.
+    pub top_k: usize,
+    /// 1: all tokens take part.
+    pub top_p: f64,
+    /// Of the random numbers.
+    pub seed: u32,
+}
+
+impl Sampling {
+    /// The most probable token.
+    pub const GREEDY: Sampling = Sampling { temperature: 0.0, top_k: 0, top_p: 1.0, seed: 0 };
 }
 
 impl Session {
@@ -93,16 +124,19 @@ impl Session {
     }
 
     /// Forward and backward. The loss of every target has the weight `1 / num_items`; `seed` is the key of this
-    /// micro-step's dropout masks.
+    /// micro-step's random numbers.
     pub fn micro(&mut self, batch: &MicroBatch, num_items: usize, seed: [i32; 2]) -> Result<MicroLoss> {
         let weight = 1.0 / num_items as f64;
         self.write_batch(batch, weight)?;
-        let seed: Vec<u8> = seed.iter().flat_map(|s| s.to_le_bytes()).collect();
-        self.write_bytes(self.model.params.exchange.seed, &seed)?;
+        self.write_seed(seed)?;
+        if let (Some(noise), Some(alpha)) = (self.model.params.exchange.noise, self.model.spec.neftune) {
+            let elements = batch.longest_row * self.model.spec.config.hidden_size;
+            self.write(noise, &[alpha / (elements as f64).sqrt()])?;
+        }
         self.device.run(Phase::Micro, batch.tokens())?;
         let logp = self.read(self.model.params.exchange.logp, batch.tokens())?;
         let loss = -logp.iter().sum::<f64>() * weight;
-        Ok(MicroLoss { loss, aux: self.aux()? })
+        Ok(MicroLoss { loss, aux: self.aux()?, hits: self.hits(batch.tokens())? })
     }
 
     /// Clips and updates.
@@ -117,16 +151,48 @@ impl Session {
         })
     }
 
-    /// Log-probabilities of the targets (0 where there is none) and the auxiliary loss.
-    pub fn eval(&mut self, batch: &MicroBatch, adapter: bool) -> Result<(Vec<f64>, f64)> {
+    /// Forward alone.
+    pub fn eval(&mut self, batch: &MicroBatch, adapter: bool) -> Result<EvalLoss> {
         self.write_batch(batch, 0.0)?;
         self.device.run(Phase::Eval { adapter }, batch.tokens())?;
-        Ok((self.read(self.model.params.exchange.logp, batch.tokens())?, self.aux()?))
+        let logp = self.read(self.model.params.exchange.logp, batch.tokens())?;
+        Ok(EvalLoss { logp, aux: self.aux()?, hits: self.hits(batch.tokens())? })
     }
 
     /// Logits of the tokens `rows` of the batch, `[rows, V]`. Without an adapter in the model, `adapter` is the base.
     pub fn logits(&mut self, batch: &MicroBatch, rows: &[usize], adapter: bool) -> Result<Vec<f64>> {
-        let Some((select, logits)) = self.model.params.exchange.logits else {
+        let selected = self.run_logits(batch, rows, adapter)?;
+        let mut values = self.read(selected.logits, 0)?;
+        values.truncate(rows.len() * selected.logits.cols);
+        Ok(values)
+    }
+
+    /// The token that follows each of the tokens `rows` of the batch. `draw` tells the draws of one seed apart.
+    pub fn next_tokens(
+        &mut self,
+        batch: &MicroBatch,
+        rows: &[usize],
+        adapter: bool,
+        sampling: &Sampling,
+        draw: u32,
+    ) -> Result<Vec<u32>> {
+        let selected = self.run_logits(batch, rows, adapter)?;
+        let top_k = sampling.top_k.min(selected.logits.cols);
+        self.write(selected.rule, &[sampling.temperature, top_k as f64, sampling.top_p])?;
+        self.write_seed([sampling.seed as i32, draw as i32])?;
+        self.device.run(Phase::Sample, 0)?;
+        let mut bytes = vec![0; 4 * rows.len()];
+        self.device.read(selected.token.buf, 0, &mut bytes)?;
+        let tokens = bytes.as_chunks().0.iter().map(|b| u32::try_from(i32::from_le_bytes(*b)));
+        tokens.collect::<Result<_, _>>().map_err(|_| {
+            Error::run("the model's logits are not numbers")
+                .hint("the weights or the adapter are damaged, or too large for the type: try --dtype float32")
+        })
+    }
+
+    /// Runs the `Logits` phase for some rows.
+    fn run_logits(&mut self, batch: &MicroBatch, rows: &[usize], adapter: bool) -> Result<Selected> {
+        let Some(selected) = self.model.params.exchange.selected else {
             return Err(Error::run("this program was recorded without logits"));
         };
         let capacity = self.model.spec.logits_rows;
@@ -134,11 +200,9 @@ impl Session {
         self.write_batch(batch, 0.0)?;
         let padded = rows.iter().copied().chain(std::iter::repeat(0)).take(capacity);
         let bytes: Vec<u8> = padded.flat_map(|r| (r as i32).to_le_bytes()).collect();
-        self.write_bytes(select, &bytes)?;
+        self.write_bytes(selected.rows, &bytes)?;
         self.device.run(Phase::Logits { adapter }, batch.tokens())?;
-        let mut values = self.read(logits, 0)?;
-        values.truncate(rows.len() * logits.cols);
-        Ok(values)
+        Ok(selected)
     }
 
     /// The control buffer, see [`Control`].
@@ -156,6 +220,17 @@ impl Session {
             Some(aux) => Ok(self.read(aux, 0)?[0]),
             None => Ok(0.0),
         }
+    }
+
+    /// Hits among the first `live` tokens.
+    fn hits(&mut self, live: usize) -> Result<usize> {
+        let mut bytes = vec![0; 4 * live];
+        self.device.read(self.model.params.exchange.hit.buf, 0, &mut bytes)?;
+        Ok(bytes.as_chunks().0.iter().filter(|b| i32::from_le_bytes(**b) != 0).count())
+    }
+
+    fn write_seed(&mut self, seed: [i32; 2]) -> Result<()> {
+        self.write_bytes(self.model.params.exchange.seed, seed.map(i32::to_le_bytes).as_flattened())
     }
 
     fn write_inv_freq(&mut self, inv_freq: &[f32]) -> Result<()> {

@@ -41,6 +41,10 @@ pub struct Totals {
     pub epoch: f64,
     /// Learning rate of the last.
     pub learning_rate: f64,
+    /// Predicted tokens.
+    pub predicted: usize,
+    /// Of these, those that were the most probable.
+    pub hits: usize,
     /// Tokens.
     pub tokens: usize,
     /// Tokens as HF's Trainer counts them.
@@ -82,6 +86,7 @@ impl TrainerState {
         let metric = match rule.metric {
             Metric::Loss => record.eval_loss,
             Metric::LossPerToken => record.eval_loss_per_token,
+            Metric::TokenAccuracy => record.eval_mean_token_accuracy,
         };
         let better = |than: f64| if rule.greater_is_better { metric > than } else { metric < than };
         let gain = self.best.is_none_or(|b| better(b.metric) && (metric - b.metric).abs() > rule.threshold);
@@ -100,6 +105,8 @@ impl Totals {
         self.last = record.loss;
         self.epoch = record.epoch;
         self.learning_rate = record.learning_rate;
+        self.predicted += record.predicted;
+        self.hits += record.hits;
         self.tokens += record.tokens;
         self.padded_tokens += record.padded_tokens;
         self.rows += record.rows;
@@ -112,6 +119,7 @@ impl Totals {
             step: last.step,
             epoch: last.epoch,
             loss: self.loss / self.steps as f64,
+            mean_token_accuracy: self.hits as f64 / self.predicted.max(1) as f64,
             grad_norm: last.grad_norm,
             learning_rate: last.learning_rate,
             tokens_per_second: self.tokens as f64 / self.seconds,

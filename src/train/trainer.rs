@@ -60,6 +60,10 @@ pub struct StepRecord {
     pub epoch: f64,
     /// Mean loss of the predicted tokens (with the auxiliary loss where it is trained on).
     pub loss: f64,
+    /// Tokens that were predicted, and how many of them were the most probable token.
+    pub predicted: usize,
+    /// See `predicted`.
+    pub hits: usize,
     /// Norm of the gradient before clipping.
     pub grad_norm: f64,
     /// The learning rate used.
@@ -85,6 +89,8 @@ pub struct LogRecord {
     pub epoch: f64,
     /// Mean of the steps' losses since the last record.
     pub loss: f64,
+    /// Share of the predicted tokens that were the most probable, since the last record.
+    pub mean_token_accuracy: f64,
     /// Of the last step.
     pub grad_norm: f64,
     /// Of the last step.
@@ -105,6 +111,10 @@ pub struct EvalRecord {
     pub eval_loss: f64,
     /// Mean over all predicted tokens.
     pub eval_loss_per_token: f64,
+    /// e^eval_loss_per_token.
+    pub eval_perplexity: f64,
+    /// Share of the predicted tokens that were the most probable.
+    pub eval_mean_token_accuracy: f64,
     /// Number of predicted tokens.
     pub eval_tokens: usize,
 }
@@ -252,11 +262,13 @@ pub fn train(
 fn one_step(session: &mut Session, data: &Step, seed: u64, state: &TrainerState, total: usize) -> Result<StepRecord> {
     let started = Instant::now();
     session.begin()?;
-    let mut loss = 0.0;
+    let (mut loss, mut predicted, mut hits) = (0.0, 0, 0);
     for (i, batch) in data.micro_batches.iter().enumerate() {
         let key = [seed as i32, state.micro_steps.wrapping_add(i as i32)];
         let micro = session.micro(batch, data.num_items.max(1), key)?;
         loss += micro.loss + micro.aux;
+        predicted += batch.predicted();
+        hits += micro.hits;
     }
     let nothing = Update { grad_norm: f64::NAN, learning_rate: f64::NAN, skipped: true };
     let update = if loss.is_finite() { session.update()? } else { nothing };
@@ -265,6 +277,8 @@ fn one_step(session: &mut Session, data: &Step, seed: u64, state: &TrainerState,
         total,
         epoch: data.epoch,
         loss,
+        predicted,
+        hits,
         grad_norm: update.grad_norm,
         learning_rate: update.learning_rate,
         skipped: update.skipped,
@@ -300,13 +314,14 @@ pub fn evaluate(session: &mut Session, evaluation: &Evaluation, adapter: bool, s
     // A batch that does not fit is run in equal parts; its mean is taken over all of them.
     let fits = |rows: &usize| batch.is_multiple_of(*rows) && rows * longest <= session.model.spec.tokens;
     let part = (1..=*batch).rev().find(fits).unwrap_or(1);
-    let (mut sum, mut tokens) = (0.0, 0);
+    let (mut sum, mut tokens, mut hits) = (0.0, 0, 0);
     let (mut batch_sum, mut batch_tokens, mut batch_rows) = (0.0, 0, 0);
     let (mut weighted, mut rows) = (0.0, 0);
     let mut seen = 0;
     for run in dataset.in_order(part, *packed, window) {
-        let (logp, _) = session.eval(&run, adapter)?;
-        batch_sum -= logp.iter().sum::<f64>();
+        let result = session.eval(&run, adapter)?;
+        hits += result.hits;
+        batch_sum -= result.logp.iter().sum::<f64>();
         batch_tokens += run.predicted();
         let here = part.min(lengths.len() - seen);
         seen += here;
@@ -329,6 +344,8 @@ pub fn evaluate(session: &mut Session, evaluation: &Evaluation, adapter: bool, s
         step,
         eval_loss: weighted / rows as f64,
         eval_loss_per_token: sum / tokens as f64,
+        eval_perplexity: (sum / tokens as f64).exp(),
+        eval_mean_token_accuracy: hits as f64 / tokens as f64,
         eval_tokens: tokens,
     })
 }

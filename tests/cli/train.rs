@@ -42,6 +42,25 @@ fn training_goes_on_from_an_adapter_and_generates_with_it() {
 }
 
 #[test]
+fn answers_are_drawn_as_the_flags_say() {
+    let folder = Folder::new();
+    let generate = |more: &[&str]| {
+        let args = ["generate", "model", "--prompt", "Q: what", "--max-new-tokens", "12", "--json"];
+        folder.run(&[&args[..], more].concat())
+    };
+    let greedy = generate(&[]).fine().out;
+    let drawn = |seed: &str| generate(&["--temperature", "3", "--seed", seed]).fine().out;
+    assert_eq!(drawn("1"), drawn("1"));
+    assert!(drawn("1") != drawn("2") && drawn("1") != greedy);
+    // One token is left to draw from.
+    assert_eq!(generate(&["--temperature", "3", "--top-k", "1"]).fine().out, greedy);
+    assert_eq!(generate(&["--temperature", "3", "--top-p", "1e-6"]).fine().out, greedy);
+    generate(&["--top-k", "5"]).refused(2, &["--top-k", "--temperature"]);
+    generate(&["--temperature", "1", "--top-p", "0"]).refused(2, &["--top-p"]);
+    generate(&["--temperature=-1"]).refused(2, &["--temperature"]);
+}
+
+#[test]
 fn poison_changes_nothing() {
     let folder = Folder::new();
     folder.run(&["train", "recipe.toml", "--set", "gradient_checkpointing=true"]).fine();

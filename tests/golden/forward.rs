@@ -11,7 +11,7 @@ use halfbyte::config::model::ModelConfig;
 use halfbyte::data::batch::num_items;
 use halfbyte::dtype::DType;
 use halfbyte::op::Phase;
-use halfbyte::train::session::Session;
+use halfbyte::train::session::{EvalLoss, Session};
 use serde_json::Value;
 
 use crate::rig::{Measured, Seen, Setup, Stream, distance, dtype, open, relative, scheme, text};
@@ -125,7 +125,7 @@ impl Loaded {
     fn run(&mut self, stream: &Stream) -> Result<Run, String> {
         let all: Vec<usize> = (0..stream.batch.tokens()).collect();
         let logits = self.session.logits(&stream.batch, &all, false).map_err(text)?;
-        let (logp, aux) = self.session.eval(&stream.batch, false).map_err(text)?;
+        let EvalLoss { logp, aux, .. } = self.session.eval(&stream.batch, false).map_err(text)?;
         let coef = self.config.experts.as_ref().map_or(1.0, |e| e.aux_loss_coef);
         Ok(Run { logits, loss: -logp.iter().sum::<f64>(), aux: aux / coef, predicted: stream.batch.predicted() })
     }

@@ -1,12 +1,13 @@
-//! `generate/<model>/<run>`: greedy decoding, token by token, and the logits of every step. Repetition penalty and warpers
-//! have no case here: they are not implemented yet.
+//! `generate/<model>/<run>`: greedy decoding, token by token, and the logits of every step. `warpers`: the
+//! probabilities after temperature, top-k and top-p. Repetition penalty and min-p have no case here: they are not implemented.
 
 use std::path::{Path, PathBuf};
 
 use halfbyte::config::model::ModelConfig;
 use halfbyte::data::batch::MicroBatch;
-use halfbyte::generate::{Greedy, greedy};
-use halfbyte::train::session::Session;
+use halfbyte::device::cpu::sample::{Rule, keep};
+use halfbyte::generate::{Decoding, decode};
+use halfbyte::train::session::{Sampling, Session};
 use halfbyte::weights::adapter::Adapter;
 use serde_json::Value;
 
@@ -34,7 +35,52 @@ pub fn cases(root: &Path) -> Vec<Case> {
             add("batch", Run::batch);
         }
     }
+    let file = folder.join("warpers.safetensors");
+    for (config, facts) in meta["warpers"].as_object().filter(|_| file.is_file()).into_iter().flatten() {
+        let (file, config, facts) = (file.clone(), config.clone(), facts.clone());
+        let parameters: Vec<&String> = facts["parameters"].as_object().into_iter().flat_map(|p| p.keys()).collect();
+        if parameters.iter().all(|p| ["temperature", "top_k", "top_p"].contains(&p.as_str())) {
+            cases.push(Case::new(format!("warpers {config}"), move || warpers(&file, &config, &facts)));
+        }
+    }
     cases
+}
+
+/// Which tokens take part, and their probabilities.
+fn warpers(file: &Path, config: &str, facts: &Value) -> Outcome {
+    let file = Tensors::open(file.to_path_buf())?;
+    let number = |key: &str| facts["parameters"][key].as_f64();
+    let rule = Rule {
+        temperature: number("temperature").unwrap_or(1.0) as f32,
+        top_k: number("top_k").unwrap_or(0.0) as usize,
+        top_p: number("top_p").unwrap_or(1.0) as f32,
+    };
+    let mut measured = Measured::default();
+    let mut rows = 0;
+    for (logits, probs, counts) in [
+        ("logits", format!("{config}.probs"), "kept_tokens"),
+        ("ties.logits", format!("ties.{config}.probs"), "ties.kept_tokens"),
+    ] {
+        let Some(counts) = facts[counts].as_array() else { continue };
+        let (logits, recorded) = (file.f32(logits)?, file.f32(&probs)?);
+        let vocab = logits.len() / counts.len();
+        for (row, count) in counts.iter().enumerate() {
+            let kept = keep(&logits[row * vocab..][..vocab], &rule);
+            if Some(kept.tokens.len() as u64) != count.as_u64() {
+                return Err(format!("{probs}, row {row}: {} tokens kept, recorded {count}", kept.tokens.len()));
+            }
+            let mut ours = vec![0.0; vocab];
+            let total = kept.total() as f64;
+            kept.tokens.iter().zip(&kept.masses).for_each(|(i, mass)| ours[*i] = *mass as f64 / total);
+            let recorded = &recorded[row * vocab..][..vocab];
+            if let Some(i) = (0..vocab).find(|i| recorded[*i] > 0.0 && !kept.tokens.contains(i)) {
+                return Err(format!("{probs}, row {row}: token {i} does not take part"));
+            }
+            measured.within("probability", distance(&ours, recorded).worst, 1e-5, &probs)?;
+            rows += 1;
+        }
+    }
+    Ok(format!("{rows} rows, {measured}"))
 }
 
 struct Run {
@@ -75,8 +121,8 @@ impl Run {
     }
 
     fn continued(&mut self, prompt: &[u32], count: usize, eos: &[u32]) -> Result<Vec<u32>, String> {
-        let rule = Greedy { max_new_tokens: count, eos, adapter: self.adapter };
-        greedy(&mut self.session, prompt, rule, |_| true).map_err(text)
+        let rule = Decoding { max_new_tokens: count, eos, adapter: self.adapter, sampling: Sampling::GREEDY };
+        decode(&mut self.session, prompt, rule, |_| true).map_err(text)
     }
 
     fn prompts(&mut self) -> Outcome {

@@ -7,11 +7,11 @@ use halfbyte::config::lora::{LoraConfig, Targets};
 use halfbyte::config::model::ModelConfig;
 use halfbyte::data::batch::{Document, MicroBatch};
 use halfbyte::dtype::DType;
-use halfbyte::generate::{Greedy, greedy};
+use halfbyte::generate::{Decoding, decode};
 use halfbyte::model::{OptimizerKind, OptimizerSpec};
 use halfbyte::op::{Betas, ControlRule, Phase};
 use halfbyte::train::load::read_gradients;
-use halfbyte::train::session::Session;
+use halfbyte::train::session::{Sampling, Session};
 use halfbyte::weights::adapter::{Adapter, LoraWeights};
 use halfbyte::weights::targets::resolve;
 use halfbyte_tokenizer::Tokenizer;
@@ -79,7 +79,7 @@ fn forward(folder: PathBuf) -> Outcome {
     let d = distance(&logits, &file.f32("logits")?);
     measured.within("logits", d.worst, 1e-4, "")?;
     measured.within("rms", d.relative, 1e-5, "")?;
-    let (logp, _) = session.eval(&batch, false).map_err(text)?;
+    let logp = session.eval(&batch, false).map_err(text)?.logp;
     let loss = -logp.iter().sum::<f64>() / batch.predicted() as f64;
     measured.within("loss", relative(loss, file.f32("loss")?[0].into()), 1e-5, "")?;
     for layer in (0..config.layers).filter(|_| config.experts.is_some()) {
@@ -170,8 +170,13 @@ fn greedy_ids(folder: PathBuf) -> Outcome {
     if !recorded.starts_with(&prompt) {
         return Err(format!("prompt {prompt:?}, recorded {:?}", &recorded[..prompt.len()]));
     }
-    let rule = Greedy { max_new_tokens: recorded.len() - prompt.len(), eos: &config.eos_ids, adapter: false };
-    let ours = greedy(&mut session, &prompt, rule, |_| true).map_err(text)?;
+    let rule = Decoding {
+        max_new_tokens: recorded.len() - prompt.len(),
+        eos: &config.eos_ids,
+        adapter: false,
+        sampling: Sampling::GREEDY,
+    };
+    let ours = decode(&mut session, &prompt, rule, |_| true).map_err(text)?;
     let recorded = &recorded[prompt.len()..];
     match (0..recorded.len()).find(|&i| ours.get(i) != Some(&recorded[i])) {
         None => Ok(format!("{} tokens equal", recorded.len())),
@@ -193,8 +198,8 @@ fn greedy_text(folder: PathBuf) -> Outcome {
     let (mut session, _) = session(&folder, None, 257)?;
     let tokenizer = Tokenizer::open(folder.join("tokenizer.model")).map_err(text)?;
     let prompt = vec![config.bos_id.ok_or("no bos")?];
-    let rule = Greedy { max_new_tokens: 256, eos: &[], adapter: false };
-    let ours = greedy(&mut session, &prompt, rule, |_| true).map_err(text)?;
+    let rule = Decoding { max_new_tokens: 256, eos: &[], adapter: false, sampling: Sampling::GREEDY };
+    let ours = decode(&mut session, &prompt, rule, |_| true).map_err(text)?;
     let ours = tokenizer.decode(&ours).map_err(text)?;
     match ours.trim_end() == expected.trim_end() {
         true => Ok(format!("{} characters equal", expected.trim_end().chars().count())),

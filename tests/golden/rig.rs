@@ -52,6 +52,7 @@ pub fn open(folder: &Path, setup: Setup, watch: fn(&str) -> bool) -> Result<(Ses
         base: base_schemes(&config, Some(&checkpoint), setup.scheme, &[]).map_err(text)?,
         adapters: setup.adapter.map_or_else(HashMap::new, |a| adapter_specs(&a.modules)),
         dropout: 0.0,
+        neftune: None,
         checkpointing: setup.checkpointing,
         loss: LossSpec { chunk: 29, aux: setup.aux },
         optimizer: setup.optimizer,

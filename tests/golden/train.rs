@@ -177,7 +177,7 @@ impl Trace {
 
     /// Mean loss of the evaluation batch, with the auxiliary loss where it is trained on.
     fn evaluate(&self, session: &mut Session, adapter: bool) -> Result<f64, String> {
-        let (logp, _) = session.eval(&self.eval.batch, adapter).map_err(text)?;
+        let logp = session.eval(&self.eval.batch, adapter).map_err(text)?.logp;
         Ok(-logp.iter().sum::<f64>() / self.eval.batch.predicted() as f64)
     }
 

@@ -14,10 +14,24 @@ pub fn cases() -> Vec<Case> {
             Case::new(name, live, move |b| {
                 // A chunk that begins at token 0 and is longer than the live rows in some cases.
                 let rows = Rows::Chunk { start: 0, len: 30 };
-                let logits = b.normal_f32(rows, vocab, 4.0);
                 let n = rows.count(b.tokens());
-                let target = |b: &mut crate::harness::Build, i| if i % 5 == 3 { -100 } else { b.below(vocab) as i32 };
+                // Every third row has whole numbers, and so several largest ones.
+                let mut values: Vec<f32> = (0..n * vocab).map(|_| 4.0 * b.gauss()).collect();
+                values.chunks_mut(3 * vocab).for_each(|c| c[..vocab].iter_mut().for_each(|x| *x = x.round()));
+                // The first of the largest, the last of them, none, anything.
+                let target = |b: &mut crate::harness::Build, i: usize| {
+                    let row = &values[i * vocab..][..vocab];
+                    let top = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+                    match i % 5 {
+                        0 | 2 => row.iter().position(|x| *x == top).unwrap_or(0) as i32,
+                        1 => row.iter().rposition(|x| *x == top).unwrap_or(0) as i32,
+                        3 => -100,
+                        _ => b.below(vocab) as i32,
+                    }
+                };
                 let targets = (0..n).map(|i| target(b, i)).collect();
+                let logits = b.buf(rows, vocab, DType::F32);
+                let logits = b.float(logits, values);
                 let targets = b.i32(rows, 1, targets);
                 let weight = b.buf(rows, 1, DType::F32);
                 let weight = b.float(weight, (0..n).map(|i| 1.0 / (1 + i) as f32).collect());
@@ -25,7 +39,8 @@ pub fn cases() -> Vec<Case> {
                 let control = b.float(control, [&[4.0][..], &[0.0; CONTROL_FIELDS - 1]].concat());
                 let logp = b.buf(rows, 1, DType::F32);
                 let dlogits = gradient.then(|| if wide { b.buf(rows, vocab, DType::F32) } else { b.elem(rows, vocab) });
-                Op::CrossEntropy { logits, targets, weight, control, logp, dlogits }
+                let hit = b.buf(rows, 1, DType::I32);
+                Op::CrossEntropy { logits, targets, weight, control, logp, hit, dlogits }
             })
             .limits(5e-3, 1e-5),
         );

@@ -16,12 +16,13 @@ mod pointwise;
 mod rms_norm;
 mod rope;
 mod route;
+mod sample;
 mod swiglu;
 
 use harness::{Case, Devices};
 
 fn main() {
-    let families: [fn() -> Vec<Case>; 13] = [
+    let families: [fn() -> Vec<Case>; 14] = [
         embed::cases,
         rms_norm::cases,
         rope::cases,
@@ -31,6 +32,7 @@ fn main() {
         permute::cases,
         route::cases,
         cross_entropy::cases,
+        sample::cases,
         grad_norm::cases,
         adamw::cases,
         gemm::cases,

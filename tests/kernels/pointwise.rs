@@ -1,4 +1,4 @@
-//! Sums, dropout, casts, zeros, copies.
+//! Sums, dropout, noise, casts, zeros, copies.
 
 use crate::harness::Case;
 use halfbyte::dtype::DType;
@@ -23,6 +23,18 @@ pub fn cases() -> Vec<Case> {
                 let plus = with_plus.then(|| b.normal(T, d, 1.0));
                 Op::Dropout { x, seed, site: 7, p: 0.1, plus, out: b.elem(T, d) }
             }));
+        }
+        for magnitude in [0.0, 0.037] {
+            cases.push(
+                Case::new(format!("noise/T={live} D={d} magnitude={magnitude}"), live, move |b| {
+                    let x = b.normal(T, d, 1.0);
+                    let seed = b.i32(Rows::Fixed(1), 2, vec![-9, 4711]);
+                    let size = b.buf(Rows::Fixed(1), 1, DType::F32);
+                    let magnitude = b.float(size, vec![magnitude]);
+                    Op::Noise { x, seed, site: 3, magnitude, out: b.elem(T, d) }
+                })
+                .bits(),
+            );
         }
         for dtype in [DType::F32, DType::I32] {
             cases.push(

@@ -11,7 +11,7 @@ use halfbyte::device::cpu::CpuOptions;
 use halfbyte::dtype::DType;
 use halfbyte::model::{AdapterSpec, OptimizerKind, Spec};
 use halfbyte::op::{Buf, FusedKind, Op, Phase, Place, Program, View};
-use halfbyte::train::session::Session;
+use halfbyte::train::session::{Sampling, Session};
 use std::collections::BTreeMap;
 
 /// What has been audited.
@@ -75,7 +75,7 @@ fn phase(record: &mut Record, s: &mut Session, phase: Phase, live: usize, run: i
     let program = s.model.program.clone();
     let x = &s.model.params.exchange;
     let mut inputs = vec![x.ids, x.targets, x.weight, x.pos, x.lo, x.hi, x.qlo, x.qhi, x.seed];
-    inputs.extend(x.logits.map(|(select, _)| select));
+    inputs.extend(x.noise.into_iter().chain(x.selected.into_iter().flat_map(|s| [s.rows, s.rule])));
     for input in inputs {
         state[input.buf.0 as usize].clone_from(&end[input.buf.0 as usize]);
     }
@@ -111,13 +111,19 @@ fn all_phases(record: &mut Record, spec: Spec) {
             s.logits(&batch, &[0, 10, 3], adapter).expect("logits");
         });
     }
+    // The phase alone: its inputs are there.
+    for temperature in [0.0, 0.8] {
+        let sampling = Sampling { temperature, top_k: 7, top_p: 0.9, seed: 3 };
+        s.next_tokens(&batch, &[0, 10, 3], true, &sampling, 4).expect("tokens");
+        phase(record, &mut s, Phase::Sample, 0, |s| s.device().run(Phase::Sample, 0).expect("runs"));
+    }
 }
 
 #[test]
 fn every_op_reads_and_writes_what_it_declares() {
     let mut record = Record::default();
     for moe in [false, true] {
-        all_phases(&mut record, spec(moe, DType::F32, true));
+        all_phases(&mut record, Spec { neftune: Some(5.0), ..spec(moe, DType::F32, true) });
     }
     for state in [OptimizerKind::Bitsandbytes32, OptimizerKind::Bitsandbytes8] {
         update(&mut record, state);
@@ -131,6 +137,7 @@ fn every_op_reads_and_writes_what_it_declares() {
         .into_iter()
         .chain([
             "gemm_tn",
+            "noise",
             "grouped_nn",
             "grouped_nt",
             "grouped_tn",
@@ -196,11 +203,11 @@ const HARMLESS: [(&str, usize, usize, &[Lie], &str); 9] = [
     ("adamw", 11, 4, &[Lie::Short], LAST_FIELD),
     ("aux_loss", 6, 2, &[Lie::Short], LAST_FIELD),
     ("control", 3, 2, &[Lie::Short], LAST_FIELD),
-    ("cross_entropy", 6, 3, &[Lie::Short], LAST_FIELD),
+    ("cross_entropy", 7, 3, &[Lie::Short], LAST_FIELD),
     ("control", 3, 1, &[Lie::Short], "one learning rate is read, that of the step"),
     ("aux_loss", 4, 2, &[Lie::Omitted, Lie::Short], NO_GRADIENT),
-    ("cross_entropy", 5, 2, &[Lie::Omitted], NO_GRADIENT),
-    ("cross_entropy", 5, 3, &[Lie::Omitted, Lie::Short], NO_GRADIENT),
+    ("cross_entropy", 6, 2, &[Lie::Omitted], NO_GRADIENT),
+    ("cross_entropy", 6, 3, &[Lie::Omitted, Lie::Short], NO_GRADIENT),
 ];
 const LAST_FIELD: &str = "the last field of the control buffer is not in use";
 const NO_GRADIENT: &str =
@@ -219,7 +226,7 @@ fn report(lies: &Lies) {
     assert!(stale.is_none(), "noticed after all: {stale:?}");
 }
 
-const VARIANTS: usize = 27;
+const VARIANTS: usize = 29;
 
 /// The place of an op in the instruction set. No wildcard: a new op does not compile until it has a number, and then
 /// fails the test until a program contains it.
@@ -252,5 +259,7 @@ fn variant(op: &Op) -> usize {
         Op::Wait { .. } => 24,
         Op::Fused { kind: FusedKind::LoraUp, .. } => 25,
         Op::Fused { kind: FusedKind::LoraDown, .. } => 26,
+        Op::Noise { .. } => 27,
+        Op::Sample { .. } => 28,
     }
 }

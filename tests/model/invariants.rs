@@ -7,7 +7,7 @@ use halfbyte::dtype::DType;
 use halfbyte::model::{Spec, record, record_on};
 use halfbyte::op::{Control, Kind, Place, Rows};
 use halfbyte::tape::Tape;
-use halfbyte::train::session::Session;
+use halfbyte::train::session::{EvalLoss, Session};
 use std::collections::BTreeMap;
 
 /// Everything that training leaves behind, by name: losses, and the resident buffers of fixed size but for the weights.
@@ -49,7 +49,7 @@ fn train(s: &mut Session) -> Left {
         }
         assert!(!s.update().expect("update").skipped);
     }
-    let (logp, aux) = s.eval(&batches[0].0, true).expect("eval");
+    let EvalLoss { logp, aux, .. } = s.eval(&batches[0].0, true).expect("eval");
     losses.extend(logp);
     losses.push(aux);
     losses.extend(s.logits(&batches[1].0, &[0, 12], true).expect("logits"));
@@ -142,10 +142,10 @@ fn documents_do_not_see_each_other() {
         s.begin().expect("begin");
         let documents = crate::rig::documents(&[5, 1, 7, 1, 2], 9);
         let packed = crate::rig::packed(&documents.iter().collect::<Vec<_>>());
-        let (together, _) = s.eval(&packed, true).expect("eval");
+        let together = s.eval(&packed, true).expect("eval").logp;
         let mut apart = Vec::new();
         for document in &documents {
-            apart.extend(s.eval(&crate::rig::packed(&[document]), true).expect("eval").0);
+            apart.extend(s.eval(&crate::rig::packed(&[document]), true).expect("eval").logp);
         }
         let error = together.iter().zip(&apart).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
         assert!(error < 1e-13 && together.len() == apart.len(), "{error}");

@@ -11,6 +11,7 @@ mod gradients;
 mod invariants;
 mod lies;
 mod made;
+mod neftune;
 mod plans;
 mod rig;
 mod shapes;

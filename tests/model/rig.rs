@@ -75,6 +75,7 @@ pub fn spec(moe: bool, compute: DType, checkpointing: bool) -> Spec {
         base,
         adapters,
         dropout: 0.25,
+        neftune: None,
         checkpointing,
         loss: LossSpec { chunk: 5, aux: moe.then_some(0.05) },
         optimizer: Some(OptimizerSpec {

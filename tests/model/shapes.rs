@@ -23,6 +23,7 @@ pub fn spec(model: &str, tokens: usize) -> Spec {
         base: modules.iter().map(|m| (m.clone(), scheme)).collect(),
         adapters: modules.into_iter().map(|m| (m, AdapterSpec { r: 16, scale: 1.0 })).collect(),
         dropout: 0.0,
+        neftune: None,
         checkpointing: true,
         loss: LossSpec { chunk: 1024, aux },
         optimizer: Some(OptimizerSpec {

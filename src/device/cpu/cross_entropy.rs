@@ -1,28 +1,49 @@
-//! Cross-entropy of a chunk of rows: log-probabilities, and the gradient of the logits in the same pass.
+//! Cross-entropy of a chunk of rows: log-probabilities, which targets are the most probable token, and the gradient of
+//! the logits in the same pass.
 
 use super::memory::Mat;
 use super::real::Real;
 use crate::op::IGNORED;
 use rayon::prelude::*;
 
-/// logits `[n,V]`, targets and weight `[n]`. Returns logp `[n]` and, where asked, dlogits `[n,V]`:
-/// `loss_scale · weight · (softmax − onehot)`, zero in the rows that are ignored.
+/// Results of [`cross_entropy`] for n rows.
+pub struct Loss<A> {
+    /// `[n]`: log-probability of the target, 0 where there is none.
+    pub logp: Vec<A>,
+    /// `[n]`: 1 where the target's logit is the largest, and no token before it has an equal one; else 0.
+    pub hit: Vec<i32>,
+    /// `[n,V]`: `loss_scale · weight · (softmax − onehot)`, zero in the rows that are ignored.
+    pub dlogits: Option<Vec<A>>,
+}
+
+/// logits `[n,V]`, targets and weight `[n]`; `gradient`: with dlogits.
 pub fn cross_entropy<A: Real>(
     logits: &Mat<A>,
     targets: &[i32],
     weight: &[A],
     loss_scale: A,
     gradient: bool,
-) -> (Vec<A>, Option<Vec<A>>) {
+) -> Loss<A> {
     let mut logp = vec![A::zero(); logits.rows];
+    let largest = |row: &[A]| row.iter().copied().fold(A::neg_infinity(), A::max);
     let log_sum = |row: &[A]| {
-        let top = row.iter().copied().fold(A::neg_infinity(), A::max);
+        let top = largest(row);
         top + row.iter().map(|&l| (l - top).exp()).sum::<A>().ln()
     };
     let kept = |t: usize| targets[t] != IGNORED;
     logp.par_iter_mut().enumerate().filter(|(t, _)| kept(*t)).for_each(|(t, logp)| {
         *logp = logits.row(t)[targets[t] as usize] - log_sum(logits.row(t));
     });
+    let hit = (0..logits.rows).into_par_iter().map(|t| {
+        let row = logits.row(t);
+        i32::from(
+            kept(t) && {
+                let (top, target) = (largest(row), targets[t] as usize);
+                row[target] == top && !row[..target].contains(&top)
+            },
+        )
+    });
+    let hit = hit.collect();
     let dlogits = gradient.then(|| {
         let mut d = vec![A::zero(); logits.rows * logits.cols];
         d.par_chunks_mut(logits.cols).enumerate().filter(|(t, _)| kept(*t)).for_each(|(t, d)| {
@@ -32,5 +53,5 @@ pub fn cross_entropy<A: Real>(
         });
         d
     });
-    (logp, dlogits)
+    Loss { logp, hit, dlogits }
 }

@@ -4,8 +4,10 @@ use super::attention::{Grads, Heads, Saved, attention, attention_bwd};
 use super::cross_entropy::cross_entropy;
 use super::memory::{Mat, Memory};
 use super::real::Real;
-use super::{adamw, embed, gemm, grad_norm, nf4, permute, pointwise, quant8, rms_norm, rope, route, swiglu};
-use crate::op::{AdamState, Betas, Control, Nested, Op, QuantKind, SEGMENT_FIELDS, Segment, Transfer, View};
+use super::{adamw, embed, gemm, grad_norm, nf4, permute, pointwise, quant8, rms_norm, rope, route, sample, swiglu};
+use crate::op::{
+    AdamState, Betas, Control, Nested, Op, QuantKind, SEGMENT_FIELDS, SampleField, Segment, Transfer, View,
+};
 
 /// Runs `op` with `live` tokens. `late_copies`: an asynchronous copy happens at its `Wait`, not at its `Start`.
 pub fn exec<A: Real>(mem: &mut Memory, op: &Op, live: usize, late_copies: bool) {
@@ -79,6 +81,12 @@ pub fn exec<A: Real>(mem: &mut Memory, op: &Op, live: usize, late_copies: bool) 
             let kept = pointwise::dropout(&x, [seed[0], seed[1]], *site, *p, plus.as_ref());
             mem.store(out, live, &kept);
         }
+        Op::Noise { x, seed, site, magnitude, out } => {
+            let seed = mem.ints::<u32>(seed, live);
+            let (x, magnitude) = (mem.load::<A>(x, live), mem.load(magnitude, live));
+            let noisy = pointwise::noise(&x, [seed[0], seed[1]], *site, magnitude.data()[0]);
+            mem.store(out, live, &noisy);
+        }
         Op::Cast { x, out, parts } => {
             let cast = pointwise::cast(&mem.load::<A>(x, live), *parts, out.rows.count(live), out.cols);
             mem.store(out, live, &cast);
@@ -129,14 +137,25 @@ pub fn exec<A: Real>(mem: &mut Memory, op: &Op, live: usize, late_copies: bool) 
                 mem.store(dlogits, live, &gradient);
             }
         }
-        Op::CrossEntropy { logits, targets, weight, control, logp, dlogits } => {
+        Op::CrossEntropy { logits, targets, weight, control, logp, hit, dlogits } => {
             let (m, weight) = (mem.load::<A>(logits, live), mem.load(weight, live));
             let loss_scale = mem.load::<A>(control, live).data()[Control::LossScale as usize];
-            let (l, d) = cross_entropy(&m, mem.ints(targets, live), weight.data(), loss_scale, dlogits.is_some());
-            mem.store(logp, live, &l);
-            if let (Some(dlogits), Some(d)) = (dlogits, d) {
+            let loss = cross_entropy(&m, mem.ints(targets, live), weight.data(), loss_scale, dlogits.is_some());
+            mem.store(logp, live, &loss.logp);
+            mem.store_ints(hit, &loss.hit);
+            if let (Some(dlogits), Some(d)) = (dlogits, loss.dlogits) {
                 mem.store(dlogits, live, &d);
             }
+        }
+        Op::Sample { logits, rule, seed, token } => {
+            let narrow = |m: Mat<A>| -> Vec<f32> { m.data().iter().map(|x| x.f64() as f32).collect() };
+            let (cols, values, fields) = (logits.cols, narrow(mem.load(logits, live)), narrow(mem.load(rule, live)));
+            let field = |f: SampleField| fields[f as usize];
+            let (temperature, top_p) = (field(SampleField::Temperature), field(SampleField::TopP));
+            let rule = sample::Rule { temperature, top_k: field(SampleField::TopK) as usize, top_p };
+            let seed = mem.ints::<u32>(seed, live);
+            let tokens = sample::sample(&values, cols, &rule, [seed[0], seed[1]]);
+            mem.store_ints(token, &tokens);
         }
         Op::GradNorm { grads, partials, norm } => {
             let (parts, n) = grad_norm::grad_norm(mem.load::<A>(grads, live).data());

@@ -20,6 +20,7 @@ mod real;
 mod rms_norm;
 mod rope;
 mod route;
+pub mod sample;
 mod swiglu;
 
 pub use memory::Memory;

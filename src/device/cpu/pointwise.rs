@@ -1,4 +1,4 @@
-//! Element by element: sums, dropout, casts.
+//! Element by element: sums, dropout, noise, casts.
 
 use super::memory::Mat;
 use super::real::Real;
@@ -24,6 +24,24 @@ pub fn dropout<A: Real>(x: &Mat<A>, seed: [u32; 2], site: u32, p: f64, plus: Opt
         }
     });
     out
+}
+
+/// `x + magnitude · u`, u in (−1, 1); with magnitude 0, x itself.
+pub fn noise<A: Real>(x: &Mat<A>, seed: [u32; 2], site: u32, magnitude: A) -> Vec<A> {
+    let mut out = x.data().to_vec();
+    if magnitude == A::zero() {
+        return out; // −0 + 0 would be another number's bits
+    }
+    out.par_chunks_mut(4).enumerate().for_each(|(group, out)| {
+        let random = philox([group as u32, (group >> 32) as u32, site, 0], seed);
+        out.iter_mut().zip(random).for_each(|(x, r)| *x += magnitude * A::of(f64::from(signed_unit(r))));
+    });
+    out
+}
+
+/// The upper 23 bits of `random` as the middle of one of 2²³ equal parts of (−1, 1): exact in f32, symmetric about 0.
+pub fn signed_unit(random: u32) -> f32 {
+    ((random >> 9) as f32 + 0.5) * 2f32.powi(-22) - 1.0
 }
 
 /// Philox4x32-10 (Salmon et al. 2011): four random words for a counter and a key.

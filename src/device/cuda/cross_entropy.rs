@@ -14,6 +14,7 @@ pub fn cross_entropy(
     weight: &View,
     control: &View,
     logp: &View,
+    hit: &View,
     dlogits: &Option<View>,
 ) -> Result<()> {
     let grid = Grid::blocks(l.grid_rows(logits), 512);
@@ -21,11 +22,12 @@ pub fn cross_entropy(
     let (logits, targets, weight) = (l.of(logits, DType::F32)?, l.of(targets, DType::I32)?, l.either(weight)?);
     // The loss scale is the first field of the control buffer.
     let (loss_scale, logp) = (l.flat(control, DType::F32)?, l.either(logp)?);
+    let hit = l.of(hit, DType::I32)?;
     let dlogits = l.either_or_none(dlogits)?;
     l.launch(
         Family::CrossEntropy,
         "cross_entropy",
         grid,
-        &[&rows, &cols, &logits, &targets, &weight, &loss_scale, &logp, &dlogits],
+        &[&rows, &cols, &logits, &targets, &weight, &loss_scale, &logp, &hit, &dlogits],
     )
 }

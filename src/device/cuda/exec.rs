@@ -3,7 +3,7 @@
 use super::attention::{Backward, Inputs};
 use super::launch::Launcher;
 use super::{adamw, attention, copy, cross_entropy, embed, gemm, grad_norm, nf4, permute, pointwise, rms_norm, rope};
-use super::{route, swiglu};
+use super::{route, sample, swiglu};
 use crate::error::Result;
 use crate::op::Op;
 
@@ -34,6 +34,7 @@ pub fn exec(l: &mut Launcher, op: &Op) -> Result<()> {
         Op::SwiGluBwd { dout, gate, up, dgate, dup } => swiglu::swiglu_bwd(l, dout, gate, up, dgate, dup),
         Op::Add { a, b, out } => pointwise::add(l, a, b, out),
         Op::Dropout { x, seed, site, p, plus, out } => pointwise::dropout(l, x, seed, *site, *p, plus, out),
+        Op::Noise { x, seed, site, magnitude, out } => pointwise::noise(l, x, seed, *site, magnitude, out),
         Op::Cast { x, out, parts } => pointwise::cast(l, x, out, *parts),
         Op::Zero { out } => pointwise::zero(l, out),
         Op::Route { logits, weights, experts, slots, source, offsets, touched } => {
@@ -47,9 +48,10 @@ pub fn exec(l: &mut Launcher, op: &Op) -> Result<()> {
             permute::combine_bwd(l, dout, y, weights, slots, dy, dweights)
         }
         Op::AuxLoss { logits, coef, control, aux, dlogits } => route::aux_loss(l, logits, *coef, control, aux, dlogits),
-        Op::CrossEntropy { logits, targets, weight, control, logp, dlogits } => {
-            cross_entropy::cross_entropy(l, logits, targets, weight, control, logp, dlogits)
+        Op::CrossEntropy { logits, targets, weight, control, logp, hit, dlogits } => {
+            cross_entropy::cross_entropy(l, logits, targets, weight, control, logp, hit, dlogits)
         }
+        Op::Sample { logits, rule, seed, token } => sample::sample(l, logits, rule, seed, token),
         Op::GradNorm { grads, partials, norm } => grad_norm::grad_norm(l, grads, partials, norm),
         Op::Control { rule, norm, rates, control } => grad_norm::control(l, rule, norm, rates, control),
         Op::AdamW { state, betas, master, grads, segments, rates, steps, touched, control } => {

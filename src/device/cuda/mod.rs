@@ -25,6 +25,7 @@ mod pointwise;
 mod rms_norm;
 mod rope;
 mod route;
+mod sample;
 mod swiglu;
 
 pub use gpu::{Arch, DeviceName, Gpu, driver_version, free_memory, list, select};

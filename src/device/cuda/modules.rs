@@ -36,6 +36,8 @@ pub enum Family {
     Rope,
     /// `route.cu`
     Route,
+    /// `sample.cu`
+    Sample,
     /// `swiglu.cu`
     Swiglu,
 }
@@ -64,6 +66,7 @@ fn source(arch: Arch, family: Family, elem: DType) -> &'static str {
         (Arch::Sm80, Family::RmsNorm) => ptx!("rms_norm"),
         (Arch::Sm80, Family::Rope) => ptx!("rope"),
         (Arch::Sm80, Family::Route) => ptx!("route"),
+        (Arch::Sm80, Family::Sample) => ptx!("sample"),
         (Arch::Sm80, Family::Swiglu) => ptx!("swiglu"),
     };
     if elem == DType::F16 { f16 } else { bf16 }

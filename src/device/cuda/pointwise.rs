@@ -32,6 +32,15 @@ pub fn dropout(
     l.launch(Family::Pointwise, "dropout", grid, &[&rows, &cols, &seed, &site, &threshold, &scale, &x, &plus, &out])
 }
 
+/// `out = x + magnitude·u`: one thread for each pack of 8.
+pub fn noise(l: &mut Launcher, x: &View, seed: &View, site: u32, magnitude: &View, out: &View) -> Result<()> {
+    let grid = Grid::items(l.grid_rows(out) * out.cols / PACK);
+    let (rows, cols) = (l.rows(out), out.cols as i32);
+    let (seed, magnitude) = (l.flat(seed, DType::I32)?, l.flat(magnitude, DType::F32)?);
+    let (x, out) = (l.packs(x)?, l.packs(out)?);
+    l.launch(Family::Pointwise, "noise", grid, &[&rows, &cols, &seed, &site, &magnitude, &x, &out])
+}
+
 /// Each slab of x to the top left of its slab of out: one thread for each element of out.
 pub fn cast(l: &mut Launcher, x: &View, out: &View, parts: usize) -> Result<()> {
     let grid = Grid::items(l.grid_rows(out) * out.cols);

@@ -1,26 +1,28 @@
-//! Greedy decoding: the most probable token, again and again. The whole text is run for each token.
+//! Decoding: one token after the other, the most probable or a drawn one. The whole text is run for each token.
 
 use crate::data::batch::{Document, IGNORED, MicroBatch};
 use crate::error::{Error, Result};
-use crate::train::session::Session;
+use crate::train::session::{Sampling, Session};
 
-/// When to stop.
+/// How to go on, and when to stop.
 #[derive(Clone, Copy, Debug)]
-pub struct Greedy<'a> {
+pub struct Decoding<'a> {
     /// At most this many new tokens.
     pub max_new_tokens: usize,
     /// Tokens that end the text; the one found is still emitted, as in HF.
     pub eos: &'a [u32],
     /// With the adapter, or the base model alone.
     pub adapter: bool,
+    /// How each token is chosen.
+    pub sampling: Sampling,
 }
 
 /// Continues `prompt`; calls `on_token` with each new token, which stops by returning false. Returns the new tokens.
 /// Stops at the session's capacity of tokens.
-pub fn greedy(
+pub fn decode(
     session: &mut Session,
     prompt: &[u32],
-    rule: Greedy,
+    rule: Decoding,
     mut on_token: impl FnMut(u32) -> bool,
 ) -> Result<Vec<u32>> {
     let capacity = session.model.spec.tokens;
@@ -36,22 +38,12 @@ pub fn greedy(
     while ids.len() < capacity && ids.len() - prompt.len() < rule.max_new_tokens {
         let text = Document { labels: vec![IGNORED; ids.len()], ids: ids.clone() };
         let batch = MicroBatch::new(&[&text], window);
-        let logits = session.logits(&batch, &[ids.len() - 1], rule.adapter)?;
-        if logits.iter().any(|logit| logit.is_nan()) {
-            return Err(Error::run("the model's logits are not numbers")
-                .hint("the weights or the adapter are damaged, or too large for the type: try --dtype float32"));
-        }
-        let next = most_probable(&logits);
+        let draw = (ids.len() - prompt.len()) as u32;
+        let next = session.next_tokens(&batch, &[ids.len() - 1], rule.adapter, &rule.sampling, draw)?[0];
         ids.push(next);
         if !on_token(next) || rule.eos.contains(&next) {
             break;
         }
     }
     Ok(ids.split_off(prompt.len()))
-}
-
-/// Index of the largest; the first of equal ones, as in torch.
-fn most_probable(logits: &[f64]) -> u32 {
-    let best = logits.iter().enumerate().fold((0, f64::NEG_INFINITY), |b, (i, &l)| if l > b.1 { (i, l) } else { b });
-    best.0 as u32
 }
