@@ -36,6 +36,7 @@ impl Axis {
     /// An axis of steps: whole numbers, ending at the last step itself.
     pub fn steps(last: f64) -> Self {
         let step = round_step(last.max(1.0) / 6.0).max(1.0);
+        let step = if step.fract() == 0.0 { step } else { 2.0 * step };
         let mut ticks: Vec<f64> = (0..).map(|i| f64::from(i) * step).take_while(|tick| *tick <= last).collect();
         if let Some(tick) = ticks.last_mut().filter(|tick| last - **tick < 0.4 * step && **tick > 0.0) {
             *tick = last.max(1.0);
@@ -152,8 +153,15 @@ mod tests {
 
     #[test]
     fn the_axis_of_steps_ends_at_the_last() {
-        for (last, ticks) in [(1.0, "0 1"), (6.0, "0 1 2 3 4 5 6"), (500.0, "0 100 200 300 400 500"), (7.0, "0 2 4 7")]
-        {
+        let cases = [
+            (1.0, "0 1"),
+            (6.0, "0 1 2 3 4 5 6"),
+            (7.0, "0 2 4 6 7"),
+            (13.0, "0 5 10 13"),
+            (500.0, "0 100 200 300 400 500"),
+            (510.0, "0 100 200 300 400 510"),
+        ];
+        for (last, ticks) in cases {
             let axis = Axis::steps(last);
             let labels: Vec<_> = axis.ticks.iter().map(|t| axis.label(*t)).collect();
             assert_eq!(labels.join(" "), ticks);
