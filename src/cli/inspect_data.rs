@@ -5,12 +5,13 @@ use std::path::PathBuf;
 
 use serde_json::json;
 
-use super::out;
+use super::{forecast, out};
 use crate::config::recipe::Recipe;
 use crate::data::report::{first_records, first_rows, write_texts};
 use crate::error::Result;
+use crate::plan::cost::Rates;
 use crate::run::ModelPlace;
-use crate::train::arithmetic::Length;
+use crate::run::preflight::Preflight;
 use crate::train::data::open_records;
 
 /// Arguments of `halfbyte inspect-data`.
@@ -27,6 +28,9 @@ pub struct Args {
     /// Write the formatted text of all training records to FILE, a JSON object a line
     #[arg(long, value_name = "FILE.jsonl")]
     pub write: Option<PathBuf>,
+    /// Know a real model by its name alone; the tokenizer is that of tokenizer_name_or_path
+    #[arg(long)]
+    pub dummy_weights: bool,
     /// Print the report as JSON
     #[arg(long)]
     pub json: bool,
@@ -35,7 +39,8 @@ pub struct Args {
 /// Runs the command.
 pub fn run(args: &Args) -> Result<()> {
     let recipe = Recipe::open(&args.recipe, &args.set)?;
-    let place = ModelPlace::find(&recipe.model)?;
+    let model = &recipe.model;
+    let place = if args.dummy_weights { ModelPlace::dummy(model)? } else { ModelPlace::find(model)? };
     let config = recipe.apply(place.config.clone())?;
     let records = open_records(&recipe.data, &place.tokenizer()?, &config)?;
     if let Some(file) = &args.write {
@@ -46,16 +51,23 @@ pub fn run(args: &Args) -> Result<()> {
         out(&first_records(&records.train, &records.format, args.rows)?);
     }
     let mut data = records.prepare(&|_| ())?;
-    let length = Length::new(&recipe.training, data.train.rows.len());
-    data.report.steps = Some(length.steps()?.total);
+    let preflight = Preflight::new(&recipe, &config, None, &mut data)?;
+    let times = Rates::names().map(|name| (name, forecast::rates(name).map(|r| preflight.time(&recipe, &data, r))));
     let eval = data.eval.as_ref().map(|(_, report)| report);
     if args.json {
-        out(&format!("{:#}\n", json!({ "train": data.report, "eval": eval, "notes": data.notes })));
+        let times: serde_json::Map<_, _> = times.map(|(name, time)| (name.to_string(), json!(time))).collect();
+        let report = json!({
+            "train": data.report, "eval": eval, "memory": preflight.plan.bytes, "time": times, "notes": preflight.notes,
+        });
+        out(&format!("{report:#}\n"));
         return Ok(());
     }
     out(&first_rows(&data.train, &data.encoder, args.rows, std::io::stdout().is_terminal()));
+    out(&data.about);
     out(&data.report.text());
     out(&eval.map(|report| report.text()).unwrap_or_default());
-    out(&data.notes.iter().map(|note| format!("- {note}\n")).collect::<String>());
+    preflight.notes.iter().for_each(|note| say!("note: {note}"));
+    say!("{}", forecast::memory(&preflight.plan));
+    times.for_each(|(name, time)| say!("{}", forecast::time(name, time)));
     Ok(())
 }

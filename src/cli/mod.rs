@@ -7,6 +7,7 @@ macro_rules! say {
 
 mod device;
 mod devices;
+mod forecast;
 mod generate;
 mod inspect;
 mod inspect_data;

@@ -6,7 +6,8 @@ use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::op::{Kind, Phase};
 use crate::plan::{Plan, plan};
-use crate::run::{ModelPlace, record_training};
+use crate::run::preflight::parameters;
+use crate::run::{ModelPlace, lora_config, record_training, targets};
 use crate::tape::listing;
 use crate::train::build::Capacity;
 use serde_json::json;
@@ -63,6 +64,7 @@ pub fn run(args: Args) -> Result<()> {
     out(&recipe.resolved_toml());
     say!("");
     recipe.notes.iter().chain(&notes).for_each(|note| say!("note: {note}"));
+    say!("{}", parameters(&recipe, &config, &targets(&lora_config(&recipe)?, &config)?.0));
     print_memory(&model, &plan, &format!("{batch} × {max}"));
     if args.list {
         for (phase, _) in &model.program.phases {

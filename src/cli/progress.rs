@@ -1,6 +1,6 @@
 //! Draws a run: a bar on a terminal, plain lines elsewhere, JSON lines where asked.
 
-use super::{human_bytes, out};
+use super::{forecast, out};
 use crate::run::results::Results;
 use crate::run::{Prepared, Run};
 use crate::train::trainer::{EvalRecord, Event, LogRecord, Sample};
@@ -26,25 +26,30 @@ impl Progress {
 
     /// What is about to run.
     pub fn prepared(&mut self, p: &Prepared, device: &str) {
-        let plan = crate::plan::plan(&p.model.program);
+        let preflight = &p.preflight;
+        let time = forecast::rates(device).map(|rates| preflight.time(&p.recipe, &p.data, rates));
         if self.json {
             let record = json!({
-                "event": "prepared", "steps": p.steps.total, "rows": p.data.train.rows.len(), "memory": plan.bytes,
-                "notes": p.notes, "device": device, "parameters": p.parameters(), "train": p.data.report,
+                "event": "prepared", "steps": preflight.steps.total, "rows": p.data.train.rows.len(),
+                "memory": preflight.plan.bytes, "time": time, "notes": preflight.notes, "device": device,
+                "parameters": p.parameters(), "train": p.data.report,
             });
             say!("{record}");
             return;
         }
-        say!("model {}: {}", p.place.name, p.parameters());
+        say!("model {}", p.place.name);
+        say!("{}", p.parameters());
+        out(&p.data.about);
         out(&p.data.report.text());
         if let Some((_, report)) = &p.data.eval {
             out(&report.text());
         }
-        p.notes.iter().for_each(|note| say!("note: {note}"));
+        preflight.notes.iter().for_each(|note| say!("note: {note}"));
         say!("device: {device}");
-        say!("memory: {} ({} of activations)", human_bytes(plan.bytes), human_bytes(plan.arena_bytes));
+        say!("{}", forecast::memory(&preflight.plan));
+        say!("{}", forecast::time(device, time));
         if std::io::stderr().is_terminal() {
-            let bar = ProgressBar::new(p.steps.total as u64);
+            let bar = ProgressBar::new(preflight.steps.total as u64);
             let style = ProgressStyle::with_template("{wide_bar} {pos}/{len}  {msg}  {eta} left");
             bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
             self.bar = Some(bar);

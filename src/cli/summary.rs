@@ -13,7 +13,8 @@ pub fn history(log: &[LogRecord]) -> String {
     if log.len() < 2 {
         return String::new();
     }
-    let columns: [(&str, fn(&LogRecord) -> f64); 3] =
+    type Column = fn(&LogRecord) -> f64;
+    let columns: [(&str, Column); 3] =
         [("loss", |r| r.loss), ("grad_norm", |r| r.grad_norm), ("learning_rate", |r| r.learning_rate)];
     let mut text = String::from("run history:\n");
     for (name, column) in columns {

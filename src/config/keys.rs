@@ -52,7 +52,7 @@ use Use::{Alias, NoEffect, Only, Used};
 const NO_FRAMEWORK: &str = "halfbyte has its own kernels and loaders";
 const ONE_GPU: &str = "halfbyte runs as one process";
 const REMOTE: &str = "remote code never runs";
-const HUB: &str = "halfbyte does not upload; the report says which command does";
+const HUB: &str = "halfbyte does not upload: `hf upload NAME OUTPUT_DIR .` does";
 const LOGS: &str = "halfbyte has its own progress and log files";
 const LORA_KIND: &str = "this kind of adapter is not implemented";
 const NOT_YET: &str = "this is not implemented";

@@ -22,11 +22,14 @@ const ARCHITECTURES: &[(&str, &str)] = architectures!(
 );
 
 /// The architecture of this name, and how it is called here. A hub id counts by its last part, without "-hf":
-/// `meta-llama/Llama-2-7b-hf` is llama-2-7b.
+/// `meta-llama/Llama-2-7b-hf` is llama-2-7b. A model tuned for dialogs that is not in the list has the architecture of the
+/// one it was made from: `mistralai/Mistral-7B-Instruct-v0.1` is mistral-7b-v0.1.
 pub fn known(name: &str) -> Result<(&'static str, ModelConfig)> {
     let last = name.rsplit('/').next().unwrap_or(name).to_lowercase();
     let wanted = last.strip_suffix("-hf").unwrap_or(&last);
-    match ARCHITECTURES.iter().find(|(name, _)| *name == wanted) {
+    let origin = wanted.replace("-instruct", "").replace("-chat", "");
+    let named = |wanted: &str| ARCHITECTURES.iter().find(|(name, _)| *name == wanted);
+    match named(wanted).or_else(|| named(&origin)) {
         Some((name, text)) => Ok((name, ModelConfig::parse(text, Path::new(name))?)),
         None => {
             let names: Vec<&str> = ARCHITECTURES.iter().map(|(name, _)| *name).collect();
@@ -48,6 +51,9 @@ mod tests {
         for (given, name) in [
             ("mistralai/Mistral-7B-v0.1", "mistral-7b-v0.1"),
             ("meta-llama/Llama-2-7b-hf", "llama-2-7b"),
+            ("meta-llama/Llama-2-13b-chat-hf", "llama-2-13b"),
+            ("mistralai/Mistral-7B-Instruct-v0.1", "mistral-7b-v0.1"),
+            ("mistralai/Mistral-7B-Instruct-v0.2", "mistral-7b-instruct-v0.2"),
             ("mistralai/Mixtral-8x7B-v0.1", "mixtral-8x7b-v0.1"),
         ] {
             assert_eq!(known(given).expect(given).0, name);

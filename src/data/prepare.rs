@@ -11,7 +11,7 @@ use crate::data::batch::Document;
 use crate::data::document::Encoder;
 use crate::data::format::Format;
 use crate::data::loader::Dataset;
-use crate::data::packing::{Rows, fit};
+use crate::data::packing::{Piece, Rows, fit};
 use crate::data::table::Table;
 use crate::data::tokens::{Tokens, TokensWriter};
 use crate::error::{Error, Result};
@@ -71,6 +71,7 @@ struct Encoded {
     document: Document,
     /// Of its tokens and labels.
     hash: u64,
+    /// Of its text; 0 where nobody asks.
     characters: usize,
     literal_special: bool,
 }
@@ -87,7 +88,8 @@ pub fn prepare(
     progress: &dyn Fn(usize),
 ) -> Result<Prepared> {
     let mut counts = Counts { records: table.len(), ..Counts::default() };
-    let (tokens, characters) = encode(table, format, encoder, &mut counts, progress)?;
+    let wrapped = rules.packing == Some(PackingStrategy::Wrapped);
+    let (tokens, characters) = encode(table, format, encoder, wrapped, &mut counts, progress)?;
     let lengths = tokens.lengths();
     let all_tokens: usize = lengths.iter().sum();
     let (longest, over_length) = match rules.packing {
@@ -97,7 +99,7 @@ pub fn prepare(
     };
     let (mut pieces, fitted) = fit(&lengths, longest, over_length, |document| table.place(document))?;
     let pieces_before = pieces.len();
-    pieces.retain(|piece| tokens.trains(piece));
+    retain_trained(&mut pieces, &tokens);
     counts.too_long = fitted.too_long;
     counts.untrained = pieces_before - pieces.len();
     if pieces.is_empty() {
@@ -115,9 +117,32 @@ pub fn prepare(
     counts.rows = rows.len();
     counts.tokens = rows.lengths().iter().sum();
     counts.tokens_lost = all_tokens - counts.tokens;
-    let all_pieces = (0..rows.len()).flat_map(|row| rows.row(row));
-    counts.trained = all_pieces.map(|piece| tokens.trained(piece)).sum();
+    counts.trained = trained(&rows, &tokens);
     Ok(Prepared { dataset: Dataset { tokens, rows }, counts, lengths })
+}
+
+/// Leaves out the pieces without a token that the loss sees.
+fn retain_trained(pieces: &mut Vec<Piece>, tokens: &Tokens) {
+    let mut looked_at = 0;
+    pieces.retain(|piece| {
+        looked_at += 1;
+        if looked_at % AT_ONCE == 0 {
+            tokens.forget();
+        }
+        tokens.trains(piece)
+    });
+}
+
+/// Tokens of all rows that the loss sees.
+fn trained(rows: &Rows, tokens: &Tokens) -> usize {
+    let mut pieces: Vec<Piece> = (0..rows.len()).flat_map(|row| rows.row(row)).copied().collect();
+    // As they lie in the store: packing has scattered them.
+    pieces.sort_unstable_by_key(|piece| (piece.document, piece.start));
+    let parts = pieces.chunks(AT_ONCE).map(|part| {
+        tokens.forget();
+        part.iter().map(|piece| tokens.trained(piece)).sum::<usize>()
+    });
+    parts.sum()
 }
 
 fn nothing_to_train_on(counts: &Counts) -> Error {
@@ -129,10 +154,12 @@ fn nothing_to_train_on(counts: &Counts) -> Error {
         .hint("check train_on and role_markers (is the answer there, and within max_seq_length?)")
 }
 
+/// Tokens and, where `count_characters`, the characters of every document.
 fn encode(
     table: &Table,
     format: &Format,
     encoder: &Encoder,
+    count_characters: bool,
     counts: &mut Counts,
     progress: &dyn Fn(usize),
 ) -> Result<(Tokens, Vec<usize>)> {
@@ -143,7 +170,8 @@ fn encode(
         let rows = start..table.len().min(start + AT_ONCE);
         let done = rows.end;
         // Not collected into one `Result`: the error must be the first one, however the threads ran.
-        let encoded: Vec<Result<Encoded>> = rows.into_par_iter().map(|row| one(table, format, encoder, row)).collect();
+        let encoded: Vec<Result<Encoded>> =
+            rows.into_par_iter().map(|row| one(table, format, encoder, count_characters, row)).collect();
         for encoded in encoded {
             let Encoded { document, hash, characters: length, literal_special } = encoded?;
             let (ids, bos) = (&document.ids, encoder.bos());
@@ -157,11 +185,12 @@ fn encode(
             writer.push(&document)?;
         }
         progress(done);
+        table.forget();
     }
     Ok((writer.finish()?, characters))
 }
 
-fn one(table: &Table, format: &Format, encoder: &Encoder, row: usize) -> Result<Encoded> {
+fn one(table: &Table, format: &Format, encoder: &Encoder, count_characters: bool, row: usize) -> Result<Encoded> {
     let record = table.record(row)?;
     let text = format.text(&record).map_err(|e| e.at(table.place(row)))?;
     let document = encoder.document(&text, format.train_on);
@@ -170,7 +199,7 @@ fn one(table: &Table, format: &Format, encoder: &Encoder, row: usize) -> Result<
     Ok(Encoded {
         document,
         hash: hasher.finish(),
-        characters: text.chars().count(),
+        characters: if count_characters { format.literals.unmark(&text).chars().count() } else { 0 },
         literal_special: encoder.has_literal(&text),
     })
 }

@@ -111,16 +111,20 @@ pub fn first_records(table: &Table, format: &Format, n: usize) -> Result<String>
     Ok(out)
 }
 
-/// Writes the formatted text of all records to `file`, a JSON object with `text` on every line.
+/// Writes the formatted text of all records to `file`, a JSON object with `text` on every line; the whole file or none.
 pub fn write_texts(table: &Table, format: &Format, file: &Path) -> Result<()> {
     let failed = |e| Error::io("write", file, e);
-    let mut out = std::io::BufWriter::new(std::fs::File::create(file).map_err(failed)?);
+    let folder = file.parent().filter(|f| !f.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut out = std::io::BufWriter::new(tempfile::NamedTempFile::new_in(folder).map_err(failed)?);
     for row in 0..table.len() {
         let text = format.text(&table.record(row)?).map_err(|e| e.at(table.place(row)))?;
         let line = serde_json::json!({ "text": format.literals.unmark(&text) });
         writeln!(out, "{line}").map_err(failed)?;
     }
-    out.flush().map_err(failed)
+    let temporary = out.into_inner().map_err(|e| failed(e.into_error()))?;
+    temporary.as_file().sync_all().map_err(failed)?;
+    temporary.persist(file).map_err(|e| failed(e.error))?;
+    Ok(())
 }
 
 /// Bins with bounds 16, 32, 64, … up to the longest of the sorted `lengths`, from the first that is not empty.

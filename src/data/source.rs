@@ -103,7 +103,8 @@ impl Source {
         if rows.is_empty() {
             let files = self.splits.iter().filter(|(name, _)| wanted.contains(name)).flat_map(|(_, files)| files);
             let files: Vec<String> = files.map(|f| f.display().to_string()).collect();
-            return Err(Error::input(format!("split `{spec}` of {} has no records", files.join(", "))));
+            return Err(Error::input(format!("split `{spec}` of {} has no records", files.join(", ")))
+                .hint("look into the files, and at the slice that `split` takes of them"));
         }
         Ok(table.subset(&rows))
     }

@@ -76,6 +76,29 @@ pub enum Spill {
     File(Mmap),
 }
 
+impl Spill {
+    /// See [`forget`].
+    pub fn forget(&self) {
+        if let Spill::File(map) = self {
+            forget(map);
+        }
+    }
+}
+
+/// Tells the system that the pages of a mapped file need not stay in memory. They are read again when they are touched,
+/// so passes over large files that forget now and then keep little of them.
+pub fn forget(map: &Mmap) {
+    #[cfg(unix)]
+    {
+        // SAFETY: the map is read-only and of a file, so pages that were dropped come back as they were.
+        let advised = unsafe { map.unchecked_advise(memmap2::UncheckedAdvice::DontNeed) };
+        // Where the system takes no such advice, more memory is in use, and nothing else.
+        let _ = advised;
+    }
+    #[cfg(not(unix))]
+    let _ = map;
+}
+
 impl Deref for Spill {
     type Target = [u8];
     fn deref(&self) -> &[u8] {

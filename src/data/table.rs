@@ -8,7 +8,7 @@ use std::sync::Arc;
 use memmap2::Mmap;
 use serde_json::{Map, Value};
 
-use crate::data::spill::Spill;
+use crate::data::spill::{Spill, forget};
 use crate::error::{Error, Result, nearest};
 
 /// One record: its columns in the order of the file.
@@ -85,6 +85,14 @@ impl Bytes {
         let map = unsafe { Mmap::map(&file) }.map_err(|e| Error::io("map", path, e))?;
         Ok(Bytes::Mapped(map))
     }
+
+    /// See [`forget`].
+    pub fn forget(&self) {
+        match self {
+            Bytes::Mapped(map) => forget(map),
+            Bytes::Made(spill) => spill.forget(),
+        }
+    }
 }
 
 impl Deref for Bytes {
@@ -127,7 +135,8 @@ impl Block {
         };
         match value {
             Ok(Value::Object(fields)) => Ok(Record(fields)),
-            Ok(other) => Err(Error::input(format!("a record must be an object, this is {}", kind(&other)))),
+            Ok(other) => Err(Error::input(format!("a record must be an object, this is {}", kind(&other)))
+                .hint("columns have names: {\"text\": \"…\"}")),
             Err(error) => Err(syntax(&error)),
         }
     }
@@ -181,6 +190,11 @@ impl Table {
     /// Whether there is no record.
     pub fn is_empty(&self) -> bool {
         self.rows.is_empty()
+    }
+
+    /// Lets go of the files' pages in memory, see [`forget`].
+    pub fn forget(&self) {
+        self.blocks.iter().for_each(|block| block.bytes.forget());
     }
 
     /// The given rows, in the given order. Every one must be a row of this table.

@@ -113,6 +113,7 @@ impl Template {
             cause = format!(" ({source})");
         }
         Error::usage(format!("template{}: {what}{cause}", self.position(error)))
+            .hint("a template is Jinja, with Python's string methods: {{ column.strip() }}")
     }
 
     fn position(&self, error: &minijinja::Error) -> String {

@@ -46,6 +46,11 @@ impl Tokens {
         self.ends.len()
     }
 
+    /// Lets go of the tokens' pages in memory, see [`forget`](crate::data::spill::forget).
+    pub fn forget(&self) {
+        self.store.forget();
+    }
+
     /// Tokens of a document.
     pub fn length(&self, document: usize) -> usize {
         let (start, end) = self.bounds(document);

@@ -2,6 +2,7 @@
 //! anything is allocated: one allocation holds the resident buffers and, behind them, the arena that phases share.
 
 mod check;
+pub mod cost;
 mod lifetimes;
 mod offsets;
 mod report;

@@ -45,9 +45,7 @@ impl Chart {
     pub fn html(&self, last: f64) -> Option<String> {
         let values = || self.series.iter().flat_map(|s| s.points.iter().map(|(_, y)| *y));
         let (mut low, high) = values().fold((f64::MAX, f64::MIN), |(low, high), y| (low.min(y), high.max(y)));
-        if values().next().is_none() {
-            return None;
-        }
+        values().next()?;
         if self.from_zero {
             low = low.min(0.0);
         }

@@ -6,14 +6,13 @@
 use crate::config::lora::LoraConfig;
 use crate::config::model::ModelConfig;
 use crate::config::recipe::Recipe;
-use crate::config::training::Placement;
 use crate::data::document::Encoder;
 use crate::data::loader::{Batching, Loader};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::model::{Model, record};
 use crate::track::{self, Trackers};
-use crate::train::arithmetic::{Length, Steps};
+use crate::train::arithmetic::Steps;
 use crate::train::build::{Capacity, base_schemes, training_spec};
 use crate::train::checkpoint::{SavedRun, folder_of, rotate, write_checkpoint};
 use crate::train::data::{RunData, open_data};
@@ -27,12 +26,15 @@ use crate::weights::safetensors::Checkpoint;
 use crate::weights::safetensors::write_text;
 use crate::weights::targets::{AdapterModule, resolve};
 use folder::{LockedFolder, RunFolder, copy_tokenizer};
+use preflight::{Preflight, parameters};
 use results::{Clock, Results};
 use samples::Samples;
 use std::path::{Path, PathBuf};
 
+mod fit;
 mod folder;
 mod place;
+pub mod preflight;
 pub mod results;
 mod resume;
 mod samples;
@@ -87,12 +89,8 @@ pub struct Prepared {
     pub config: ModelConfig,
     /// Rows, reports, tokenizer.
     pub data: RunData,
-    /// The length of the run.
-    pub steps: Steps,
-    /// The recorded program.
-    pub model: Model,
-    /// Lines for the report.
-    pub notes: Vec<String>,
+    /// Steps, program, memory, notes.
+    pub preflight: Preflight,
     lora: LoraConfig,
     modules: Vec<AdapterModule>,
     /// `None`: the weights are made up.
@@ -105,7 +103,7 @@ pub fn prepare(recipe: Recipe, place: ModelPlace, progress: &dyn Fn(usize)) -> R
     let config = recipe.apply(place.config.clone())?;
     let checkpoint = place.checkpoint()?;
     let lora = lora_config(&recipe)?;
-    let (modules, unmatched) = targets(&lora, &config)?;
+    let (modules, _) = targets(&lora, &config)?;
     let start = match &recipe.model.adapter {
         Some(folder) => {
             let adapter = Adapter::open(Path::new(folder), &config)?;
@@ -117,53 +115,15 @@ pub fn prepare(recipe: Recipe, place: ModelPlace, progress: &dyn Fn(usize)) -> R
         None => None,
     };
     let mut data = open_data(&recipe.data, &place.tokenizer()?, &config, progress)?;
-    let training = &recipe.training;
-    let length = Length::new(training, data.train.rows.len());
-    let steps = length.steps()?;
-    data.report.steps = Some(steps.total);
-    let tokens = capacity(&data, training.batch_size);
-    let (model, _) = record_training(&recipe, &config, checkpoint.as_ref(), Capacity { tokens, updates: steps.total })?;
-    let mut notes: Vec<String> = place.notes();
-    notes.extend(recipe.notes.iter().chain(&unmatched).chain(&data.notes).cloned());
-    let warmup = crate::train::schedule::warmup_steps(steps.total, training.warmup_steps, training.warmup_ratio);
-    if warmup > 0 && training.schedule == "constant" {
-        notes.push(
-            "lr_scheduler_type = \"constant\" ignores the warm-up, as in HF; \"constant_with_warmup\" has one".into(),
-        );
-    }
-    if training.optim.placement == Placement::Paged {
-        notes.push("optim: the state stays resident, there is room for it; pages change no number".into());
-    }
-    Ok(Prepared { recipe, place, config, data, steps, model, notes, lora, modules, checkpoint, start })
-}
-
-/// Tokens of the largest micro-batch: the longest rows together. Evaluation splits its batches to fit.
-fn capacity(data: &RunData, batch: usize) -> usize {
-    let mut lengths = data.train.rows.lengths();
-    lengths.sort_unstable_by_key(|n| std::cmp::Reverse(*n));
-    let train: usize = lengths.iter().take(batch).sum();
-    let eval = data.eval.as_ref().and_then(|(d, _)| d.rows.lengths().into_iter().max()).unwrap_or(0);
-    train.max(eval)
+    let mut preflight = Preflight::new(&recipe, &config, checkpoint.as_ref(), &mut data)?;
+    preflight.notes.splice(0..0, place.notes());
+    Ok(Prepared { recipe, place, config, data, preflight, lora, modules, checkpoint, start })
 }
 
 impl Prepared {
-    /// Trainable parameters and all parameters: true counts, and as HF prints them for a 4-bit base.
+    /// The lines of trainable parameters.
     pub fn parameters(&self) -> String {
-        let trainable: u64 = self.modules.iter().map(|m| m.parameters() as u64).sum();
-        let skip = match (&self.config.quantization, &self.recipe.quantization) {
-            (Some(q), _) => Some(&q.skip_modules[..]),
-            (None, Some(q)) => Some(&q.skip_modules[..]),
-            (None, None) => None,
-        };
-        let base = crate::weights::names::count(&self.config, skip);
-        let share = |all: u64| 100.0 * trainable as f64 / all as f64;
-        let all = base.parameters + trainable;
-        let mut line = format!("trainable params: {trainable} || all params: {all} || trainable%: {:.4}", share(all));
-        if skip.is_some() {
-            let packed = base.packed + trainable;
-            line += &format!(" (HF counts packed bytes: {packed} || {:.4})", share(packed));
-        }
-        line
+        parameters(&self.recipe, &self.config, &self.modules)
     }
 
     /// HF's estimate of the floating point operations that a token of training takes: six times the parameters but for
@@ -177,14 +137,15 @@ impl Prepared {
     /// Allocates on `device`, loads the base, starts the adapter or takes up that of a checkpoint. The run folder is
     /// created here.
     pub fn start(self, device: Box<dyn Device>, device_kind: &str, start: Start) -> Result<Run> {
+        fit::check(&self, device.as_ref())?;
         let output = PathBuf::from(&self.recipe.training.output_dir);
         let (saved, notes) = match start {
             Start::Resume => resume::find(&output, &self.recipe, &self.place, device_kind)?,
             Start::Fresh | Start::Overwrite => (None, Vec::new()),
         };
         let flos_per_token = self.flos_per_token();
-        let Prepared { recipe, place, config, data, steps, model, lora, modules, checkpoint, start: adapter, .. } =
-            self;
+        let Prepared { recipe, place, config, data, preflight, lora, modules, checkpoint, start: adapter } = self;
+        let Preflight { steps, model, .. } = preflight;
         let batching = Batching {
             batch: recipe.training.batch_size,
             accumulation: recipe.training.accumulation,

@@ -66,7 +66,7 @@ impl Message {
 /// The delimited fields (strings and messages) of a message, as (number, bytes); the others are passed over. Ends early
 /// at the first byte that is not what the wire format wants.
 pub fn delimited(mut message: &[u8]) -> impl Iterator<Item = (u64, &[u8])> {
-    let mut next = move || loop {
+    let next = move || loop {
         let tag = take_varint(&mut message)?;
         match tag & 7 {
             VARINT => {
@@ -83,7 +83,7 @@ pub fn delimited(mut message: &[u8]) -> impl Iterator<Item = (u64, &[u8])> {
             _ => return None,
         }
     };
-    std::iter::from_fn(move || next())
+    std::iter::from_fn(next)
 }
 
 fn take_varint(bytes: &mut &[u8]) -> Option<u64> {

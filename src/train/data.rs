@@ -22,6 +22,8 @@ const DEFAULT_LENGTH: usize = 1024;
 
 /// The data of a run.
 pub struct RunData {
+    /// For people: the splits there are, the rows taken, the columns.
+    pub about: String,
     /// The training rows.
     pub train: Dataset,
     /// What was found in them.
@@ -64,6 +66,8 @@ pub struct Records {
     pub train: Table,
     /// Those evaluated on.
     pub eval: Option<Table>,
+    /// See [`RunData::about`].
+    pub about: String,
     /// How a record becomes text.
     pub format: Format,
     /// How text becomes tokens.
@@ -77,7 +81,8 @@ pub struct Records {
 /// Finds the records that the recipe names, and settles how they are read.
 pub fn open_records(data: &DataConfig, folder: &Path, model: &ModelConfig) -> Result<Records> {
     let hub = Hub::from_env();
-    let table = Source::named(&data.dataset, &hub)?.load(&data.split)?;
+    let source = Source::named(&data.dataset, &hub)?;
+    let table = source.load(&data.split)?;
     let mut rows: Vec<usize> = (0..table.len()).collect();
     if let Some(seed) = data.shuffle_seed {
         rows = shuffle(rows.len(), seed);
@@ -99,6 +104,8 @@ pub fn open_records(data: &DataConfig, folder: &Path, model: &ModelConfig) -> Re
         let kept: Vec<usize> = (0..table.len().min(most)).collect();
         *table = table.subset(&kept);
     }
+
+    let about = about(&source, &data.split, &table, &train, eval.as_ref())?;
 
     let tokenizer_config = TokenizerConfig::open(folder)?;
     let settings = Settings {
@@ -124,13 +131,27 @@ pub fn open_records(data: &DataConfig, folder: &Path, model: &ModelConfig) -> Re
     }
     let rules =
         RowRules { longest, over_length: data.over_length, packing: data.packing.then_some(data.packing_strategy) };
-    Ok(Records { train, eval, format, encoder, rules, notes })
+    Ok(Records { train, eval, about, format, encoder, rules, notes })
+}
+
+/// What there is, and what is taken of it.
+fn about(source: &Source, split: &str, table: &Table, train: &Table, eval: Option<&Table>) -> Result<String> {
+    let files = |n: usize| if n == 1 { "1 file".to_string() } else { format!("{n} files") };
+    let splits = source.splits().iter().map(|(name, paths)| format!("{name} ({})", files(paths.len())));
+    let mut rows = format!("{} rows, {} trained on", table.len(), train.len());
+    if let Some(eval) = eval {
+        rows += &format!(", {} evaluated on", eval.len());
+    }
+    let record = table.record(0)?;
+    let columns: Vec<&str> = record.columns().collect();
+    let splits: Vec<String> = splits.collect();
+    Ok(format!("splits: {}\n`{split}`: {rows}\ncolumns: {}\n", splits.join(", "), columns.join(", ")))
 }
 
 impl Records {
     /// Formats, encodes and packs. `progress` hears how many training records are done.
     pub fn prepare(self, progress: &dyn Fn(usize)) -> Result<RunData> {
-        let Records { train, eval, format, encoder, rules, notes } = self;
+        let Records { train, eval, about, format, encoder, rules, notes } = self;
         let train = prepare(&train, &format, &encoder, rules, progress)?;
         let report = Report::new("train", &train, rules, None);
         let eval = match eval {
@@ -142,7 +163,7 @@ impl Records {
                 Some((prepared.dataset, report))
             }
         };
-        Ok(RunData { train: train.dataset, report, eval, encoder, notes })
+        Ok(RunData { about, train: train.dataset, report, eval, encoder, notes })
     }
 }
 
@@ -189,8 +210,7 @@ fn format(data: &DataConfig, table: &Table, encoder: &Encoder, config: &Tokenize
                 Error::usage("the model folder has no chat_template")
                     .hint("give chat_template = \"…\", or format = \"mistral-instruct\"")
             })?;
-            let tokenizer = encoder.tokenizer();
-            chat(Layout::Template(Box::new(ChatTemplate::new(source, &literals, tokenizer.bos(), tokenizer.eos())?)))
+            chat(Layout::Template(Box::new(ChatTemplate::new(source, &literals, encoder.bos(), encoder.eos())?)))
         }
     };
     Ok(Format { shape, literals, special, train_on })

@@ -70,6 +70,11 @@ const NAMES: [(&str, &[&str]); 8] = [
 ];
 
 impl Shape {
+    /// Whether the learning rate rises over the warm-up.
+    pub fn warms_up(self) -> bool {
+        self != Shape::Constant
+    }
+
     /// Reads `lr_scheduler_type` and `lr_scheduler_kwargs`; a missing argument has HF's default.
     pub fn parse(name: &str, kwargs: &BTreeMap<String, f64>) -> Result<Shape> {
         let Some((_, known)) = NAMES.iter().find(|(n, _)| *n == name) else {
@@ -164,7 +169,7 @@ impl Schedule {
     }
 
     fn factor(&self, step: usize) -> f64 {
-        if self.shape == Shape::Constant {
+        if !self.shape.warms_up() {
             return 1.0;
         }
         let (step, warmup, total) = (step as f64, self.warmup as f64, self.total as f64);

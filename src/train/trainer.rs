@@ -303,6 +303,13 @@ fn divergence(record: &StepRecord, rows: &[usize], compute: DType) -> Option<Err
     })
 }
 
+/// How many rows of an evaluation batch run at once: a batch that does not fit into `tokens` is run in equal parts, and
+/// its mean is taken over all of them.
+pub fn rows_at_once(batch: usize, longest: usize, tokens: usize) -> usize {
+    let fits = |rows: &usize| batch.is_multiple_of(*rows) && rows * longest <= tokens;
+    (1..=batch).rev().find(fits).unwrap_or(1)
+}
+
 /// The loss of an evaluation set, with the adapter or of the base model alone.
 pub fn evaluate(session: &mut Session, evaluation: &Evaluation, adapter: bool, step: usize) -> Result<EvalRecord> {
     // The adapter's copies in the compute type may be older than its master.
@@ -311,9 +318,7 @@ pub fn evaluate(session: &mut Session, evaluation: &Evaluation, adapter: bool, s
     let lengths = dataset.rows.lengths();
     let longest = lengths.iter().copied().max().unwrap_or(0);
     let window = session.model.spec.config.sliding_window;
-    // A batch that does not fit is run in equal parts; its mean is taken over all of them.
-    let fits = |rows: &usize| batch.is_multiple_of(*rows) && rows * longest <= session.model.spec.tokens;
-    let part = (1..=*batch).rev().find(fits).unwrap_or(1);
+    let part = rows_at_once(*batch, longest, session.model.spec.tokens);
     let (mut sum, mut tokens, mut hits) = (0.0, 0, 0);
     let (mut batch_sum, mut batch_tokens, mut batch_rows) = (0.0, 0, 0);
     let (mut weighted, mut rows) = (0.0, 0);

@@ -60,12 +60,22 @@ const CONFIG: &str = r#"{"model_type": "llama", "hidden_size": 64, "intermediate
     "torch_dtype": "float32", "tie_word_embeddings": false, "vocab_size": "#;
 
 impl Folder {
-    /// Model, data and recipe.
+    /// Nothing yet.
+    pub fn empty() -> Self {
+        Self(tempfile::tempdir().expect("a temporary folder"))
+    }
+
+    /// A Llama, data and recipe.
     pub fn new() -> Self {
-        let folder = Self(tempfile::tempdir().expect("a temporary folder"));
+        Self::with(CONFIG)
+    }
+
+    /// A model of this config.json (up to the size of the vocabulary, which is the tokenizer's), data and recipe.
+    pub fn with(config: &str) -> Self {
+        let folder = Self::empty();
         let source = root().join("tokenizer/tests/data/tokenizers/small/tokenizer.model");
         let vocab = halfbyte_tokenizer::Tokenizer::open(&source).expect("the tests' tokenizer").vocab_size();
-        folder.text("model/config.json", &format!("{CONFIG}{vocab}}}"));
+        folder.text("model/config.json", &format!("{config}{vocab}}}"));
         std::fs::copy(source, folder.path("model/tokenizer.model")).expect("copied");
         folder.weights("model");
         let rows: Vec<String> =

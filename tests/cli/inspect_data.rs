@@ -12,7 +12,13 @@ fn records_text_rows_and_report_are_shown() {
         "  question = \"what comes after ",
         "  │Q: what comes after ",
         "row 1:",
+        "splits: train (1 file)",
+        "`train`: 24 rows, 20 trained on, 4 evaluated on",
+        "columns: question, answer",
         "train: 20 records",
+        "note: nothing is padded, so every end token is learnt",
+        "memory: ",
+        "on H200 (6 steps of ",
     ] {
         assert!(said.out.contains(part), "{part:?} is not in: {}", said.out);
     }
@@ -33,4 +39,23 @@ fn a_bad_record_is_shown_with_its_line() {
     let set = ["inspect-data", "recipe.toml", "--set", "test_size=1"];
     let said = folder.run(&set);
     said.refused(2, &["data.jsonl line ", "`answer` is undefined", "the columns are question"]);
+}
+
+#[test]
+fn a_chat_templates_end_token_is_that_of_the_tokenizers_config() {
+    let folder = Folder::new();
+    folder.text(
+        "model/tokenizer_config.json",
+        r#"{"eos_token": "[/INST]", "add_bos_token": true, "add_eos_token": false}"#,
+    );
+    let messages = r#"[{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]"#;
+    folder.text("data.jsonl", &format!("{{\"messages\": {messages}}}\n"));
+    let template = r#"chat_template = "{% for m in messages %}{{ m.content }}{{ eos_token }}{% endfor %}""#;
+    let recipe =
+        format!("model_name_or_path = \"model\"\ndataset = \"data.jsonl\"\n{template}\noutput_dir = \"run\"\n");
+    folder.text("recipe.toml", &recipe);
+    let json = folder.run(&["inspect-data", "recipe.toml", "--write", "texts.jsonl", "--json"]).fine().out;
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["train"]["missing_eos"], 0);
+    assert_eq!(std::fs::read_to_string(folder.path("texts.jsonl")).unwrap(), "{\"text\":\"a[/INST]b[/INST]\"}\n");
 }

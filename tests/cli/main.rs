@@ -1,10 +1,12 @@
 //! The program from outside: what it prints, what it refuses and how, what it leaves behind.
 
+mod bad_data;
 mod bad_input;
 mod decode;
 mod dummy;
 mod folder;
 mod inspect_data;
+mod memory;
 mod quickstart;
 mod report;
 mod resume;

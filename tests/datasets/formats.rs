@@ -195,25 +195,3 @@ fn records_of_the_wrong_shape_are_named() {
     let column = Format::column("text", None, encoder().literals().clone(), false, TrainOn::Completion);
     assert!(column.err().unwrap().to_string().contains("train_on: a text_column alone"));
 }
-
-/// What the formatting functions of four well-known tutorials return for a record.
-#[test]
-fn templates_equal_the_tutorials_functions() {
-    let read = |key: &str| -> Vec<Value> {
-        let all: Value = serde_json::from_str(include_str!("../data/rows/tutorials.json")).unwrap();
-        all[key].as_array().unwrap().clone()
-    };
-    for (key, source) in [
-        ("swapped_roles", include_str!("../data/rows/swapped_roles.jinja")),
-        ("code_instructions", include_str!("../data/rows/code_instructions.jinja")),
-    ] {
-        let literals = encoder().literals().clone();
-        let format = Format::template(source, None, literals.clone(), true, TrainOn::All).unwrap();
-        let cases = read(key);
-        assert!(cases.len() >= 3);
-        for case in cases {
-            let text = format.text(&record(case["record"].clone())).unwrap();
-            assert_eq!(literals.unmark(&text), case["text"].as_str().unwrap(), "{key}");
-        }
-    }
-}

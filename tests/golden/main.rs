@@ -1,10 +1,14 @@
 //! Numbers recorded with the Hugging Face stack, compared at the tolerances measured when they were recorded.
 //! Its own harness, so that every case's line is printed. `cargo test --test golden -- nf4` runs a part.
 
+#[path = "../shared/cases.rs"]
+mod cases;
+#[path = "../shared/device.rs"]
+mod device;
+
 mod adam8bit;
 mod adapters;
 mod chat;
-mod device;
 mod facts;
 mod forward;
 mod generate;
@@ -17,8 +21,16 @@ mod tensors;
 mod train;
 mod walk;
 
+use std::path::PathBuf;
+
+/// The project's own set and those that `HALFBYTE_GOLDEN` names.
+fn golden_roots() -> Vec<PathBuf> {
+    // Relative: cargo runs tests in the package's folder, and a bundle is run in a checkout without cargo.
+    let own = PathBuf::from("tests/data/golden");
+    std::iter::once(own).chain(walk::named("HALFBYTE_GOLDEN")).collect()
+}
+
 fn main() {
-    let filter: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
     let goldens: &walk::Areas = &[
         ("nf4", nf4::cases),
         ("adam8bit", adam8bit::cases),
@@ -32,9 +44,9 @@ fn main() {
         ("generate", generate::cases),
     ];
     let data: &walk::Areas = &[("reference", reference::cases), ("chat", chat::cases)];
-    let goldens = walk::golden_roots().into_iter().map(|root| (root, goldens));
+    let goldens = golden_roots().into_iter().map(|root| (root, goldens));
     let data = walk::named("HALFBYTE_DATA").into_iter().map(|root| (root, data));
-    if !walk::run(&goldens.chain(data).collect::<Vec<_>>(), &filter) {
+    if !walk::run(&goldens.chain(data).collect::<Vec<_>>()) {
         std::process::exit(1);
     }
 }

@@ -16,10 +16,10 @@ pub fn open(path: &Path) -> Result<Block> {
     let text = bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(&bytes);
     let skipped = bytes.len() - text.len();
     let (layout, starts) = match text.trim_ascii_start().first() {
-        Some(b'[') => (Layout::Values, elements(path, text)?),
-        _ => (Layout::Lines, lines(path, text)?),
+        Some(b'[') => (Layout::Values, elements(path, text)?.into_iter().map(|start| start + skipped).collect()),
+        _ => (Layout::Lines, lines(path, &bytes, skipped)?),
     };
-    let starts = starts.into_iter().map(|start| (start + skipped) as u64).collect();
+    let starts = starts.into_iter().map(|start| start as u64).collect();
     Ok(Block { path: path.into(), bytes, layout, starts })
 }
 
@@ -30,17 +30,14 @@ fn elements(path: &Path, text: &[u8]) -> Result<Vec<usize>> {
     Ok(elements.iter().map(|e| e.get().as_ptr().addr() - text.as_ptr().addr()).collect())
 }
 
-/// Where the lines begin that are not blank.
-fn lines(path: &Path, text: &[u8]) -> Result<Vec<usize>> {
-    let blank = |start: usize| {
-        let rest = text[start..].iter().take_while(|&&b| b != b'\n');
-        rest.into_iter().all(u8::is_ascii_whitespace)
-    };
-    let starts: Vec<usize> = line_starts(text).filter(|&start| !blank(start)).collect();
+/// Where the lines begin that are not blank, from byte `from` on.
+fn lines(path: &Path, bytes: &Bytes, from: usize) -> Result<Vec<usize>> {
+    let line = |start: usize| bytes[start..].split(|&b| b == b'\n').next().unwrap_or_default();
+    let starts = line_starts(bytes, from, |start| !line_is_blank(&bytes[start..]));
     // One object over several lines is a common way to write columns; its first line is no record.
     if let Some(&first) = starts.first()
         && starts.len() > 1
-        && text[first..].split(|&b| b == b'\n').next().is_some_and(|l| l.trim_ascii() == b"{")
+        && line(first).trim_ascii() == b"{"
     {
         return Err(Error::input(format!(
             "{}: one object over several lines is not a list of records",
@@ -49,4 +46,8 @@ fn lines(path: &Path, text: &[u8]) -> Result<Vec<usize>> {
         .hint("write an array of objects, [{…}, {…}], or one object per line"));
     }
     Ok(starts)
+}
+
+fn line_is_blank(rest: &[u8]) -> bool {
+    rest.iter().take_while(|&&b| b != b'\n').all(u8::is_ascii_whitespace)
 }

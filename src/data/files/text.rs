@@ -10,6 +10,6 @@ use crate::error::Result;
 pub fn open(path: &Path) -> Result<Block> {
     let bytes = Bytes::map(path)?;
     check_utf8(path, &bytes)?;
-    let starts = line_starts(&bytes).map(|start| start as u64).collect();
+    let starts = line_starts(&bytes, 0, |_| true).into_iter().map(|start| start as u64).collect();
     Ok(Block { path: path.into(), bytes, layout: Layout::Text, starts })
 }

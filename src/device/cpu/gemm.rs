@@ -19,6 +19,18 @@ impl<'a, A: Real> Slab<'a, A> {
     }
 }
 
+/// Floating-point operations a second, measured in a few milliseconds on a product of the size of a small model's.
+pub fn measured_flops() -> f64 {
+    let (m, k, n) = (512, 256, 512);
+    let (a, b, mut out) = (vec![0.5_f32; m * k], vec![0.25_f32; n * k], vec![0.0_f32; m * n]);
+    let mut run = || product(&mut out, (m, k, n), (&a, k, 1), (&b, 1, k), 1.0);
+    run(); // threads start
+    let began = std::time::Instant::now();
+    const TIMES: usize = 4;
+    (0..TIMES).for_each(|_| run());
+    (2 * m * k * n * TIMES) as f64 / began.elapsed().as_secs_f64()
+}
+
 /// `out = plus + scale · product`. `offsets` (ascending, one more than there are experts) groups the rows of the
 /// token-sided operands; without it there is one group. Returns the rows that `out` has; rows of no group are zero.
 pub fn gemm<A: Real>(

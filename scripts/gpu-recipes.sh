@@ -1,0 +1,79 @@
+#!/bin/sh
+# The four tutorials' recipes at the size of their real models on a GPU, with random weights: trains, evaluates, writes
+# checkpoints, is killed back to one of them, resumes, saves. A short table comes last.
+#
+#     sh scripts/gpu-recipes.sh HALFBYTE DATA [RECIPES]
+#
+# HALFBYTE: the program. DATA: what scripts/recipe-data.py writes, and tokenizers in DATA/mistral and DATA/llama.
+# RECIPES: "a b c d", or some of them. STEPS (30) and AT (25): the length of a run, and the checkpoint it goes on from.
+set -u
+halfbyte=$1
+data=$2
+steps=${STEPS:-30}
+at=${AT:-25}
+root=$(cd "$(dirname "$0")/.." && pwd)
+out=${OUT:-/tmp}/recipes
+mkdir -p "$out"
+table=
+failed=0
+
+# Highest memory in use on the GPU, MiB, until the file is removed.
+watch() {
+    highest=0
+    while [ -e "$1" ]; do
+        now=$(nvidia-smi --query-gpu=memory.used --format=csv,noheader,nounits -i 0)
+        [ "$now" -gt "$highest" ] && highest=$now && echo "$highest" >"$1.highest"
+        sleep 0.3
+    done
+}
+
+# name, recipe, tokenizer, budget in GiB, further settings
+recipe() {
+    name=$1 file=$2 tokenizer=$3 budget=$4
+    shift 4
+    run=/tmp/run-$name
+    rm -rf "$run"
+    train() {
+        "$halfbyte" train "$root/docs/recipes/$file.toml" --dummy-weights --device cuda:0 --set "output_dir=$run" \
+            --set "tokenizer_name_or_path=$data/$tokenizer" --set "max_steps=$steps" --set save_strategy=steps \
+            --set save_steps=5 --set logging_steps=5 --set eval_strategy=steps --set eval_steps=15 \
+            --set max_eval_samples=64 --set per_device_eval_batch_size=4 "$@"
+    }
+    : >"$out/$name.watch"
+    watch "$out/$name.watch" &
+    start=$(date +%s)
+    train "$@" >"$out/$name.log" 2>&1
+    first=$?
+    seconds=$(($(date +%s) - start))
+    whole=$(sha256sum <"$run/adapter_model.safetensors")
+    # As a kill between two checkpoints leaves it.
+    rm -f "$run/adapter_model.safetensors"
+    for later in "$run"/checkpoint-*; do
+        [ "${later##*-}" -gt "$at" ] && rm -r "$later"
+    done
+    train "$@" --resume >"$out/$name-resumed.log" 2>&1
+    second=$?
+    resumed=$(sha256sum <"$run/adapter_model.safetensors")
+    rm -f "$out/$name.watch"
+    wait
+    same="other bits after the resume"
+    [ "$whole" = "$resumed" ] && same="same bits after the resume"
+    [ "$first$second" = 00 ] && [ "$whole" = "$resumed" ] || failed=1
+    cp "$run/metrics.jsonl" "$out/$name-metrics.jsonl"
+    planned=$(grep -h '^memory:' "$out/$name.log")
+    table="$table$name: exit $first and $second, $seconds s for $steps steps; budget $budget GiB, driver's peak $(cat "$out/$name.watch.highest") MiB; $planned; $same
+"
+    tail -n 4 "$out/$name.log"
+}
+
+for name in ${3:-a c d b}; do
+    case $name in
+    a) recipe a a-mistral-chat mistral 12 --set "dataset=$data/a.jsonl" --set test_size=64 --set report_to=tensorboard ;;
+    b) recipe b b-mixtral-instructions mistral 80 --set "dataset=$data/b.jsonl" --set "eval_dataset=$data/b-test.jsonl" --set eval_split=train ;;
+    c) recipe c c-mistral-code mistral 14.5 --set "dataset=$data/c.jsonl" --set test_size=64 ;;
+    d) recipe d d-llama-korean llama 24 --set "dataset=$data/d.jsonl" --set split=train --set test_size=64 ;;
+    esac
+done
+nvidia-smi --query-gpu=name,driver_version --format=csv,noheader
+printf '%s' "$table"
+exit $failed

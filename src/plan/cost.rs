@@ -1,0 +1,71 @@
+//! How long a phase takes: each op needs the time of its arithmetic or of its bytes, whichever is longer. Both are read
+//! off the program, so recomputation, adapters and experts count as what they are.
+
+use crate::op::{Access, Form, Op, Phase, Program, View};
+
+/// What a device reaches in practice.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Rates {
+    /// Floating-point operations a second in large products.
+    pub flops: f64,
+    /// Bytes a second from and to its memory.
+    pub bytes: f64,
+    /// Seconds that an op takes however small it is.
+    pub op: f64,
+}
+
+/// Rates by the name that the driver gives a GPU; docs/benchmarks has the measurements.
+const MEASURED: [(&str, Rates); 1] = [("H200", Rates { flops: 400e12, bytes: 3.6e12, op: 4e-6 })];
+
+impl Rates {
+    /// The rates of a GPU, if they were measured on one of its name.
+    pub fn measured(gpu: &str) -> Option<Rates> {
+        MEASURED.iter().find(|(name, _)| gpu.contains(name)).map(|(_, rates)| *rates)
+    }
+
+    /// The names of the GPUs that were measured.
+    pub fn names() -> impl Iterator<Item = &'static str> {
+        MEASURED.iter().map(|(name, _)| *name)
+    }
+}
+
+/// What a run of a phase works on.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Load {
+    /// Live tokens.
+    pub tokens: usize,
+    /// Keys that a token sees, on average.
+    pub seen: f64,
+}
+
+/// Seconds that a phase takes.
+pub fn seconds(program: &Program, phase: Phase, load: Load, rates: Rates) -> f64 {
+    let ops = program.ops(phase).iter();
+    ops.map(|op| (flops(op, load) / rates.flops).max(bytes(program, op, load.tokens) / rates.bytes) + rates.op).sum()
+}
+
+/// Arithmetic of products and attention; everything else is bound by memory.
+fn flops(op: &Op, load: Load) -> f64 {
+    let rows = |view: &View| view.rows.count(load.tokens) as f64;
+    match op {
+        Op::Gemm { form, a, b, out, .. } => {
+            let inner = if *form == Form::Tn { b.cols } else { out.cols };
+            2.0 * rows(a) * a.cols as f64 * inner as f64
+        }
+        // Two products forward and five backward.
+        Op::Attention { q, .. } => 2.0 * 2.0 * rows(q) * load.seen * q.cols as f64,
+        Op::AttentionBwd { q, .. } => 5.0 * 2.0 * rows(q) * load.seen * q.cols as f64,
+        Op::Fused { parts, .. } => parts.iter().map(|part| flops(part, load)).sum(),
+        _ => 0.0,
+    }
+}
+
+fn bytes(program: &Program, op: &Op, tokens: usize) -> f64 {
+    let size = |view: &View| view.rows.count(tokens) * view.cols * program.info(view.buf).dtype.bytes();
+    let touched = |(view, access): &(View, Access)| size(view) * if *access == Access::ReadWrite { 2 } else { 1 };
+    match op {
+        // Of the table, only the rows that are looked up.
+        Op::Embed { out, .. } => 2.0 * size(out) as f64,
+        _ => op.accesses().iter().map(touched).sum::<usize>() as f64,
+    }
+}
