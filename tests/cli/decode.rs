@@ -79,7 +79,7 @@ fn crc(polynomial: u32, bytes: &[u8]) -> u32 {
     for byte in bytes {
         crc ^= u32::from(*byte);
         for _ in 0..8 {
-            crc = if crc % 2 == 1 { crc / 2 ^ polynomial } else { crc / 2 };
+            crc = if crc % 2 == 1 { (crc / 2) ^ polynomial } else { crc / 2 };
         }
     }
     !crc
@@ -105,7 +105,7 @@ pub fn events(path: &Path) -> Events {
     while !rest.is_empty() {
         let masked = |data: &[u8]| {
             let c = crc(0x82F63B78, data);
-            (c >> 15 | c << 17).wrapping_add(0xA282EAD8).to_le_bytes()
+            c.rotate_right(15).wrapping_add(0xA282EAD8).to_le_bytes()
         };
         let length = u64::from_le_bytes(rest[..8].try_into().expect("8 bytes")) as usize;
         assert_eq!(rest[8..12], masked(&rest[..8]));
