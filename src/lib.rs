@@ -4,6 +4,7 @@
 //!
 //! * [`cli`]: the commands, one file each.
 //! * [`quickstart`]: model, texts and recipe of the README's first command.
+//! * [`report`]: the HTML page of a run.
 //! * [`run`]: a whole run, from a recipe to an adapter folder.
 //! * [`generate`]: decoding, greedy or sampled.
 //! * [`train`]: recipe → program → session; the training loop, learning rates, checkpoints.
@@ -14,6 +15,7 @@
 //! * [`device`]: what runs a program. `cpu` is the definition of every op.
 //! * [`plan`]: addresses for buffers.
 //! * [`op`]: the instruction set, and what each op reads and writes.
+//! * [`track`]: what a run logs, for TensorBoard and W&B, and read back.
 //! * [`config`]: recipes and model folders, checked.
 //! * [`dtype`], [`error`].
 //!
@@ -30,7 +32,9 @@ pub mod model;
 pub mod op;
 pub mod plan;
 pub mod quickstart;
+pub mod report;
 pub mod run;
 pub mod tape;
+pub mod track;
 pub mod train;
 pub mod weights;

@@ -42,7 +42,7 @@ const PLACES: [Place; 5] = [
         folder: "src/device/cuda",
         extension: "rs",
         without: Some(&["quant8"]),
-        common: &["copy", "exec", "gpu", "graph", "launch", "memory", "mod", "modules", "stream"],
+        common: &["copy", "exec", "gpu", "graph", "launch", "memory", "mod", "modules", "nvml", "stream"],
     },
     Place { folder: "tests/kernels", extension: "rs", without: Some(&["quant8"]), common: &["harness", "main"] },
     Place { folder: "benches/kernels", extension: "rs", without: Some(&["quant8"]), common: &["harness", "main"] },

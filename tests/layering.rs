@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// From the top to the bottom; the same order as in the map of `src/lib.rs`.
-const ORDER: [&str; 15] = [
+const ORDER: [&str; 17] = [
     "cli",
     "quickstart",
+    "report",
     "run",
     "generate",
     "train",
@@ -17,6 +18,7 @@ const ORDER: [&str; 15] = [
     "device",
     "plan",
     "op",
+    "track",
     "config",
     "dtype",
     "error",

@@ -36,7 +36,8 @@ impl DeviceArgs {
             DeviceName::Cuda(ordinal) => {
                 let device = Cuda::new(CudaOptions { ordinal, arch: self.arch, graph: !self.no_graph })?;
                 let gpu = device.gpu();
-                let words = format!("{name}, {}", gpu.name);
+                let sensors = device.without_sensors().map(|why| format!(" (its sensors are not logged: {why})"));
+                let words = format!("{name}, {}{}", gpu.name, sensors.unwrap_or_default());
                 Ok((Box::new(device), words))
             }
         }

@@ -14,6 +14,8 @@ mod inspect_data;
 mod plan;
 mod progress;
 mod quickstart;
+mod report;
+mod summary;
 mod tokenize;
 mod train;
 mod tree;
@@ -36,6 +38,8 @@ enum Command {
     Quickstart(quickstart::Args),
     /// Fine-tune a model as a recipe says
     Train(train::Args),
+    /// Make one HTML page of a run: curves, results, sampled answers, the recipe
+    Report(report::Args),
     /// List the devices that a run can use: driver, GPUs, memory, and the code path chosen
     Devices(devices::Args),
     /// Show what a recipe resolves to and how much memory it needs; no GPU and no weights needed
@@ -57,6 +61,7 @@ impl Cli {
             Command::Quickstart(args) => quickstart::run(args),
             Command::Train(args) => train::run(args),
             Command::Generate(args) => generate::run(args),
+            Command::Report(args) => report::run(&args),
             Command::Devices(args) => devices::run(args),
             Command::Plan(args) => plan::run(args),
             Command::Inspect(args) => inspect::run(&args),

@@ -1,8 +1,9 @@
 //! Draws a run: a bar on a terminal, plain lines elsewhere, JSON lines where asked.
 
 use super::{forecast, out};
+use crate::run::results::Results;
 use crate::run::{Prepared, Run};
-use crate::train::trainer::{Event, Sample, Summary};
+use crate::train::trainer::{EvalRecord, Event, LogRecord, Sample};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 use std::io::IsTerminal;
@@ -11,12 +12,16 @@ use std::io::IsTerminal;
 pub struct Progress {
     json: bool,
     bar: Option<ProgressBar>,
+    /// What was logged.
+    log: Vec<LogRecord>,
+    /// The line before was one of the table of evaluations.
+    in_table: bool,
 }
 
 impl Progress {
     /// A view; `json` for machines.
     pub fn new(json: bool) -> Self {
-        Self { json, bar: None }
+        Self { json, bar: None, log: Vec::new(), in_table: false }
     }
 
     /// What is about to run.
@@ -67,25 +72,21 @@ impl Progress {
                     bar.set_message(format!("loss {:.4}  lr {:.2e}  {speed:.0} tokens/s", r.loss, r.learning_rate));
                 }
             }
-            Event::Logged(r) => self.line(
-                json!({"event": "log", "log": r}),
-                format!(
-                    "step {:5}  epoch {:.2}  loss {:.4}  grad_norm {:.3}  lr {:.3e}  {:.0} tokens/s",
-                    r.step, r.epoch, r.loss, r.grad_norm, r.learning_rate, r.tokens_per_second
-                ),
-            ),
-            Event::Evaluated(r) => self.line(
-                json!({"event": "eval", "eval": r}),
-                format!(
-                    "step {:5}  eval_loss {:.4} (per token {:.4}, {} tokens)  perplexity {:.3}  accuracy {:.1} %",
-                    r.step,
-                    r.eval_loss,
-                    r.eval_loss_per_token,
-                    r.eval_tokens,
-                    r.eval_perplexity,
-                    100.0 * r.eval_mean_token_accuracy
-                ),
-            ),
+            Event::Logged(r) => {
+                self.log.push(r.clone());
+                self.line(
+                    json!({"event": "log", "log": r}),
+                    format!(
+                        "step {:5}  epoch {:.2}  loss {:.4}  grad_norm {:.3}  lr {:.3e}  {:.0} tokens/s",
+                        r.step, r.epoch, r.loss, r.grad_norm, r.learning_rate, r.tokens_per_second
+                    ),
+                );
+            }
+            Event::Evaluated(r) => {
+                let text = self.table(r);
+                self.line(json!({"event": "eval", "eval": r}), text);
+                self.in_table = true;
+            }
             Event::Sampled(r) => {
                 let text = |s: &Sample| format!("  {}▸{}{}", s.prompt, s.answer, if s.ended { "" } else { " …" });
                 let texts: Vec<String> = r.samples.iter().map(text).collect();
@@ -103,7 +104,7 @@ impl Progress {
     }
 
     /// A run has started: where a resumed one goes on.
-    pub fn started(&self, run: &Run) {
+    pub fn started(&mut self, run: &Run) {
         let notes = &run.notes;
         if self.json {
             say!("{}", json!({"event": "started", "notes": notes}));
@@ -112,14 +113,36 @@ impl Progress {
         }
     }
 
+    /// The row of an evaluation in the table that HF's notebooks show; under its head, unless that stands above the row
+    /// before.
+    fn table(&self, r: &EvalRecord) -> String {
+        let training = self.log.last().map_or("No log".into(), |log| format!("{:.6}", log.loss));
+        let columns = [
+            ("Step", r.step.to_string()),
+            ("Training Loss", training),
+            ("Validation Loss", format!("{:.6}", r.eval_loss)),
+            ("Loss Per Token", format!("{:.6}", r.eval_loss_per_token)),
+            ("Perplexity", format!("{:.4}", r.eval_perplexity)),
+            ("Mean Token Accuracy", format!("{:.4}", r.eval_mean_token_accuracy)),
+        ];
+        let width = |name: &str| name.len().max(8);
+        let row = |cells: [&str; 6]| {
+            let cells = columns.iter().zip(cells).map(|((name, _), cell)| format!("{cell:>0$}", width(name)));
+            cells.collect::<Vec<_>>().join("  ")
+        };
+        let cells = row(columns.each_ref().map(|(_, cell)| cell.as_str()));
+        if self.in_table { cells } else { format!("{}\n{cells}", row(columns.each_ref().map(|(name, _)| *name))) }
+    }
+
     /// The end of the run.
-    pub fn finished(&mut self, summary: &Summary, run: &Run) {
+    pub fn finished(&mut self, results: &Results, run: &Run) {
+        let summary = &results.summary;
         if let Some(bar) = self.bar.take() {
             bar.finish_and_clear();
         }
-        let Summary { steps, seconds, train_loss, final_loss, .. } = summary;
         let folder = run.adapter_folder();
-        let mut text = format!("{steps} steps in {seconds:.1} s: train_loss {train_loss:.4}, last {final_loss:.4}");
+        let mut text = super::summary::history(&self.log) + &super::summary::results(results);
+        text += &format!("{} steps in {:.1} s", summary.steps, summary.seconds);
         if let Some(best) = summary.best.filter(|_| summary.stopped_early || run.recipe.training.best.load_at_end) {
             text += &format!("; the best evaluation was that of step {} ({:.4})", best.step, best.metric);
         }
@@ -129,11 +152,15 @@ impl Progress {
         if !summary.interrupted {
             text += &format!("; adapter in {}", folder.display());
         }
+        for command in run.tracker_commands() {
+            text += &format!("\nlook at it with: {command}");
+        }
         let adapter = (!summary.interrupted).then_some(folder);
-        self.line(json!({"event": "finished", "summary": summary, "adapter": adapter}), text);
+        self.line(json!({"event": "finished", "summary": results, "adapter": adapter}), text);
     }
 
-    fn line(&self, machine: serde_json::Value, person: String) {
+    fn line(&mut self, machine: serde_json::Value, person: String) {
+        self.in_table = false;
         let text = if self.json { machine.to_string() } else { person };
         match &self.bar {
             Some(bar) => bar.suspend(|| say!("{text}")),

@@ -14,6 +14,7 @@ use crate::run::{ModelPlace, Run, Start, prepare};
 use crate::train::session::Sampling;
 use crate::train::trainer::Reply;
 use halfbyte_tokenizer::Tokenizer;
+use serde_json::json;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -30,6 +31,9 @@ pub struct Args {
     /// Replace the results of an earlier run
     #[arg(long)]
     overwrite: bool,
+    /// Print every event as a line of JSON
+    #[arg(long)]
+    json: bool,
 }
 
 /// Tokens of an answer of the base model, which would go on and on.
@@ -41,10 +45,11 @@ pub fn run(args: Args) -> Result<()> {
     let files = extract(&args.output)?;
     let recipe = Recipe::open(&files.recipe, &args.set)?;
     let stop = stop_flag()?;
-    say!("A Mistral of a million parameters, fine-tuned in 4 bits on this CPU.");
-    say!("Model, data and recipe are in {}.\n", args.output.display());
-
-    let mut progress = Progress::new(false);
+    if !args.json {
+        say!("A Mistral of a million parameters, fine-tuned in 4 bits on this CPU.");
+        say!("Model, data and recipe are in {}.\n", args.output.display());
+    }
+    let mut progress = Progress::new(args.json);
     let place = ModelPlace::find(&recipe.model)?;
     let prepared = prepare(recipe, place, &|_| ())?;
     progress.prepared(&prepared, "cpu");
@@ -53,15 +58,19 @@ pub fn run(args: Args) -> Result<()> {
     let tokenizer = open_tokenizer(&run.model().tokenizer()?)?;
     let shown = examples(&files.held_out);
     let before = Exam::take(&mut run, &tokenizer, &files.held_out, &shown, false)?;
-    let summary = run.train(|event| {
+    let results = run.train(|event| {
         progress.event(event);
         if stop.load(Ordering::SeqCst) { Reply::Stop } else { Reply::Continue }
     })?;
-    progress.finished(&summary, &run);
-    if summary.interrupted {
-        return Err(interrupted(&summary, &run));
+    progress.finished(&results, &run);
+    if results.summary.interrupted {
+        return Err(interrupted(&results.summary, &run));
     }
     let after = Exam::take(&mut run, &tokenizer, &files.held_out, &shown, true)?;
+    if args.json {
+        print_json(&shown, &before, &after, files.held_out.len());
+        return Ok(());
+    }
 
     print_table(&shown, &before.answers, &after.answers);
     let count = files.held_out.len();
@@ -114,6 +123,20 @@ fn answer(run: &mut Run, tokenizer: &Tokenizer, task: &Task, max_new_tokens: usi
     let ended = ids.pop_if(|id| ends.contains(id)).is_some();
     let text = tokenizer.decode(&ids).map_err(|e| Error::run(e.to_string()))?;
     Ok(text.trim().to_string() + if ended { "" } else { " …" })
+}
+
+/// What the table and the lines below it say, for machines.
+fn print_json(tasks: &[Task], before: &Exam, after: &Exam, held_out: usize) {
+    let exam = |exam: &Exam| json!({"loss": exam.loss, "answered_right": exam.right});
+    let answers = tasks.iter().zip(before.answers.iter().zip(&after.answers)).map(|(task, (before, after))| {
+        json!({"question": task.instruction, "input": task.input, "before": before, "after": after,
+            "expected": task.output})
+    });
+    let answers: Vec<_> = answers.collect();
+    say!(
+        "{}",
+        json!({"event": "exam", "held_out": held_out, "before": exam(before), "after": exam(after), "answers": answers})
+    );
 }
 
 /// question | before | after | expected; the text that a question is about stands below it.

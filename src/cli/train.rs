@@ -72,13 +72,13 @@ pub fn run(args: Args) -> Result<()> {
     let kind = if device_name.starts_with("cpu") { "cpu" } else { "cuda" };
     let mut run = prepared.start(device, kind, start)?;
     progress.started(&run);
-    let summary = run.train(|event| {
+    let results = run.train(|event| {
         progress.event(event);
         if stop.load(Ordering::SeqCst) { Reply::Stop } else { Reply::Continue }
     })?;
-    progress.finished(&summary, &run);
-    if summary.interrupted {
-        return Err(interrupted(&summary, &run));
+    progress.finished(&results, &run);
+    if results.summary.interrupted {
+        return Err(interrupted(&results.summary, &run));
     }
     Ok(())
 }

@@ -213,6 +213,11 @@ fn the_data_section_is_checked() {
     assert_eq!(ok("val_set_size = 0.05").data.test_size, Some(TestSize::Share(0.05)));
     assert_eq!(ok("report_to = [\"tensorboard\"]").training.report_to, [Tracker::TensorBoard]);
     assert_eq!(ok("report_to = \"none\"").training.report_to, []);
+    for all in ["\"all\"", "[\"all\"]", "[\"wandb\", \"tensorboard\", \"wandb\"]"] {
+        let recipe = ok(&format!("report_to = {all}"));
+        assert_eq!(recipe.training.report_to, [Tracker::TensorBoard, Tracker::Wandb], "{all}");
+    }
+    assert_eq!(ok("logging_dir = \"logs\"").training.logging_dir.as_deref(), Some("logs"));
     refused("format = \"template\"", &["template", "no hint"]);
     refused("format = \"alpaca\"\ntemplate = \"x\"", &["format"]);
     refused("role_markers = [\"x\"]", &["role_markers"]);
@@ -220,6 +225,7 @@ fn the_data_section_is_checked() {
     refused("test_size = 1.5", &["test_size", "no hint"]);
     refused("packing = true\ngroup_by_length = true", &["group_by_length"]);
     refused("report_to = \"mlflow\"", &["report_to", "no hint"]);
+    refused("report_to = [\"none\", \"wandb\"]", &["report_to", "no hint"]);
     refused("train_on_inputs = false", &["train_on"]);
     refused("max_seq_length = 1", &["max_seq_length", "no hint"]);
 }

@@ -154,6 +154,8 @@ pub struct TrainingConfig {
     pub save_total_limit: Option<usize>,
     /// Where metrics go besides metrics.jsonl.
     pub report_to: Vec<Tracker>,
+    /// The folder of the TensorBoard event files; None: below `runs` of the output folder.
+    pub logging_dir: Option<String>,
 }
 
 impl TrainingConfig {
@@ -200,6 +202,7 @@ impl TrainingConfig {
             save: cadence(raw, "save_strategy", "save_steps", "steps", Cadence::Steps(500))?,
             save_total_limit: raw.count("save_total_limit", 1)?,
             report_to: report_to(raw)?,
+            logging_dir: raw.text("logging_dir")?.filter(|folder| !folder.is_empty()),
         })
     }
 
@@ -261,6 +264,7 @@ impl TrainingConfig {
             ("save_steps", steps(self.save)),
             ("save_total_limit", self.save_total_limit.map(|n| Value::from(n as i64))),
             ("report_to", Some(Value::Array(trackers))),
+            ("logging_dir", self.logging_dir.clone().map(Value::from)),
         ];
         entries.extend(self.best.entries());
         entries
@@ -321,15 +325,13 @@ fn cadence(raw: &Raw, strategy: &str, steps: &str, default: &'static str, every:
 
 fn report_to(raw: &Raw) -> Result<Vec<Tracker>> {
     let Some(names) = raw.texts("report_to")? else { return Ok(Vec::new()) };
-    let mut trackers = Vec::new();
-    for given in &names {
-        match (given.as_str(), TRACKERS.iter().find(|(name, _)| name == given)) {
-            ("none", _) if names.len() == 1 => {}
-            ("all", _) => trackers.extend(TRACKERS.map(|(_, t)| t)),
-            (_, Some((_, tracker))) => trackers.push(*tracker),
-            _ => return Err(raw.wrong("report_to", "expected \"none\", \"all\", \"tensorboard\" or \"wandb\"")),
+    let known = |name: &String| TRACKERS.iter().any(|(tracker, _)| tracker == name);
+    match names.as_slice() {
+        [one] if one == "none" => Ok(Vec::new()),
+        [one] if one == "all" => Ok(TRACKERS.map(|(_, tracker)| tracker).into()),
+        names if names.iter().all(known) => {
+            Ok(TRACKERS.iter().filter(|(name, _)| names.iter().any(|n| n == name)).map(|(_, t)| *t).collect())
         }
+        _ => Err(raw.wrong("report_to", "expected \"none\", \"all\", \"tensorboard\" or \"wandb\"")),
     }
-    trackers.dedup();
-    Ok(trackers)
 }

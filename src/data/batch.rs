@@ -96,6 +96,11 @@ impl MicroBatch {
         self.ids.len()
     }
 
+    /// Tokens as a collator pads them that gives each document a row: as long as the longest.
+    pub fn padded_tokens(&self) -> usize {
+        self.documents * self.pos.iter().max().map_or(0, |last| *last as usize + 1)
+    }
+
     /// Tokens with a target: the terms of the loss.
     pub fn predicted(&self) -> usize {
         self.targets.iter().filter(|&&target| target != IGNORED).count()
@@ -119,6 +124,7 @@ mod tests {
         assert_eq!(batch.targets, [-100, 6, 2, -100, -100, 9, -100]);
         assert_eq!(batch.pos, [0, 1, 2, 3, 0, 0, 1]);
         assert_eq!((batch.documents, batch.tokens(), batch.predicted()), (3, 7, 3));
+        assert_eq!((batch.padded_tokens(), MicroBatch::default().padded_tokens()), (12, 0));
         assert_eq!(num_items([&a, &b, &c]), 5, "the never-predicted first labels count");
         assert_eq!([&a, &b, &c].map(Document::predicted), [2, 0, 1]);
     }

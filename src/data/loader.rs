@@ -101,6 +101,8 @@ pub struct Step {
     pub num_items: usize,
     /// The rows, for naming them when the loss is not finite.
     pub rows: Vec<usize>,
+    /// Tokens as HF's Trainer counts them: with the padding of rows that are not packed.
+    pub padded_tokens: usize,
     /// Epochs done after this step: 0.5 is the middle of the first.
     pub epoch: f64,
 }
@@ -161,7 +163,9 @@ impl Loader {
             rows.chunks(batch).map(|rows| self.dataset.micro_batch(rows, packed, sliding_window)).unzip();
         let rows = rows.to_vec();
         self.position.index += rows.len();
+        let padded = |b: &MicroBatch| if packed { b.tokens() } else { b.padded_tokens() };
         Step {
+            padded_tokens: micro_batches.iter().map(padded).sum(),
             micro_batches,
             num_items: items.iter().sum(),
             rows,

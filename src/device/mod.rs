@@ -3,10 +3,12 @@
 
 pub mod cpu;
 pub mod cuda;
+pub mod sensors;
 
 use crate::error::Result;
 use crate::op::{Buf, Phase, Program};
 use crate::plan::Plan;
+use sensors::Sensors;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -38,4 +40,9 @@ pub trait Device: Send {
 
     /// Runs a phase op by op and times each.
     fn profile(&mut self, phase: Phase, live: usize) -> Result<Vec<Timing>>;
+
+    /// What its sensors say now; a CPU is not asked.
+    fn sensors(&self) -> Option<Sensors> {
+        None
+    }
 }

@@ -1,7 +1,9 @@
 //! The folder of a run: one run at a time, metrics line by line.
 
+use super::results::{ALL_RESULTS, TRAINER_STATE};
 use super::resume::Start;
 use crate::error::{Error, Result};
+use crate::track::Trackers;
 use crate::train::checkpoint;
 use serde::Serialize;
 use std::fs::{File, OpenOptions};
@@ -19,11 +21,12 @@ pub struct LockedFolder {
 pub struct RunFolder {
     path: PathBuf,
     metrics: File,
+    trackers: Option<Trackers>,
     _lock: File,
 }
 
 /// Files of a finished run that a new one would overwrite.
-const RESULTS: [&str; 2] = ["adapter_model.safetensors", "metrics.jsonl"];
+const RESULTS: [&str; 4] = ["adapter_model.safetensors", "metrics.jsonl", ALL_RESULTS, TRAINER_STATE];
 
 impl LockedFolder {
     /// Creates and locks `path`; an error if it holds results of another run and `start` does not say what happens to
@@ -71,7 +74,7 @@ impl LockedFolder {
             Ok(metrics)
         };
         let metrics = open().map_err(|e| Error::io("open", &file, e))?;
-        Ok(RunFolder { path, metrics, _lock: self.lock })
+        Ok(RunFolder { path, metrics, trackers: None, _lock: self.lock })
     }
 }
 
@@ -87,8 +90,30 @@ impl RunFolder {
         &self.path
     }
 
-    /// Appends a line to metrics.jsonl.
+    /// From now on [`Self::log`] tells `trackers` too.
+    pub fn track(&mut self, trackers: Trackers) {
+        self.trackers = Some(trackers);
+    }
+
+    /// The trackers, if there are any.
+    pub fn trackers(&self) -> Option<&Trackers> {
+        self.trackers.as_ref()
+    }
+
+    /// Appends a line to metrics.jsonl, and to the trackers' files.
     pub fn log(&mut self, record: &impl Serialize) -> Result<()> {
+        self.append(record)?;
+        self.trackers.as_mut().map_or(Ok(()), |trackers| trackers.log(record))
+    }
+
+    /// The last line of metrics.jsonl, and the end of the trackers' files.
+    pub fn finish(&mut self, results: &impl Serialize, step: usize) -> Result<()> {
+        self.append(results)?;
+        self.trackers.as_mut().map_or(Ok(()), |trackers| trackers.finish(results, step))
+    }
+
+    /// Appends a line to metrics.jsonl.
+    fn append(&mut self, record: &impl Serialize) -> Result<()> {
         let file = self.path.join("metrics.jsonl");
         let line = serde_json::to_string(record).map_err(|e| Error::system(format!("{}: {e}", file.display())))?;
         writeln!(self.metrics, "{line}").map_err(|e| Error::io("write", &file, e))

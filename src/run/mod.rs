@@ -11,6 +11,7 @@ use crate::data::loader::{Batching, Loader};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::model::{Model, record};
+use crate::track::{self, Trackers};
 use crate::train::arithmetic::Steps;
 use crate::train::build::{Capacity, base_schemes, training_spec};
 use crate::train::checkpoint::{SavedRun, folder_of, rotate, write_checkpoint};
@@ -19,13 +20,14 @@ use crate::train::dummy::fill_base;
 use crate::train::load::{init_adapter, init_optimizer, load_base, read_adapter, write_adapter};
 use crate::train::session::Session;
 use crate::train::state::TrainerState;
-use crate::train::trainer::{EvalRecord, Evaluation, Event, Reply, Summary, evaluate, train};
+use crate::train::trainer::{EvalRecord, Evaluation, Event, Reply, evaluate, train};
 use crate::weights::adapter::{Adapter, read_config};
 use crate::weights::safetensors::Checkpoint;
 use crate::weights::safetensors::write_text;
 use crate::weights::targets::{AdapterModule, resolve};
 use folder::{LockedFolder, RunFolder, copy_tokenizer};
 use preflight::{Preflight, parameters};
+use results::{Clock, Results};
 use samples::Samples;
 use std::path::{Path, PathBuf};
 
@@ -33,6 +35,7 @@ mod fit;
 mod folder;
 mod place;
 pub mod preflight;
+pub mod results;
 mod resume;
 mod samples;
 
@@ -123,6 +126,14 @@ impl Prepared {
         parameters(&self.recipe, &self.config, &self.modules)
     }
 
+    /// HF's estimate of the floating point operations that a token of training takes: six times the parameters but for
+    /// the embeddings. In transformers' `num_parameters` a 4-bit weight counts in full.
+    fn flos_per_token(&self) -> u64 {
+        let embeddings = (self.config.vocab_size * self.config.hidden_size) as u64;
+        let trainable: u64 = self.modules.iter().map(|m| m.parameters() as u64).sum();
+        6 * (crate::weights::names::count(&self.config, None).parameters - embeddings + trainable)
+    }
+
     /// Allocates on `device`, loads the base, starts the adapter or takes up that of a checkpoint. The run folder is
     /// created here.
     pub fn start(self, device: Box<dyn Device>, device_kind: &str, start: Start) -> Result<Run> {
@@ -132,6 +143,7 @@ impl Prepared {
             Start::Resume => resume::find(&output, &self.recipe, &self.place, device_kind)?,
             Start::Fresh | Start::Overwrite => (None, Vec::new()),
         };
+        let flos_per_token = self.flos_per_token();
         let Prepared { recipe, place, config, data, preflight, lora, modules, checkpoint, start: adapter } = self;
         let Preflight { steps, model, .. } = preflight;
         let batching = Batching {
@@ -191,6 +203,7 @@ impl Prepared {
             samples,
             encoder: data.encoder,
             state,
+            flos_per_token,
             notes,
         })
     }
@@ -218,14 +231,21 @@ pub struct Run {
     samples: Samples,
     encoder: Encoder,
     state: TrainerState,
+    flos_per_token: u64,
     saver: Saver,
 }
 
 impl Run {
     /// Trains to the end (or until `observe` says stop) and saves the adapter. Metrics go to metrics.jsonl. A run that
     /// is stopped leaves a checkpoint instead of the adapter.
-    pub fn train(&mut self, mut observe: impl FnMut(&Event) -> Reply) -> Result<Summary> {
-        write_text(&self.folder.path().join("recipe.toml"), &self.recipe.resolved_toml())?;
+    pub fn train(&mut self, mut observe: impl FnMut(&Event) -> Reply) -> Result<Results> {
+        let resolved = self.recipe.resolved_toml();
+        write_text(&self.folder.path().join("recipe.toml"), &resolved)?;
+        let resumed = self.saver.last.map(|_| self.state.step);
+        let start = track::Start { folder: self.folder.path(), recipe: &resolved, resumed };
+        let trackers = Trackers::open(&self.recipe.training, start)?;
+        self.folder.track(trackers);
+        let clock = Clock::start(&self.state);
         if self.recipe.training.eval_on_start && self.state.step == 0 {
             self.evaluate_and_log(0, &mut observe)?;
         }
@@ -260,12 +280,13 @@ impl Run {
                 self.evaluate_and_log(summary.steps, &mut observe)?;
             }
         }
-        self.folder.log(&summary)?;
-        if !summary.interrupted {
+        let results = clock.results(summary, &self.state, self.flos_per_token, &mut self.session);
+        if !results.summary.interrupted {
             let folder = self.adapter_folder().to_path_buf();
             self.saver.write_adapter(&mut self.session, &folder)?;
         }
-        Ok(summary)
+        results.write(&mut self.folder, &self.recipe.training, self.steps.total)?;
+        Ok(results)
     }
 
     fn evaluate_and_log(&mut self, step: usize, observe: &mut impl FnMut(&Event) -> Reply) -> Result<()> {
@@ -288,6 +309,11 @@ impl Run {
     /// Where the adapter is written.
     pub fn adapter_folder(&self) -> &Path {
         self.recipe.training.adapter_dir.as_deref().map_or(self.folder.path(), Path::new)
+    }
+
+    /// Commands that show what the trackers were told.
+    pub fn tracker_commands(&self) -> Vec<String> {
+        self.folder.trackers().map_or_else(Vec::new, Trackers::commands)
     }
 
     /// The folder of the run.

@@ -4,6 +4,7 @@
 use super::trainer::{EvalRecord, LogRecord, StepRecord};
 use crate::config::best::{BestModel, Metric};
 use crate::data::loader::Position;
+use crate::device::sensors::Sensors;
 use serde::{Deserialize, Serialize};
 
 /// Between two steps.
@@ -36,12 +37,18 @@ pub struct Totals {
     pub loss: f64,
     /// Loss of the last.
     pub last: f64,
+    /// Epochs done.
+    pub epoch: f64,
+    /// Learning rate of the last.
+    pub learning_rate: f64,
     /// Predicted tokens.
     pub predicted: usize,
     /// Of these, those that were the most probable.
     pub hits: usize,
     /// Tokens.
     pub tokens: usize,
+    /// Tokens as HF's Trainer counts them.
+    pub padded_tokens: usize,
     /// Rows.
     pub rows: usize,
     /// Seconds.
@@ -96,15 +103,18 @@ impl Totals {
         self.steps += 1;
         self.loss += record.loss;
         self.last = record.loss;
+        self.epoch = record.epoch;
+        self.learning_rate = record.learning_rate;
         self.predicted += record.predicted;
         self.hits += record.hits;
         self.tokens += record.tokens;
+        self.padded_tokens += record.padded_tokens;
         self.rows += record.rows;
         self.seconds += record.time.as_secs_f64();
     }
 
     /// The record of the steps since the last one.
-    pub fn log(&self, last: &StepRecord) -> LogRecord {
+    pub fn log(&self, last: &StepRecord, sensors: Option<Sensors>) -> LogRecord {
         LogRecord {
             step: last.step,
             epoch: last.epoch,
@@ -113,6 +123,7 @@ impl Totals {
             grad_norm: last.grad_norm,
             learning_rate: last.learning_rate,
             tokens_per_second: self.tokens as f64 / self.seconds,
+            sensors,
         }
     }
 }

@@ -6,6 +6,7 @@ use super::session::{Session, Update};
 use super::state::{Best, Totals, TrainerState};
 use crate::config::training::{Cadence, TrainingConfig};
 use crate::data::loader::{Dataset, Loader, Step};
+use crate::device::sensors::Sensors;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use serde::Serialize;
@@ -71,6 +72,8 @@ pub struct StepRecord {
     pub skipped: bool,
     /// Tokens of the step.
     pub tokens: usize,
+    /// Tokens as HF's Trainer counts them, see [`Step`].
+    pub padded_tokens: usize,
     /// Rows of the step.
     pub rows: usize,
     /// Time of the step.
@@ -94,6 +97,9 @@ pub struct LogRecord {
     pub learning_rate: f64,
     /// Since the last record.
     pub tokens_per_second: f64,
+    /// What the device's sensors say now.
+    #[serde(flatten)]
+    pub sensors: Option<Sensors>,
 }
 
 /// The result of an evaluation.
@@ -215,7 +221,7 @@ pub fn train(
         let epoch_ended = record.epoch.fract() == 0.0;
         let first = config.logging_first_step && step == 1;
         if first || stop || step == steps.total || due(config.logging, step, epoch_ended) {
-            let log = Event::Logged(state.since_log.log(&record));
+            let log = Event::Logged(state.since_log.log(&record, session.device().sensors()));
             state.since_log = Totals::default();
             stop |= observe(session, log)? == Reply::Stop;
         }
@@ -277,6 +283,7 @@ fn one_step(session: &mut Session, data: &Step, seed: u64, state: &TrainerState,
         learning_rate: update.learning_rate,
         skipped: update.skipped,
         tokens: data.micro_batches.iter().map(|b| b.tokens()).sum(),
+        padded_tokens: data.padded_tokens,
         rows: data.rows.len(),
         time: started.elapsed(),
     })

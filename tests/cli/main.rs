@@ -2,10 +2,13 @@
 
 mod bad_data;
 mod bad_input;
+mod decode;
 mod dummy;
 mod folder;
 mod inspect_data;
 mod memory;
 mod quickstart;
+mod report;
 mod resume;
+mod track;
 mod train;

@@ -20,6 +20,7 @@ mod launch;
 mod memory;
 mod modules;
 mod nf4;
+mod nvml;
 mod permute;
 mod pointwise;
 mod rms_norm;
@@ -32,6 +33,7 @@ mod swiglu;
 pub use gpu::{Arch, DeviceName, Gpu, driver_version, free_memory, list, select};
 pub use modules::{Family, LoadTime};
 
+use super::sensors::Sensors;
 use super::{Device, Timing};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
@@ -45,6 +47,7 @@ use graph::Graph;
 use launch::Launcher;
 use memory::{DeviceMemory, Staging};
 use modules::Modules;
+use nvml::Nvml;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -81,6 +84,8 @@ pub struct Cuda {
     context: Arc<CudaContext>,
     gpu: Gpu,
     options: CudaOptions,
+    /// The GPU's sensors, or why there are none.
+    nvml: Result<Nvml, String>,
     /// Act as a card with little shared memory.
     limited: bool,
 }
@@ -121,13 +126,19 @@ impl Cuda {
         let context = CudaContext::new(options.ordinal).map_err(|e| failed("start", e))?;
         let stream = Stream::new()?;
         let modules = Modules::new(options.arch.unwrap_or(best));
+        let nvml = gpu::bus_id(options.ordinal).and_then(|bus| Nvml::open(&bus));
         let (staging, copies) = (Staging::new()?, Copies::new()?);
-        Ok(Self { loaded: None, staging, modules, copies, stream, context, gpu, options, limited: false })
+        Ok(Self { loaded: None, staging, modules, copies, stream, context, gpu, options, nvml, limited: false })
     }
 
     /// The GPU.
     pub fn gpu(&self) -> &Gpu {
         &self.gpu
+    }
+
+    /// Why there are no sensors, if there are none.
+    pub fn without_sensors(&self) -> Option<&str> {
+        self.nvml.as_ref().err().map(String::as_str)
     }
 
     /// Loads every family for one element type, also those that no program needs yet.
@@ -310,6 +321,10 @@ impl Device for Cuda {
         self.synchronize()?;
         let pairs = marks.windows(2).enumerate();
         pairs.map(|(op, pair)| Ok(Timing { op, time: pair[0].until(&pair[1])? })).collect()
+    }
+
+    fn sensors(&self) -> Option<Sensors> {
+        self.nvml.as_ref().ok().map(Nvml::read)
     }
 }
 

@@ -1,0 +1,77 @@
+//! When and where: the parts of file names.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// A moment, in UTC.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Moment {
+    /// Seconds since 1970, with their fraction.
+    pub seconds: f64,
+}
+
+const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+
+impl Moment {
+    /// This moment.
+    pub fn now() -> Self {
+        // A clock before 1970 gives 0, which only shows in names and axes.
+        Self { seconds: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |d| d.as_secs_f64()) }
+    }
+
+    /// Year, month (1 to 12), day, hour, minute, second: Howard Hinnant's `civil_from_days`, from 1970 on.
+    fn civil(self) -> [u64; 6] {
+        let seconds = self.seconds as u64;
+        let days = seconds / 86_400 + 719_468;
+        let (era, day_of_era) = (days / 146_097, days % 146_097);
+        let year = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+        let day_of_year = day_of_era - (365 * year + year / 4 - year / 100);
+        let shifted = (5 * day_of_year + 2) / 153;
+        let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
+        let day = day_of_year - (153 * shifted + 2) / 5 + 1;
+        let year = year + era * 400 + u64::from(month <= 2);
+        [year, month, day, seconds / 3600 % 24, seconds / 60 % 60, seconds % 60]
+    }
+
+    /// `20260131_235959`: the time in the name of a W&B run folder.
+    pub fn compact(self) -> String {
+        let [year, month, day, hour, minute, second] = self.civil();
+        format!("{year}{month:02}{day:02}_{hour:02}{minute:02}{second:02}")
+    }
+
+    /// `Jan31_23-59-59`: the time in the name of a TensorBoard folder, as HF and PyTorch write it.
+    pub fn with_month(self) -> String {
+        let [_, month, day, hour, minute, second] = self.civil();
+        format!("{}{day:02}_{hour:02}-{minute:02}-{second:02}", MONTHS[month as usize - 1])
+    }
+}
+
+/// The name of this machine, for file names: letters, digits, `.`, `_` and `-`.
+pub fn host() -> String {
+    let kernel = std::fs::read_to_string("/proc/sys/kernel/hostname").ok();
+    let name = kernel.or_else(|| std::env::var("HOSTNAME").ok()).or_else(|| std::env::var("COMPUTERNAME").ok());
+    let name: String = name.unwrap_or_default().trim().chars().filter(|c| is_plain(*c)).collect();
+    if name.is_empty() { "localhost".into() } else { name }
+}
+
+/// Whether `c` is harmless in a file name.
+pub fn is_plain(c: char) -> bool {
+    c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dates_as_date_u_prints_them() {
+        for (seconds, compact, month) in [
+            (0.0, "19700101_000000", "Jan01_00-00-00"),
+            (951_868_799.9, "20000229_235959", "Feb29_23-59-59"),
+            (951_868_800.0, "20000301_000000", "Mar01_00-00-00"),
+            (1_798_761_599.0, "20261231_235959", "Dec31_23-59-59"),
+        ] {
+            let moment = Moment { seconds };
+            assert_eq!((moment.compact().as_str(), moment.with_month().as_str()), (compact, month));
+        }
+    }
+}
