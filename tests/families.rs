@@ -41,7 +41,7 @@ const PLACES: [Place; 5] = [
         folder: "src/device/cuda",
         extension: "rs",
         without: Some(&["quant8"]),
-        common: &["copy", "exec", "gpu", "graph", "launch", "memory", "mod", "modules"],
+        common: &["copy", "exec", "gpu", "graph", "launch", "memory", "mod", "modules", "stream"],
     },
     Place { folder: "tests/kernels", extension: "rs", without: Some(&["quant8"]), common: &["harness", "main"] },
     Place { folder: "benches/kernels", extension: "rs", without: Some(&["quant8"]), common: &["harness", "main"] },

@@ -17,7 +17,6 @@ const ARCHITECTURES: &[(&str, &str)] = architectures!(
     "llama-2-13b",
     "llama-2-70b",
     "mistral-7b-v0.1",
-    "mistral-7b-instruct-v0.1",
     "mistral-7b-instruct-v0.2",
     "mixtral-8x7b-v0.1"
 );

@@ -24,6 +24,9 @@ pub trait Device: Send {
     /// Allocates what the plan says, clears it, and fills the constants. Anything loaded before is gone.
     fn allocate(&mut self, program: Arc<Program>, plan: Arc<Plan>) -> Result<()>;
 
+    /// Bytes that the plan of `program` may take now; `None`: the device knows no limit.
+    fn room(&self, program: &Program) -> Result<Option<usize>>;
+
     /// Copies `bytes` into `buf` from byte `at` on. Panics if they do not fit: sizes are checked where files are read.
     fn write(&mut self, buf: Buf, at: usize, bytes: &[u8]) -> Result<()>;
 

@@ -29,6 +29,7 @@ use preflight::{Preflight, parameters};
 use samples::Samples;
 use std::path::{Path, PathBuf};
 
+mod fit;
 mod folder;
 mod place;
 pub mod preflight;
@@ -125,6 +126,7 @@ impl Prepared {
     /// Allocates on `device`, loads the base, starts the adapter or takes up that of a checkpoint. The run folder is
     /// created here.
     pub fn start(self, device: Box<dyn Device>, device_kind: &str, start: Start) -> Result<Run> {
+        fit::check(&self, device.as_ref())?;
         let output = PathBuf::from(&self.recipe.training.output_dir);
         let (saved, notes) = match start {
             Start::Resume => resume::find(&output, &self.recipe, &self.place, device_kind)?,

@@ -143,7 +143,7 @@ fn load(dataset: &Dataset, window: Option<usize>) -> Load {
 }
 
 /// Tokens of the largest micro-batch: the longest rows together. Evaluation splits its batches to fit.
-fn largest_batch(data: &RunData, batch: usize) -> usize {
+pub(super) fn largest_batch(data: &RunData, batch: usize) -> usize {
     let mut lengths = data.train.rows.lengths();
     lengths.sort_unstable_by_key(|n| std::cmp::Reverse(*n));
     let train: usize = lengths.iter().take(batch).sum();

@@ -94,6 +94,19 @@ fn broken_recipes_are_refused() {
 }
 
 #[test]
+fn a_device_that_is_not_there_is_refused() {
+    let folder = Folder::new();
+    folder.run(&["train", "recipe.toml", "--device", "gpu"]).refused(2, &["`gpu`", "cuda:1"]);
+    let bf16 = ["train", "recipe.toml", "--set", "bnb_4bit_compute_dtype=bfloat16", "--device", "cuda:99"];
+    folder.run(&["train", "recipe.toml", "--device", "cuda"]).refused(2, &["float32", "--device cpu"]);
+    match halfbyte::device::cuda::list() {
+        Ok(gpus) if !gpus.is_empty() => folder.run(&bf16).refused(2, &["cuda:99", "halfbyte devices"]),
+        _ => folder.run(&bf16).refused(4, &["NVIDIA driver", "--device cpu"]),
+    }
+    assert!(!folder.path("run").exists(), "a refused run leaves no folder behind");
+}
+
+#[test]
 fn absurd_sizes_are_refused_before_anything_is_allocated() {
     refused("max_steps=4000000000", 2, &["4000000000 steps", "max_steps"]);
     refused("per_device_train_batch_size=10000000000", 2, &["per_device_train_batch_size"]);

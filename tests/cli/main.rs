@@ -5,6 +5,7 @@ mod bad_input;
 mod dummy;
 mod folder;
 mod inspect_data;
+mod memory;
 mod quickstart;
 mod resume;
 mod train;

@@ -48,7 +48,7 @@ pub fn cases(root: &Path) -> Vec<Case> {
 
 /// Which tokens take part, and their probabilities.
 fn warpers(file: &Path, config: &str, facts: &Value) -> Outcome {
-    let file = Tensors::open(file.to_path_buf())?;
+    let file = Tensors::open(file)?;
     let number = |key: &str| facts["parameters"][key].as_f64();
     let rule = Rule {
         temperature: number("temperature").unwrap_or(1.0) as f32,

@@ -1,10 +1,14 @@
 //! Numbers recorded with the Hugging Face stack, compared at the tolerances measured when they were recorded.
 //! Its own harness, so that every case's line is printed. `cargo test --test golden -- nf4` runs a part.
 
+#[path = "../shared/cases.rs"]
+mod cases;
+#[path = "../shared/device.rs"]
+mod device;
+
 mod adam8bit;
 mod adapters;
 mod chat;
-mod device;
 mod facts;
 mod forward;
 mod generate;
@@ -27,7 +31,6 @@ fn golden_roots() -> Vec<PathBuf> {
 }
 
 fn main() {
-    let filter: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
     let goldens: &walk::Areas = &[
         ("nf4", nf4::cases),
         ("adam8bit", adam8bit::cases),
@@ -43,7 +46,7 @@ fn main() {
     let data: &walk::Areas = &[("reference", reference::cases), ("chat", chat::cases)];
     let goldens = golden_roots().into_iter().map(|root| (root, goldens));
     let data = walk::named("HALFBYTE_DATA").into_iter().map(|root| (root, data));
-    if !walk::run(&goldens.chain(data).collect::<Vec<_>>(), &filter) {
+    if !walk::run(&goldens.chain(data).collect::<Vec<_>>()) {
         std::process::exit(1);
     }
 }

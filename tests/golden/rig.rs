@@ -94,6 +94,12 @@ pub fn scheme(quant: &Value) -> Result<Option<Scheme>, String> {
     Ok(Some(Scheme { kind, blocksize: BLOCK, double: quant["double"].as_bool().ok_or("no quant.double")? }))
 }
 
+/// How far a dense model may be off in `compute`, as a share of what it may be in bf16: f16 has three more bits, of which
+/// two are asked for.
+pub fn share(compute: DType) -> f64 {
+    if compute == DType::F16 { 0.25 } else { 1.0 }
+}
+
 /// `float32`, `bfloat16`.
 pub fn dtype(name: &Value) -> Result<DType, String> {
     let name = name.as_str().ok_or("no type")?;

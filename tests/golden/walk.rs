@@ -5,8 +5,8 @@
 
 use std::path::{Path, PathBuf};
 
-/// `Ok`: what was measured, in a few words ("worst 3e-7"). `Err`: what is wrong.
-pub type Outcome = Result<String, String>;
+pub use crate::cases::Outcome;
+use crate::cases::Tally;
 
 /// One comparison with recorded numbers.
 pub struct Case {
@@ -34,42 +34,21 @@ pub fn named(variable: &str) -> Vec<PathBuf> {
     std::env::var_os(variable).map_or(Vec::new(), |v| std::env::split_paths(&v).collect())
 }
 
-/// Runs every case of `sets` whose name contains all of `filter`; prints a line for each and a count; true if none
-/// failed.
-pub fn run(sets: &[(PathBuf, &Areas)], filter: &[String]) -> bool {
-    let (mut passed, mut failed) = (0, Vec::new());
+/// Runs every case of `sets` that the command line asks for; true if none failed.
+pub fn run(sets: &[(PathBuf, &Areas)]) -> bool {
+    let mut tally = Tally::from_args();
     for (root, areas) in sets {
         println!("golden set {}", root.display());
         let mut found = 0;
         for (area, collect) in *areas {
             for case in collect(root) {
-                let name = format!("{area}/{}", case.name);
                 found += 1;
-                if !filter.iter().all(|f| name.contains(f.as_str())) {
-                    continue;
-                }
-                let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(case.run))
-                    .unwrap_or_else(|_| Err("panicked (message above)".into()));
-                match outcome {
-                    Ok(measured) => {
-                        passed += 1;
-                        println!("ok    {name}: {measured}");
-                    }
-                    Err(wrong) => {
-                        println!("FAIL  {name}: {wrong}");
-                        failed.push(name);
-                    }
-                }
+                tally.run(&format!("{area}/{}", case.name), case.run);
             }
         }
         if found == 0 {
-            println!("FAIL  no golden case found under {}", root.display());
-            failed.push(root.display().to_string());
+            tally.fail(&root.display().to_string(), "no golden case found there");
         }
     }
-    for name in &failed {
-        println!("failed: {name}");
-    }
-    println!("{passed} passed, {} failed", failed.len());
-    failed.is_empty()
+    tally.end("")
 }

@@ -2,6 +2,7 @@
 //! its declared writes may differ, and all of them must. The CPU in f32 is "exact", the CPU with 16-bit buffers "rounded";
 //! the GPU may be at most twice as far from exact as rounded is.
 
+use crate::cases::gpu_is_required;
 use half::{bf16, f16};
 use halfbyte::device::Device;
 use halfbyte::device::cpu::{Cpu, CpuOptions};
@@ -206,7 +207,7 @@ impl Devices {
 
     /// Whether the environment demands a GPU that is not there.
     pub fn gpu_is_missing_but_required(&self) -> bool {
-        self.cuda.is_none() && std::env::var_os("REQUIRE_GPU").is_some_and(|v| v == "1")
+        self.cuda.is_none() && gpu_is_required()
     }
 
     /// Runs a case everywhere, in bf16 and f16, with outputs of their own and in the place of inputs.

@@ -2,6 +2,8 @@
 //! skipped GPU is seen. `cargo test --test kernels -- rms_norm` runs a part; REQUIRE_GPU=1 turns a skip into a failure.
 //! The binary needs no files: it runs on a machine without Rust.
 
+#[path = "../shared/cases.rs"]
+mod cases;
 mod harness;
 
 mod adamw;
@@ -19,6 +21,7 @@ mod route;
 mod sample;
 mod swiglu;
 
+use cases::Tally;
 use harness::{Case, Devices};
 
 fn main() {
@@ -38,33 +41,13 @@ fn main() {
         gemm::cases,
         attention::cases,
     ];
-    let filter: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
     let mut devices = Devices::new();
-    let mut failed = Vec::new();
-    let mut passed = 0;
+    let mut tally = Tally::from_args();
     for case in families.iter().flat_map(|family| family()) {
-        if !filter.iter().all(|f| case.name.contains(f.as_str())) {
-            continue;
-        }
-        let name = case.name.clone();
-        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| devices.check(&case)))
-            .unwrap_or_else(|_| Err("panicked (message above)".into()));
-        match outcome {
-            Ok(measured) => {
-                passed += 1;
-                println!("ok    {name}: {measured}");
-            }
-            Err(wrong) => {
-                println!("FAIL  {name}: {wrong}");
-                failed.push(name);
-            }
-        }
+        tally.run(&case.name, || devices.check(&case));
     }
-    for name in &failed {
-        println!("failed: {name}");
-    }
-    println!("{passed} passed, {} failed; {}", failed.len(), devices.summary());
-    if !failed.is_empty() || passed == 0 || devices.gpu_is_missing_but_required() {
+    let fine = tally.end(&format!("; {}", devices.summary()));
+    if !fine || tally.passed() == 0 || devices.gpu_is_missing_but_required() {
         std::process::exit(1);
     }
 }

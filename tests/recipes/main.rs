@@ -5,6 +5,8 @@
 //! `HALFBYTE_DATA` names folders of real data sets, tokenizers and trained models, which are walked too.
 
 mod arithmetic;
+#[path = "../shared/cases.rs"]
+mod cases;
 #[path = "../cli/folder.rs"]
 mod folder;
 mod full_size;
@@ -21,7 +23,6 @@ mod walk;
 use std::path::PathBuf;
 
 fn main() {
-    let filter: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
     let own: &walk::Areas = &[
         ("pages", pages::cases),
         ("vectors", vectors::cases),
@@ -35,7 +36,7 @@ fn main() {
         println!("HALFBYTE_DATA is not set: real data sets and trained models are SKIPPED");
     }
     let sets = std::iter::once((PathBuf::from("docs/recipes"), own)).chain(named.into_iter().map(|root| (root, data)));
-    if !walk::run(&sets.collect::<Vec<_>>(), &filter) {
+    if !walk::run(&sets.collect::<Vec<_>>()) {
         std::process::exit(1);
     }
 }

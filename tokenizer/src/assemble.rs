@@ -1,6 +1,7 @@
 //! Checks a model and puts the tokenizer together.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::OnceLock;
 
 use crate::Tokenizer;
@@ -10,11 +11,10 @@ use crate::error::{Error, Result};
 use crate::model_file::{ModelFile, Piece, PieceKind};
 use crate::normalize::{Normalizer, Prefix, push_spaced};
 use crate::user_defined::UserDefined;
-use crate::vocab::{Mergeable, Order, Vocab};
+use crate::vocab::{Order, Vocab};
 
 /// The pieces by what they are for.
 struct Sorted<'a> {
-    mergeable: Vec<Mergeable<'a>>,
     user: UserDefined,
     /// Control, unknown and byte pieces by text: text never produces them.
     reserved: HashMap<&'a str, u32>,
@@ -26,21 +26,20 @@ impl Tokenizer {
     /// which only [`encode_special`](Self::encode_special) looks for.
     pub(crate) fn assemble(model: ModelFile, normalizer: Normalizer, order: Order) -> Result<Self> {
         let pieces = &model.pieces;
-        let Sorted { mergeable, user, reserved, unk } = sort(&model, &normalizer, matches!(order, Order::Scores(_)))?;
+        let Sorted { user, reserved, unk } = sort(&model, &normalizer, matches!(order, Order::Scores))?;
         let byte_ids = if model.byte_fallback { Some(byte_ids(&reserved, pieces)?) } else { None };
         let control =
             |name: &str| reserved.get(name).copied().filter(|id| pieces[*id as usize].kind == PieceKind::Control);
         let names = &model.names;
         let (bos, eos, pad) = (control(&names.bos), control(&names.eos), control(&names.pad));
-        let vocab = Vocab::new(pieces.len(), &mergeable, order, normalizer.escape, user.first_chars())?;
+        let mut vocab = Vocab::new(pieces, order, normalizer.escape, user.first_chars())?;
         let leading = match (normalizer.remove_extra, normalizer.prefix) {
             (true, _) => Leading::DropAll,
             (false, Prefix::Never) => Leading::Keep,
             (false, _) => Leading::DropOne,
         };
         let user_with_space = pieces.iter().any(|p| p.kind == PieceKind::UserDefined && p.text.contains([' ', '▁']));
-        let mut surface_text = String::with_capacity(pieces.iter().map(|p| p.text.len()).sum());
-        let mut surfaces: Vec<Surface> = pieces.iter().map(|p| surface(p, p.kind, &mut surface_text)).collect();
+        let mut surfaces: Vec<Surface> = (0..).zip(pieces).map(|(id, piece)| surface(id, piece, &mut vocab)).collect();
         // SentencePiece decodes by text: a piece whose text is also that of a reserved one is that one.
         let canonical = |text: &str| {
             let mut out = String::new();
@@ -71,7 +70,6 @@ impl Tokenizer {
             // SentencePiece passes it on as a C string.
             unk_surface: model.unk_surface.split('\0').next().unwrap_or_default().into(),
             surfaces,
-            surface_text,
             leading,
             default_special: OnceLock::new(),
             ids: OnceLock::new(),
@@ -85,7 +83,6 @@ impl Tokenizer {
 
 fn sort<'a>(model: &'a ModelFile, normalizer: &Normalizer, matches_user: bool) -> Result<Sorted<'a>> {
     let invalid = |what: String| Err(Error::invalid(what));
-    let mut mergeable = Vec::with_capacity(model.pieces.len());
     let mut user = UserDefined::new(normalizer.escape);
     let mut reserved = HashMap::new();
     let mut unk = None;
@@ -95,10 +92,7 @@ fn sort<'a>(model: &'a ModelFile, normalizer: &Normalizer, matches_user: bool) -
         bytes += text.len();
         let new = match piece.kind {
             _ if text.is_empty() => return invalid(format!("piece {id} is empty")),
-            PieceKind::Normal | PieceKind::Unused => {
-                mergeable.push(Mergeable { id, text });
-                true
-            }
+            PieceKind::Normal | PieceKind::Unused => true,
             PieceKind::UserDefined => !matches_user || user.insert(text, id),
             PieceKind::Unknown if unk.is_some() => {
                 return invalid(format!("piece {id} {text:?} is a second unknown piece"));
@@ -124,7 +118,7 @@ fn sort<'a>(model: &'a ModelFile, normalizer: &Normalizer, matches_user: bool) -
         return Err(Error::unsupported(format!("a vocabulary of {bytes} bytes")));
     }
     let unk = unk.ok_or_else(|| Error::invalid("there is no unknown piece"))?;
-    Ok(Sorted { mergeable, user, reserved, unk })
+    Ok(Sorted { user, reserved, unk })
 }
 
 fn byte_ids(reserved: &HashMap<&str, u32>, pieces: &[Piece]) -> Result<Box<[u32; 256]>> {
@@ -138,16 +132,15 @@ fn byte_ids(reserved: &HashMap<&str, u32>, pieces: &[Piece]) -> Result<Box<[u32;
     Ok(ids)
 }
 
-/// What a piece of this kind decodes to; its text goes to `arena`.
-fn surface(piece: &Piece, kind: PieceKind, arena: &mut String) -> Surface {
-    match kind {
+/// What a piece decodes to.
+fn surface(id: u32, piece: &Piece, vocab: &mut Vocab) -> Surface {
+    match piece.kind {
         PieceKind::Control => Surface::Nothing,
         PieceKind::Unknown => Surface::Unknown,
         PieceKind::Byte => byte_of(&piece.text).map_or(Surface::Nothing, Surface::Byte),
         PieceKind::Normal | PieceKind::UserDefined | PieceKind::Unused => {
-            let start = arena.len() as u32;
-            push_spaced(arena, &piece.text, true);
-            Surface::Text { start, end: arena.len() as u32, marked: piece.text.starts_with('▁') }
+            let Range { start, end } = vocab.surface(id, &piece.text);
+            Surface::Text { start, end, marked: piece.text.starts_with('▁') }
         }
     }
 }

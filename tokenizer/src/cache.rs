@@ -1,6 +1,6 @@
 //! What words were encoded to, so that the second "the" costs one look-up. Bounded, and never wrong: whole keys are
 //! compared. Two tables, for the short words that make up most of any text and for the longer ones (indented
-//! identifiers, mostly); each is two-way associative with the more recently used entry in front.
+//! identifiers, mostly); each is two-way associative, and the older entry makes room.
 
 use crate::hash::{hash_bytes, mix, seed};
 
@@ -39,8 +39,6 @@ const KEY: u128 = u128::MAX >> 4;
 
 /// See the head of this file.
 pub(crate) struct WordCache {
-    /// The most recent short words, few enough to stay in the processor's own caches; most look-ups end here.
-    hot: Vec<Short>,
     short: Vec<[Short; 2]>,
     long: Vec<[Long; 2]>,
     /// How many sets `long` gets when the first long word comes.
@@ -48,7 +46,6 @@ pub(crate) struct WordCache {
     seed: u64,
 }
 
-const HOT_SETS: usize = 1 << 11;
 const SHORT_SETS: usize = 1 << 15;
 const LONG_SETS: usize = 1 << 12;
 
@@ -70,41 +67,26 @@ fn pack(text: &[u8], start: usize, end: usize) -> u128 {
 
 impl WordCache {
     pub(crate) fn new() -> Self {
-        Self::with_sets(HOT_SETS, SHORT_SETS, LONG_SETS)
+        Self::with_sets(SHORT_SETS, LONG_SETS)
     }
 
     /// Powers of two.
-    fn with_sets(hot_sets: usize, short_sets: usize, long_sets: usize) -> Self {
-        Self {
-            hot: vec![[0; 2]; hot_sets],
-            short: vec![[[0; 2]; 2]; short_sets],
-            long: Vec::new(),
-            long_sets,
-            seed: seed(),
-        }
+    fn with_sets(short_sets: usize, long_sets: usize) -> Self {
+        Self { short: vec![[[0; 2]; 2]; short_sets], long: Vec::new(), long_sets, seed: seed() }
     }
 
     /// Appends the ids of the word `text[start..end]`, which is not empty, to `out` if they are known.
     #[inline(always)]
-    pub(crate) fn get(&mut self, text: &[u8], start: usize, end: usize, out: &mut Vec<u32>) -> bool {
+    pub(crate) fn get(&self, text: &[u8], start: usize, end: usize, out: &mut Vec<u32>) -> bool {
         if end - start > SHORT {
             return self.get_long(&text[start..end], out);
         }
         let key = pack(text, start, end);
-        let hash = short_hash(key, self.seed);
-        let hot = hash >> 32 & (self.hot.len() - 1);
-        let mut entry = self.hot[hot];
+        let set = &self.short[short_hash(key, self.seed) & (self.short.len() - 1)];
+        // Chosen without a branch: nothing foretells which of the two it is.
+        let entry = set[usize::from(set[1][0] & KEY == key)];
         if entry[0] & KEY != key {
-            let at = hash & (self.short.len() - 1);
-            let set = &mut self.short[at];
-            if set[0][0] & KEY != key {
-                if set[1][0] & KEY != key {
-                    return false;
-                }
-                set.swap(0, 1);
-            }
-            entry = set[0];
-            self.hot[hot] = entry;
+            return false;
         }
         // All ids are copied and the surplus dropped: cheaper than a copy of variable length.
         let count = (entry[0] >> 124) as usize;
@@ -113,20 +95,15 @@ impl WordCache {
         true
     }
 
-    fn get_long(&mut self, word: &[u8], out: &mut Vec<u32>) -> bool {
+    fn get_long(&self, word: &[u8], out: &mut Vec<u32>) -> bool {
         if word.len() > LONGEST || self.long.is_empty() {
             return false;
         }
         let at = hash_bytes(self.seed, word) as usize & (self.long_sets - 1);
-        let set = &mut self.long[at];
+        let set = &self.long[at];
         let is = |entry: &Long| usize::from(entry.len) == word.len() && entry.key[..word.len()] == *word;
-        if !is(&set[0]) {
-            if !is(&set[1]) {
-                return false;
-            }
-            set.swap(0, 1);
-        }
-        out.extend_from_slice(&set[0].ids[..usize::from(set[0].count)]);
+        let Some(entry) = set.iter().find(|entry| is(entry)) else { return false };
+        out.extend_from_slice(&entry.ids[..usize::from(entry.count)]);
         true
     }
 
@@ -165,7 +142,7 @@ mod tests {
     #[test]
     fn words_come_back_or_are_unknown() {
         // One set of each kind: all words meet there, and what is found must still be right.
-        let mut cache = WordCache::with_sets(1, 1, 1);
+        let mut cache = WordCache::with_sets(1, 1);
         // Words of all lengths up to 70, of which many differ in their last letter or their length only.
         let word =
             |i: usize| format!("{}{}", "x".repeat(i % 71), if i.is_multiple_of(3) { "y" } else { "" }).into_bytes();

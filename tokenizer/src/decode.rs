@@ -12,7 +12,7 @@ pub(crate) enum Surface {
     Byte(u8),
     /// The unknown piece: its surface from the settings.
     Unknown,
-    /// The piece's text with spaces for `▁`, from here to there in the tokenizer's arena of surfaces.
+    /// The piece's text with spaces for `▁`, from here to there in the vocabulary's surfaces.
     Text {
         start: u32,
         end: u32,
@@ -85,7 +85,7 @@ impl Tokenizer {
             Surface::Nothing | Surface::Byte(_) => return Ok(()),
             Surface::Unknown => self.unk_surface.as_str(),
             Surface::Text { start, end, marked } => {
-                let text = &self.surface_text[start as usize..end as usize];
+                let text = &self.vocab.surfaces()[start as usize..end as usize];
                 let dropped = !state.begun && marked && self.leading != Leading::Keep;
                 // A dropped dummy prefix is the only one; where all are dropped the next piece may lose its own.
                 state.begun |= dropped && self.leading == Leading::DropOne;

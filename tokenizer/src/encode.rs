@@ -9,7 +9,7 @@ use rayon::prelude::*;
 use crate::cache::WordCache;
 use crate::merge::Merger;
 use crate::normalize::Prefix;
-use crate::vocab::CharInfo;
+use crate::vocab::{AsciiBlock, CharInfo};
 use crate::{PieceKind, Tokenizer};
 
 /// A character that is in no piece, among symbols.
@@ -143,7 +143,9 @@ impl Tokenizer {
             }
             at = end;
         }
-        while let Some(c) = text[at..].chars().next() {
+        loop {
+            at = self.encode_ascii(text, at, scratch, out);
+            let Some(c) = text[at..].chars().next() else { return };
             let (c, info) = self.canonical(c);
             if info.starts_user()
                 && let Some((len, id)) = self.user.longest(&text[at..])
@@ -163,6 +165,45 @@ impl Tokenizer {
         }
     }
 
+    /// Encodes the parts from `start` on that are ASCII, as many as there are before something else comes: a character
+    /// of another kind or one that a user-defined piece may start with. Returns where the first part begins that it
+    /// left alone.
+    #[inline(always)]
+    fn encode_ascii(&self, text: &str, mut start: usize, scratch: &mut Scratch, out: &mut Vec<u32>) -> usize {
+        let bytes = text.as_bytes();
+        let mut at = start;
+        let user_starts = |at: usize| !self.user.is_empty() && self.vocab.chars.get(bytes[at] as char).starts_user();
+        // For a few letters among others a block is too much.
+        let few = &bytes[at..bytes.len().min(at + 16)];
+        if few.first().is_none_or(|byte| !byte.is_ascii()) || !few.is_ascii() || user_starts(at) {
+            return start;
+        }
+        loop {
+            let AsciiBlock { len, mut stops } = self.vocab.borders.ascii_block(bytes, at);
+            // A part has at least one character.
+            stops &= !u64::from(at == start);
+            while stops != 0 {
+                let end = at + stops.trailing_zeros() as usize;
+                if user_starts(end) {
+                    return start;
+                }
+                self.encode_part(text, start, end, scratch, out);
+                start = end;
+                stops &= stops - 1;
+            }
+            at += len;
+            if at == bytes.len() {
+                if start < at {
+                    self.encode_part(text, start, at, scratch, out);
+                }
+                return at;
+            }
+            if len < 64 {
+                return start;
+            }
+        }
+    }
+
     /// Plain text may hold `▁` for a space.
     #[inline(always)]
     fn canonical(&self, c: char) -> (char, CharInfo) {
@@ -179,22 +220,7 @@ impl Tokenizer {
     /// Where the part ends that reaches up to `at` so far with the character `last`.
     #[inline(always)]
     fn part_end(&self, text: &str, mut at: usize, mut last: char, mut last_info: CharInfo) -> usize {
-        let bytes = text.as_bytes();
-        while at < bytes.len() {
-            let byte = bytes[at];
-            if byte < 0x80 && last.is_ascii() {
-                if !self.vocab.borders.joins_ascii(last as u8, byte) {
-                    return at;
-                }
-                let info = self.vocab.chars.get(byte as char);
-                if info.starts_user() && self.user.longest(&text[at..]).is_some() {
-                    return at;
-                }
-                (last, last_info) = (byte as char, info);
-                at += 1;
-                continue;
-            }
-            let Some(written) = text[at..].chars().next() else { return at };
+        while let Some(written) = text[at..].chars().next() {
             let (c, info) = self.canonical(written);
             if !self.vocab.borders.joins(last, last_info, c, info)
                 || info.starts_user() && self.user.longest(&text[at..]).is_some()

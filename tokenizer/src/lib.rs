@@ -86,7 +86,6 @@ pub struct Tokenizer {
     pad: Option<u32>,
     unk_surface: String,
     surfaces: Vec<Surface>,
-    surface_text: String,
     leading: Leading,
     default_special: OnceLock<SpecialTokens>,
     ids: OnceLock<HashMap<Box<str>, u32>>,
@@ -114,8 +113,7 @@ impl Tokenizer {
         if let Some(id) = model.pieces.iter().position(|p| p.score.is_nan()) {
             return Err(Error::invalid(format!("the score of piece {id} {:?} is not a number", model.pieces[id].text)));
         }
-        let scores: Vec<f32> = model.pieces.iter().map(|p| p.score).collect();
-        Self::assemble(model, normalizer, Order::Scores(&|id| scores[id as usize]))
+        Self::assemble(model, normalizer, Order::Scores)
     }
 
     /// The number of pieces; ids are smaller.

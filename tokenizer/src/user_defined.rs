@@ -84,6 +84,11 @@ impl UserDefined {
         self.raw.ids.iter().map(|(text, id)| (&**text, *id))
     }
 
+    /// Whether there are none.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.raw.is_empty()
+    }
+
     pub(crate) fn longest_raw(&self, text: &str) -> Option<(usize, u32)> {
         self.raw.longest(text)
     }

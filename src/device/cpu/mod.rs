@@ -171,6 +171,10 @@ impl Device for Cpu {
         Ok(())
     }
 
+    fn room(&self, _program: &Program) -> Result<Option<usize>> {
+        Ok(None)
+    }
+
     fn write(&mut self, buf: Buf, at: usize, bytes: &[u8]) -> Result<()> {
         self.loaded()?.memory.bytes_mut(buf)[at..at + bytes.len()].copy_from_slice(bytes);
         Ok(())

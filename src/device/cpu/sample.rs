@@ -81,7 +81,7 @@ pub fn sample(logits: &[f32], cols: usize, rule: &Rule, seed: [u32; 2]) -> Vec<i
         let kept = keep(&logits, rule);
         let random = philox([row as u32, 0, 0, 0], seed);
         let random = u64::from(random[0]) << 32 | u64::from(random[1]);
-        let below_total = (u128::from(random) * u128::from(kept.total()) >> 64) as u64;
+        let below_total = ((u128::from(random) * u128::from(kept.total())) >> 64) as u64;
         kept.tokens[kept.reaching(below_total + 1)] as i32
     };
     logits.chunks_exact(cols).enumerate().map(choose).collect()

@@ -58,9 +58,8 @@ pub fn exec(l: &mut Launcher, op: &Op) -> Result<()> {
             let tables = adamw::Tables { segments, rates, steps, touched, control };
             adamw::adamw(l, state, betas, master, grads, &tables)
         }
-        // One stream: a copy is over before the next op begins, so there is nothing to wait for.
-        Op::Start { copy } => copy::copy(l, copy),
-        Op::Wait { copy: _ } => Ok(()),
+        Op::Start { copy } => copy::start(l, copy),
+        Op::Wait { copy } => copy::wait(l, copy),
         Op::Fused { kind: _, parts } => parts.iter().try_for_each(|part| exec(l, part)),
     }
 }

@@ -105,15 +105,21 @@ pub fn driver_version() -> Result<(i32, i32)> {
     if status != CUresult::CUDA_SUCCESS {
         return Err(failed("ask for the version of the driver", DriverError(status)));
     }
-    let pair = (version / 1000, version % 1000 / 10);
-    if version < DRIVER_API {
-        return Err(Error::system(format!("the NVIDIA driver is too old: it speaks CUDA {}.{}", pair.0, pair.1))
-            .hint("install driver 530 or newer (CUDA 12.1)"));
-    }
+    let pair = new_enough(version)?;
     match result::init() {
         Ok(()) => Ok(pair),
         Err(e) => Err(failed("start the driver", e)
             .hint("look whether `nvidia-smi` shows a GPU, or use the CPU with `--device cpu`")),
+    }
+}
+
+/// A version of the driver's API as (major, minor), if it takes our PTX.
+fn new_enough(version: i32) -> Result<(i32, i32)> {
+    let (major, minor) = (version / 1000, version % 1000 / 10);
+    match version < DRIVER_API {
+        true => Err(Error::system(format!("the NVIDIA driver is too old: it speaks CUDA {major}.{minor}"))
+            .hint("install driver 530 or newer (CUDA 12.1)")),
+        false => Ok((major, minor)),
     }
 }
 
@@ -126,7 +132,10 @@ pub fn list() -> Result<Vec<Gpu>> {
 
 /// The GPU with this number, if it can be used.
 pub fn select(ordinal: usize) -> Result<(Gpu, Arch)> {
-    let gpus = list()?;
+    choose(&list()?, ordinal)
+}
+
+fn choose(gpus: &[Gpu], ordinal: usize) -> Result<(Gpu, Arch)> {
     if gpus.is_empty() {
         return Err(Error::system("the NVIDIA driver sees no GPU")
             .hint("look at `nvidia-smi` and at CUDA_VISIBLE_DEVICES, or use the CPU with `--device cpu`"));
@@ -190,6 +199,35 @@ mod tests {
             assert!(name.parse::<DeviceName>().is_err(), "{name}");
         }
         assert!("sm_75".parse::<Arch>().is_err());
+    }
+
+    #[test]
+    fn an_old_driver_is_refused_with_the_one_that_is_needed() {
+        assert_eq!((new_enough(12010).expect("enough"), new_enough(13020).expect("enough")), ((12, 1), (13, 2)));
+        let error = new_enough(11080).expect_err("too old").to_string();
+        assert!(error.contains("speaks CUDA 11.8") && error.contains("driver 530"), "{error}");
+    }
+
+    #[test]
+    fn a_gpu_that_is_not_there_or_too_old_is_refused_by_name() {
+        let gpu = |ordinal, name: &str, capability| Gpu {
+            ordinal,
+            name: name.into(),
+            capability,
+            total: 24 << 30,
+            shared_memory: 96 << 10,
+            arch: Arch::best(capability),
+        };
+        let gpus = [gpu(0, "NVIDIA GeForce RTX 2080 Ti", (7, 5)), gpu(1, "NVIDIA GeForce RTX 3090", (8, 6))];
+        assert_eq!(choose(&gpus, 1).expect("usable").1, Arch::Sm80);
+        let refused = |gpus: &[Gpu], ordinal| choose(gpus, ordinal).expect_err("refused").to_string();
+        for (error, words) in [
+            (refused(&gpus, 0), ["RTX 2080 Ti", "capability 7.5", "--device cpu"]),
+            (refused(&gpus, 2), ["no cuda:2", "2 GPU", "halfbyte devices"]),
+            (refused(&[], 0), ["sees no GPU", "CUDA_VISIBLE_DEVICES", "--device cpu"]),
+        ] {
+            assert!(words.iter().all(|word| error.contains(word)), "{error}");
+        }
     }
 
     #[test]

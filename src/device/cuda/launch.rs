@@ -1,6 +1,7 @@
 //! From operands to kernel arguments. The family files beside this one hold what differs: grids, and the arguments in
 //! each kernel's own order.
 
+use super::copy::Copies;
 use super::gpu::failed;
 use super::memory::DeviceMemory;
 use super::modules::{Family, Modules};
@@ -109,6 +110,8 @@ pub struct Launcher<'a> {
     pub memory: &'a DeviceMemory,
     /// Its kernels.
     pub modules: &'a mut Modules,
+    /// Its copies.
+    pub copies: &'a mut Copies,
     /// Where the work goes.
     pub stream: sys::CUstream,
     /// Tokens that grids are cut for: the live ones, or the capacity while a graph is captured.

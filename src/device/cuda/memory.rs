@@ -1,6 +1,7 @@
 //! The one allocation on the GPU, host memory for copies, and the passage between them and ordinary memory.
 
 use super::gpu::failed;
+use super::stream::Event;
 use crate::error::{Error, Result};
 use cudarc::driver::result;
 use cudarc::driver::sys::{self, CUdeviceptr};
@@ -89,36 +90,26 @@ impl Drop for DeviceMemory {
 pub struct Staging {
     buffers: [Pinned; 2],
     /// Recorded when the copy out of the buffer has ended.
-    copied: [sys::CUevent; 2],
+    copied: [Event; 2],
 }
 
 impl Staging {
     /// Pins the buffers.
     pub fn new() -> Result<Self> {
-        let mut staging = Self { buffers: [Pinned::null(), Pinned::null()], copied: [std::ptr::null_mut(); 2] };
-        for i in 0..2 {
-            staging.buffers[i] = Pinned::new(STAGING)?;
-            staging.copied[i] = result::event::create(sys::CUevent_flags::CU_EVENT_DISABLE_TIMING)
-                .map_err(|e| failed("create an event", e))?;
-        }
-        Ok(staging)
+        Ok(Self { buffers: [Pinned::new(STAGING)?, Pinned::new(STAGING)?], copied: [Event::new()?, Event::new()?] })
     }
 
     /// Copies to the address `to` on the GPU, in the stream's order. The bytes are free for other use on return.
     pub fn upload(&mut self, to: u64, bytes: &[u8], stream: sys::CUstream) -> Result<()> {
         for (i, chunk) in bytes.chunks(STAGING).enumerate() {
             let (slot, to) = (i % 2, to + (i * STAGING) as u64);
-            // SAFETY: the event was created in `new`; one that was never recorded counts as done.
-            unsafe { result::event::synchronize(self.copied[slot]) }.map_err(|e| failed("copy to the GPU", e))?;
+            self.copied[slot].synchronize()?;
             let from = self.buffers[slot].slice(0, chunk.len());
             from.copy_from_slice(chunk);
             // SAFETY: the destination lies in the allocation (the caller checked the buffer's size); the staging buffer is
             // not written again before the event below.
-            unsafe {
-                result::memcpy_htod_async(to, from, stream)
-                    .and_then(|()| result::event::record(self.copied[slot], stream))
-                    .map_err(|e| failed("copy to the GPU", e))?;
-            }
+            unsafe { result::memcpy_htod_async(to, from, stream) }.map_err(|e| failed("copy to the GPU", e))?;
+            self.copied[slot].record(stream)?;
         }
         Ok(())
     }
@@ -137,15 +128,6 @@ impl Staging {
             chunk.copy_from_slice(to);
         }
         Ok(())
-    }
-}
-
-impl Drop for Staging {
-    fn drop(&mut self) {
-        for event in self.copied.into_iter().filter(|e| !e.is_null()) {
-            // SAFETY: created once, destroyed once. An error means that the context is gone.
-            let _ = unsafe { result::event::destroy(event) };
-        }
     }
 }
 

@@ -2,8 +2,8 @@
 //!
 //! Kernels live in `kernels/<family>.cu`; their PTX is embedded (`modules`), so the binary needs a driver and no toolkit.
 //! `launch` turns operands into kernel arguments, one file for each family holds its grids, `exec` matches ops to them.
-//! All memory is one allocation (`memory`). One stream orders everything; a phase is captured as a graph when it runs for
-//! the second time (`graph`). Nothing is allocated and nobody waits inside a step.
+//! All memory is one allocation (`memory`). One stream orders the kernels, copies run beside them (`copy`); a phase is
+//! captured as a graph when it runs for the second time (`graph`). Nothing is allocated and nobody waits inside a step.
 
 mod adamw;
 mod attention;
@@ -25,6 +25,7 @@ mod rms_norm;
 mod rope;
 mod route;
 mod sample;
+mod stream;
 mod swiglu;
 
 pub use gpu::{Arch, DeviceName, Gpu, driver_version, free_memory, list, select};
@@ -35,7 +36,8 @@ use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::op::{Buf, Phase, Place, Program};
 use crate::plan::Plan;
-use cudarc::driver::result::{self, event, stream};
+use copy::Copies;
+use cudarc::driver::result::{self, event};
 use cudarc::driver::{CudaContext, sys};
 use gpu::failed;
 use graph::Graph;
@@ -45,6 +47,7 @@ use modules::Modules;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
+use stream::Stream;
 
 /// Options of the CUDA device.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -68,10 +71,11 @@ const SMALL_SHARED: usize = 99 << 10;
 
 /// A GPU as a device.
 pub struct Cuda {
-    // Dropped in this order: graphs and memory, then kernels, then the stream and the context.
+    // Dropped in this order: graphs and memory, then kernels, then the streams and the context.
     loaded: Option<Loaded>,
     staging: Staging,
     modules: Modules,
+    copies: Copies,
     stream: Stream,
     context: Arc<CudaContext>,
     gpu: Gpu,
@@ -116,12 +120,20 @@ impl Cuda {
         let context = CudaContext::new(options.ordinal).map_err(|e| failed("start", e))?;
         let stream = Stream::new()?;
         let modules = Modules::new(options.arch.unwrap_or(best));
-        Ok(Self { loaded: None, staging: Staging::new()?, modules, stream, context, gpu, options, limited: false })
+        let (staging, copies) = (Staging::new()?, Copies::new()?);
+        Ok(Self { loaded: None, staging, modules, copies, stream, context, gpu, options, limited: false })
     }
 
     /// The GPU.
     pub fn gpu(&self) -> &Gpu {
         &self.gpu
+    }
+
+    /// Loads every family for one element type, also those that no program needs yet.
+    pub fn load_all(&mut self, elem: DType) -> Result<()> {
+        self.bind()?;
+        self.modules.set_elem(elem);
+        Family::ALL.iter().try_for_each(|family| self.modules.load(*family).map(|_| ()))
     }
 
     /// How long each family took to load, in the order of loading.
@@ -157,8 +169,7 @@ impl Cuda {
     /// Waits until everything that runs has ended.
     pub fn synchronize(&self) -> Result<()> {
         self.bind()?;
-        // SAFETY: the stream is alive.
-        unsafe { stream::synchronize(self.stream.0) }.map_err(|e| failed("finish its work", e))
+        self.stream.synchronize()
     }
 
     fn bind(&self) -> Result<()> {
@@ -178,13 +189,14 @@ impl Cuda {
         let Some(Loaded { program, plan, memory, .. }) = &self.loaded else {
             return Err(Error::run("the device was used before a program was loaded"));
         };
-        let mut launcher =
-            Launcher { program, plan, memory, modules: &mut self.modules, stream, tokens, shared_memory, op: "" };
+        let (modules, copies) = (&mut self.modules, &mut self.copies);
+        copies.clear();
+        let mut launcher = Launcher { program, plan, memory, modules, copies, stream, tokens, shared_memory, op: "" };
         for (i, op) in program.ops(phase).iter().enumerate() {
             exec::exec(&mut launcher, op)?;
             after(i)?;
         }
-        Ok(())
+        self.copies.all_arrived()
     }
 
     /// Checks `live` and tells the kernels.
@@ -233,6 +245,11 @@ impl Device for Cuda {
             self.write(*buf, 0, bytes)?;
         }
         Ok(())
+    }
+
+    fn room(&self, program: &Program) -> Result<Option<usize>> {
+        let (free, _) = self.memory_info()?;
+        Ok(Some(free.saturating_sub(workspace(program))))
     }
 
     fn write(&mut self, buf: Buf, at: usize, bytes: &[u8]) -> Result<()> {
@@ -292,23 +309,6 @@ impl Device for Cuda {
         self.synchronize()?;
         let pairs = marks.windows(2).enumerate();
         pairs.map(|(op, pair)| Ok(Timing { op, time: pair[0].until(&pair[1])? })).collect()
-    }
-}
-
-/// The stream of a device.
-struct Stream(sys::CUstream);
-
-impl Stream {
-    fn new() -> Result<Self> {
-        // Non-blocking: a capture is not allowed in a stream that waits for the default one.
-        stream::create(stream::StreamKind::NonBlocking).map(Self).map_err(|e| failed("create a stream", e))
-    }
-}
-
-impl Drop for Stream {
-    fn drop(&mut self) {
-        // SAFETY: created once, destroyed once; the driver lets work under way end. An error means that the context is gone.
-        let _ = unsafe { stream::destroy(self.0) };
     }
 }
 

@@ -9,67 +9,54 @@ use std::collections::HashMap;
 use std::ffi::{CStr, CString};
 use std::time::{Duration, Instant};
 
-/// Kernels of one `.cu` file.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Family {
-    /// `adamw.cu`
-    Adamw,
-    /// `attention.cu`
-    Attention,
-    /// `cross_entropy.cu`
-    CrossEntropy,
-    /// `embed.cu`
-    Embed,
-    /// `gemm.cu`
-    Gemm,
-    /// `grad_norm.cu`
-    GradNorm,
-    /// `nf4.cu`
-    Nf4,
-    /// `permute.cu`
-    Permute,
-    /// `pointwise.cu`
-    Pointwise,
-    /// `rms_norm.cu`
-    RmsNorm,
-    /// `rope.cu`
-    Rope,
-    /// `route.cu`
-    Route,
-    /// `sample.cu`
-    Sample,
-    /// `swiglu.cu`
-    Swiglu,
-}
+/// Declares the families, each with the name of its `.cu` file, and finds their PTX.
+macro_rules! families {
+    ($($family:ident = $name:literal,)*) => {
+        /// Kernels of one `.cu` file.
+        #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+        pub enum Family {
+            $(#[doc = concat!("`", $name, ".cu`")] $family,)*
+        }
 
-/// PTX of a family as (bf16, f16).
-macro_rules! ptx {
-    ($name:literal) => {
-        (
-            include_str!(concat!("../../../ptx/sm_80/bf16/", $name, ".ptx")),
-            include_str!(concat!("../../../ptx/sm_80/f16/", $name, ".ptx")),
-        )
+        impl Family {
+            /// All of them.
+            pub const ALL: &[Family] = &[$(Family::$family,)*];
+
+            /// The name of its files.
+            pub fn name(self) -> &'static str {
+                match self {
+                    $(Family::$family => $name,)*
+                }
+            }
+        }
+
+        fn source(arch: Arch, family: Family, elem: DType) -> &'static str {
+            let (bf16, f16) = match (arch, family) {
+                $((Arch::Sm80, Family::$family) => (
+                    include_str!(concat!("../../../ptx/sm_80/bf16/", $name, ".ptx")),
+                    include_str!(concat!("../../../ptx/sm_80/f16/", $name, ".ptx")),
+                ),)*
+            };
+            if elem == DType::F16 { f16 } else { bf16 }
+        }
     };
 }
 
-fn source(arch: Arch, family: Family, elem: DType) -> &'static str {
-    let (bf16, f16) = match (arch, family) {
-        (Arch::Sm80, Family::Adamw) => ptx!("adamw"),
-        (Arch::Sm80, Family::Attention) => ptx!("attention"),
-        (Arch::Sm80, Family::CrossEntropy) => ptx!("cross_entropy"),
-        (Arch::Sm80, Family::Embed) => ptx!("embed"),
-        (Arch::Sm80, Family::Gemm) => ptx!("gemm"),
-        (Arch::Sm80, Family::GradNorm) => ptx!("grad_norm"),
-        (Arch::Sm80, Family::Nf4) => ptx!("nf4"),
-        (Arch::Sm80, Family::Permute) => ptx!("permute"),
-        (Arch::Sm80, Family::Pointwise) => ptx!("pointwise"),
-        (Arch::Sm80, Family::RmsNorm) => ptx!("rms_norm"),
-        (Arch::Sm80, Family::Rope) => ptx!("rope"),
-        (Arch::Sm80, Family::Route) => ptx!("route"),
-        (Arch::Sm80, Family::Sample) => ptx!("sample"),
-        (Arch::Sm80, Family::Swiglu) => ptx!("swiglu"),
-    };
-    if elem == DType::F16 { f16 } else { bf16 }
+families! {
+    Adamw = "adamw",
+    Attention = "attention",
+    CrossEntropy = "cross_entropy",
+    Embed = "embed",
+    Gemm = "gemm",
+    GradNorm = "grad_norm",
+    Nf4 = "nf4",
+    Permute = "permute",
+    Pointwise = "pointwise",
+    RmsNorm = "rms_norm",
+    Rope = "rope",
+    Route = "route",
+    Sample = "sample",
+    Swiglu = "swiglu",
 }
 
 /// How long the driver took to load a family: seconds when it compiles the PTX, milliseconds when its cache has it.
@@ -109,21 +96,24 @@ impl Modules {
         self.elem
     }
 
+    /// The module of `family`, loaded if it is not yet.
+    pub fn load(&mut self, family: Family) -> Result<sys::CUmodule> {
+        if let Some(module) = self.modules.get(&(self.elem, family)) {
+            return Ok(*module);
+        }
+        let started = Instant::now();
+        let module = load(source(self.arch, family, self.elem), family)?;
+        self.times.push(LoadTime { family, elem: self.elem, time: started.elapsed() });
+        self.modules.insert((self.elem, family), module);
+        Ok(module)
+    }
+
     /// The kernel `name` of `family`, which may ask for `shared` bytes of dynamic shared memory.
     pub fn kernel(&mut self, family: Family, name: &'static str, shared: usize) -> Result<sys::CUfunction> {
         if let Some(kernel) = self.kernels.get(&(self.elem, family, name)) {
             return Ok(*kernel);
         }
-        let module = match self.modules.get(&(self.elem, family)) {
-            Some(module) => *module,
-            None => {
-                let started = Instant::now();
-                let module = load(source(self.arch, family, self.elem), family)?;
-                self.times.push(LoadTime { family, elem: self.elem, time: started.elapsed() });
-                self.modules.insert((self.elem, family), module);
-                module
-            }
-        };
+        let module = self.load(family)?;
         let symbol = CString::new(name).map_err(|_| Error::run(format!("kernel name {name:?} holds a zero")))?;
         // SAFETY: the module is loaded and never unloaded while the context lives.
         let kernel = unsafe { result::module::get_function(module, symbol) }

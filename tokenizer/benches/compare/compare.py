@@ -6,10 +6,12 @@
     python compare.py CORPORA tokenizer.model tokenizer.json [ROUNDS]
 
 The two tokenizer files are those of one tokenizer (tokenizer.json with the legacy normalizer). Every run is a process
-of its own with a fresh tokenizer; engines take turns, the best of the rounds (3) counts. Times are CPU times.
+of its own with a fresh tokenizer; engines take turns, and the median of the rounds (3) counts, with the least and the
+largest ratio of a round beside it. Encoding is in CPU time, loading in wall time.
 """
 
 import os
+import statistics
 import subprocess
 import sys
 import time
@@ -66,21 +68,23 @@ def main():
         return sentencepiece(*sys.argv[2:])
     folder, model, json = sys.argv[1:4]
     rounds = int(sys.argv[4]) if len(sys.argv) > 4 else 3
-    print("| corpus | MB | engine | load, ms | MB/s | ids | same ids as SentencePiece | halfbyte is faster by |")
-    print("|---|---|---|---|---|---|---|---|")
+    print("| corpus | engine | load, ms | MB/s | ids | same ids as SentencePiece | halfbyte is faster by |")
+    print("|---|---|---|---|---|---|---|")
     for corpus in ["prose", "code", "cjk", "unicode"]:
-        best = {}
+        runs = {engine: [] for engine in ENGINES}
         for _ in range(rounds):
             for engine in ENGINES:
-                result = run(engine, model, json, os.path.join(folder, corpus + ".txt"))
-                old = best.get(engine, result)
-                best[engine] = (min(old[0], result[0]), min(old[1], result[1])) + result[2:]
-        ours = best["halfbyte"][1]
+                runs[engine].append(run(engine, model, json, os.path.join(folder, corpus + ".txt")))
         for engine in ENGINES:
-            load, cpu, size, ids, crc = best[engine]
-            same = "yes" if crc == best["sentencepiece"][4] else "**no**"
-            factor = "" if engine == "halfbyte" else f"{cpu / ours:.1f}×"
-            print(f"| {corpus} | {size / 1e6:.1f} | {engine} | {load:.1f} | {size / 1e6 / cpu:.1f} | {ids:,} | {same} | {factor} |", flush=True)
+            load = statistics.median(result[0] for result in runs[engine])
+            cpu = statistics.median(result[1] for result in runs[engine])
+            _, _, size, ids, crc = runs[engine][0]
+            same = "yes" if crc == runs["sentencepiece"][0][4] else "**no**"
+            ratios = sorted(theirs[1] / ours[1] for theirs, ours in zip(runs[engine], runs["halfbyte"]))
+            factor = f"{statistics.median(ratios):.1f}× ({ratios[0]:.1f} to {ratios[-1]:.1f})"
+            factor = "" if engine == "halfbyte" else factor
+            rate = size / 1e6 / cpu
+            print(f"| {corpus} | {engine} | {load:.1f} | {rate:.1f} | {ids:,} | {same} | {factor} |", flush=True)
 
 
 main()

@@ -11,14 +11,15 @@
 mod tables;
 mod texts;
 
-use rayon::prelude::*;
+use std::ops::Range;
 
 use crate::error::{Error, Result};
+use crate::model_file::{Piece, PieceKind};
 use crate::normalize::SPACE_MARK;
 use texts::{Beginnings, Texts};
 
+pub(crate) use tables::{AsciiBlock, CharInfo, Merge, PairTable};
 use tables::{Borders, CharTable};
-pub(crate) use tables::{CharInfo, Merge, PairTable};
 
 /// More pieces than this are refused: symbols have 29 bits, and phantoms follow the pieces.
 const MOST_PIECES: usize = 1 << 27;
@@ -30,42 +31,27 @@ pub(crate) struct Vocab {
     pub(crate) borders: Borders,
     texts: Texts,
     pieces: u32,
-}
-
-/// A piece that merging may produce.
-pub(crate) struct Mergeable<'a> {
-    pub(crate) id: u32,
-    pub(crate) text: &'a str,
+    /// Whether texts have spaces for `▁`.
+    escape: bool,
 }
 
 /// How the merges and their order are given.
 pub(crate) enum Order<'a> {
     /// Any two neighbours whose texts together are a piece merge; the piece with the highest score goes first.
-    Scores(&'a dyn Fn(u32) -> f32),
+    Scores,
     /// A list of (left, right, merged), first come first.
     List(&'a [(u32, u32, u32)]),
 }
 
-/// A way to put a piece together, and the two characters that meet there.
-struct Found {
-    pair: (u32, u32, Merge),
-    before: char,
-    after: char,
-}
-
-/// How many pieces a thread takes at a time.
-const PART: u32 = 4096;
-
 impl Vocab {
-    /// `count` is the number of ids; `mergeable` are those of them that merging may produce, in ascending order.
     pub(crate) fn new(
-        count: usize,
-        mergeable: &[Mergeable],
+        pieces: &[Piece],
         order: Order,
         escape: bool,
         user_first: impl Iterator<Item = char>,
     ) -> Result<Self> {
-        let bytes: usize = mergeable.iter().map(|m| m.text.len()).sum();
+        let count = pieces.len();
+        let bytes: usize = pieces.iter().map(|piece| piece.text.len()).sum();
         if count > MOST_PIECES || bytes > u32::MAX as usize / 8 {
             let what = format!("a vocabulary of {count} pieces and {bytes} bytes; at most {MOST_PIECES} pieces");
             return Err(Error::unsupported(what));
@@ -76,32 +62,32 @@ impl Vocab {
             borders: Borders::new(),
             texts: Texts::new(count, bytes),
             pieces: count as u32,
+            escape,
         };
-        let mut next = mergeable.iter().peekable();
-        for id in 0..count as u32 {
-            match next.next_if(|m| m.id == id) {
-                // Canonical text has no `▁`; a piece with a space in it can never be found there.
-                Some(m) if !(escape && m.text.contains(' ')) => {
-                    vocab.texts.push(m.text, escape);
-                    if !vocab.texts.index(id) {
-                        return Err(Error::invalid(format!("piece {id} {:?} is defined twice", m.text)));
-                    }
-                    vocab.index_char(id);
-                }
-                _ => {
-                    vocab.texts.push("", escape);
-                }
+        for (id, piece) in (0..).zip(pieces) {
+            // Canonical text has no `▁`; a piece with a space in it can never be found there.
+            if !is_mergeable(piece) || escape && piece.text.contains(' ') {
+                vocab.texts.push("", escape);
+                continue;
             }
+            vocab.texts.push(&piece.text, escape);
+            if !vocab.texts.index(id) {
+                return Err(Error::invalid(format!("piece {id} {:?} is defined twice", piece.text)));
+            }
+            vocab.index_char(id);
         }
         let pairs = match order {
-            Order::Scores(score) => {
+            Order::Scores => {
                 vocab.add_phantoms();
-                vocab.pairs_by_score(score)
+                vocab.pairs_by_score(pieces)
             }
             Order::List(merges) => vocab.listed_pairs(merges),
         };
         vocab.pairs = PairTable::new(&pairs);
-        user_first.for_each(|c| vocab.chars.starts_user(c));
+        for c in user_first {
+            vocab.chars.starts_user(c);
+            vocab.borders.starts_user(c);
+        }
         if escape {
             vocab.chars.set(SPACE_MARK, vocab.chars.get(' '));
         }
@@ -111,6 +97,17 @@ impl Vocab {
     /// The text of a symbol, canonical.
     pub(crate) fn text(&self, symbol: u32) -> &str {
         self.texts.get(symbol)
+    }
+
+    /// What the piece decodes to: its text with spaces for `▁`, as a range of [`surfaces`](Self::surfaces). Most pieces
+    /// have that text already.
+    pub(crate) fn surface(&mut self, id: u32, text: &str) -> Range<u32> {
+        if self.escape && !self.texts.get(id).is_empty() { self.texts.range(id) } else { self.texts.add_spaced(text) }
+    }
+
+    /// What the ranges of [`surface`](Self::surface) are ranges of.
+    pub(crate) fn surfaces(&self) -> &str {
+        self.texts.all()
     }
 
     /// The mergeable piece with this canonical text.
@@ -134,10 +131,8 @@ impl Vocab {
 
     /// Gives a symbol to every character that is in a piece without being one.
     fn add_phantoms(&mut self) {
-        let mut missing = Vec::new();
-        for piece in 0..self.pieces {
-            missing.extend(self.texts.get(piece).chars().filter(|c| self.chars.get(*c).symbol().is_none()));
-        }
+        let unknown = |c: &char| self.chars.get(*c).symbol().is_none();
+        let mut missing: Vec<char> = self.texts.all().chars().filter(unknown).collect();
         missing.sort_unstable();
         missing.dedup();
         for c in missing {
@@ -148,62 +143,57 @@ impl Vocab {
     }
 
     /// All ways to put a piece together from two symbols.
-    fn pairs_by_score(&mut self, score: &dyn Fn(u32) -> f32) -> Vec<(u32, u32, Merge)> {
-        // Dense ranks: equal scores must have equal ranks, since ties go from left to right in the text.
-        let mut order: Vec<(f32, u32)> = (0..self.pieces).map(|id| (score(id), id)).collect();
-        order.sort_by(|a, b| b.0.total_cmp(&a.0));
-        let mut ranks = vec![0; self.pieces as usize];
-        let (mut rank, mut last) = (0, None);
-        for (score, id) in order {
-            if last.is_some_and(|last| last != score) {
-                rank += 1;
-            }
-            last = Some(score);
-            ranks[id as usize] = rank;
-        }
-        // The longest part of loading, hence on several threads; in what order they finish does not matter.
-        let parts = self.pieces.div_ceil(PART);
-        let found: Vec<Vec<Found>> = (0..parts).into_par_iter().map(|part| self.splits(part * PART, &ranks)).collect();
-        let mut pairs = Vec::with_capacity(found.iter().map(Vec::len).sum());
-        for Found { pair, before, after } in found.into_iter().flatten() {
-            pairs.push(pair);
-            self.chars.join(before, after);
-            self.borders.join(before, after);
-        }
-        pairs
-    }
-
-    /// The ways to put together the pieces from `first` on, a part's number of them.
-    fn splits(&self, first: u32, ranks: &[u32]) -> Vec<Found> {
-        let mut found = Vec::new();
+    fn pairs_by_score(&mut self, pieces: &[Piece]) -> Vec<(u32, u32, Merge)> {
+        let ranks = ranks(pieces);
+        let mut pairs = Vec::with_capacity(2 * pieces.len());
         let mut hashes = Beginnings::default();
-        for symbol in first..self.pieces.min(first + PART) {
+        for symbol in 0..self.pieces {
             let text = self.texts.get(symbol);
             let merge = Merge { rank: ranks[symbol as usize], symbol };
             self.texts.beginnings(text, &mut hashes);
             let mut last = None;
             for (at, after) in text.char_indices() {
                 if let Some(before) = last.replace(after)
-                    && let Some(left) = self.texts.find_start(text, &hashes, at)
-                    && let Some(right) = self.texts.find_end(text, &hashes, at)
+                    && let Some((left, right)) = self.texts.find_halves(text, &hashes, at)
                 {
-                    found.push(Found { pair: (left, right, merge), before, after });
+                    pairs.push((left, right, merge));
+                    self.chars.join(before, after);
+                    self.borders.join(before, after);
                 }
             }
         }
-        found
+        pairs
     }
 
     /// The pairs of a list; the first has the first rank.
     fn listed_pairs(&mut self, merges: &[(u32, u32, u32)]) -> Vec<(u32, u32, Merge)> {
         for &(left, right, _) in merges {
             let (left, right) = (self.texts.get(left), self.texts.get(right));
-            if let (Some(before), Some(c)) = (left.chars().next_back(), right.chars().next()) {
-                self.chars.join(before, c);
-                self.borders.join(before, c);
+            if let (Some(before), Some(after)) = (left.chars().next_back(), right.chars().next()) {
+                self.chars.join(before, after);
+                self.borders.join(before, after);
             }
         }
         let ranked = (0..).zip(merges);
         ranked.map(|(rank, &(left, right, symbol))| (left, right, Merge { rank, symbol })).collect()
     }
+}
+
+/// Whether merging may produce the piece.
+fn is_mergeable(piece: &Piece) -> bool {
+    matches!(piece.kind, PieceKind::Normal | PieceKind::Unused)
+}
+
+/// The place of each piece in the order of the scores; equal scores have equal ranks, since ties go from left to right
+/// in the text.
+fn ranks(pieces: &[Piece]) -> Vec<u32> {
+    let score = |id: u32| pieces[id as usize].score;
+    let mut order: Vec<u32> = (0..pieces.len() as u32).collect();
+    order.sort_by(|a, b| score(*b).total_cmp(&score(*a)));
+    let mut ranks = vec![0; pieces.len()];
+    for pair in order.windows(2) {
+        let (before, id) = (pair[0], pair[1]);
+        ranks[id as usize] = ranks[before as usize] + u32::from(score(before) != score(id));
+    }
+    ranks
 }

@@ -84,42 +84,64 @@ struct Slot {
     merge: Merge,
 }
 
+/// Not all zero: zeroed memory comes page by page when it is first used, and a page that is read before it is written
+/// comes twice.
+const FREE: Slot = Slot { left: u32::MAX, right: 0, merge: Merge { rank: 0, symbol: 0 } };
+
 /// Open addressing, linear probing, at most half full.
 pub(crate) struct PairTable {
     slots: Vec<Slot>,
-    mask: usize,
+    /// A bit for the hash of every pair. Half of all questions have no answer, and this small table mostly knows that.
+    filter: Vec<u64>,
     seed: u64,
 }
 
 impl PairTable {
-    const EMPTY: u32 = u32::MAX;
-
     pub(super) fn new(pairs: &[(u32, u32, Merge)]) -> Self {
         let size = (2 * pairs.len()).next_power_of_two().max(16);
-        let free = Slot { left: Self::EMPTY, right: 0, merge: Merge { rank: 0, symbol: 0 } };
-        let mut table = Self { slots: vec![free; size], mask: size - 1, seed: seed() };
+        let mut table = Self { slots: vec![FREE; size], filter: vec![0; size / 16], seed: seed() };
         for &(left, right, merge) in pairs {
-            let mut at = hash_pair(table.seed, left, right) as usize & table.mask;
-            while table.slots[at].left != Self::EMPTY {
-                at = (at + 1) & table.mask;
+            let hash = hash_pair(table.seed, left, right);
+            let (word, bit) = table.filter_bit(hash);
+            table.filter[word] |= bit;
+            let mut at = table.home(hash);
+            while table.slots[at].left != FREE.left {
+                at = (at + 1) & (table.slots.len() - 1);
             }
             table.slots[at] = Slot { left, right, merge };
         }
         table
     }
 
+    /// The slot at which the search for a pair begins.
+    #[inline]
+    fn home(&self, hash: u64) -> usize {
+        hash as usize & (self.slots.len() - 1)
+    }
+
+    /// The word of the filter and the bit in it.
+    #[inline]
+    fn filter_bit(&self, hash: u64) -> (usize, u64) {
+        ((hash >> 32) as usize & (self.filter.len() - 1), 1 << (hash >> 58))
+    }
+
     #[inline]
     pub(crate) fn get(&self, left: u32, right: u32) -> Option<Merge> {
-        let mut at = hash_pair(self.seed, left, right) as usize & self.mask;
+        let hash = hash_pair(self.seed, left, right);
+        let (word, bit) = self.filter_bit(hash);
+        if self.filter[word] & bit == 0 {
+            return None;
+        }
+        let mut at = self.home(hash);
         loop {
             let slot = &self.slots[at];
             if slot.left == left && slot.right == right {
                 return Some(slot.merge);
             }
-            if slot.left == Self::EMPTY {
+            if slot.left == FREE.left {
                 return None;
             }
-            at = (at + 1) & self.mask;
+            at = (at + 1) & (self.slots.len() - 1);
         }
     }
 }
@@ -127,32 +149,43 @@ impl PairTable {
 /// Which pairs of neighbouring characters some merge joins. One-sided: it may say yes where the answer is no (then
 /// the text is cut less finely than it could be), never the other way round.
 pub(crate) struct Borders {
-    /// Exact for two ASCII characters: `[left << 7 | right]`.
-    ascii: Vec<bool>,
+    /// Two ASCII characters that nothing joins, or of which the second may start a user-defined piece:
+    /// `[left << 7 | right]`.
+    ascii_stops: Box<[bool; 1 << 14]>,
     /// A bit for the hash of every joined pair.
     filter: Vec<u64>,
+}
+
+/// ASCII characters at the start of a block of 64 bytes.
+pub(crate) struct AsciiBlock {
+    /// How many there are.
+    pub(crate) len: usize,
+    /// Bit i: the text may have to be cut before the i-th of them.
+    pub(crate) stops: u64,
 }
 
 impl Borders {
     const FILTER_BITS: u32 = 18;
 
     pub(super) fn new() -> Self {
-        Self { ascii: vec![false; 1 << 14], filter: vec![0; 1 << (Self::FILTER_BITS - 6)] }
+        Self { ascii_stops: Box::new([true; 1 << 14]), filter: vec![0; 1 << (Self::FILTER_BITS - 6)] }
     }
     pub(super) fn join(&mut self, left: char, right: char) {
         if left.is_ascii() && right.is_ascii() {
-            self.ascii[(left as usize) << 7 | right as usize] = true;
+            self.ascii_stops[(left as usize) << 7 | right as usize] = false;
         }
         let bit = Self::bit(left, right);
         self.filter[bit >> 6] |= 1 << (bit & 63);
     }
+    /// A user-defined piece may start with `c`. To be called when all joins are known.
+    pub(super) fn starts_user(&mut self, c: char) {
+        if c.is_ascii() {
+            (0..128).for_each(|left| self.ascii_stops[left << 7 | c as usize] = true);
+        }
+    }
     fn bit(left: char, right: char) -> usize {
         let key = u64::from(left as u32) << 21 | u64::from(right as u32);
         (key.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - Self::FILTER_BITS)) as usize
-    }
-    #[inline]
-    pub(crate) fn joins_ascii(&self, left: u8, right: u8) -> bool {
-        self.ascii[usize::from(left & 127) << 7 | usize::from(right & 127)]
     }
     /// `left_info` and `right_info` are the characters' entries; most foreign scripts are decided by them alone.
     #[inline]
@@ -161,5 +194,26 @@ impl Borders {
             let bit = Self::bit(left, right);
             self.filter[bit >> 6] >> (bit & 63) & 1 == 1
         }
+    }
+    /// The block of `text` at `at`. No branch depends on what the text is: that is what makes it fast.
+    #[inline(always)]
+    pub(crate) fn ascii_block(&self, text: &[u8], at: usize) -> AsciiBlock {
+        let rest = &text[at..];
+        let block = rest.first_chunk().copied().unwrap_or_else(|| {
+            let mut padded = [0x80; 64];
+            padded[..rest.len()].copy_from_slice(rest);
+            padded
+        });
+        let mut foreign = 0;
+        let mut stops = 0;
+        let mut left = text.get(at.wrapping_sub(1)).copied().unwrap_or_default();
+        for (i, right) in block.into_iter().enumerate() {
+            let stop = self.ascii_stops[usize::from(left & 127) << 7 | usize::from(right & 127)];
+            stops |= u64::from(stop) << i;
+            foreign |= u64::from(right >> 7) << i;
+            left = right;
+        }
+        let len = foreign.trailing_zeros();
+        AsciiBlock { len: len as usize, stops: stops & ((1u128 << len) - 1) as u64 }
     }
 }

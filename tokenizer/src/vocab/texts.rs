@@ -3,12 +3,15 @@
 //! Building the pair table asks for every beginning and every end of every piece. The hash is a polynomial in the
 //! bytes, so that those of all beginnings fall out of one walk over the piece, and those of the ends by subtraction.
 
+use std::ops::Range;
+
 use crate::hash::{mix, seed};
+use crate::normalize::push_spaced;
 
 pub(super) struct Texts {
     arena: String,
     ends: Vec<u32>,
-    /// The upper half of the hash, and symbol + 1; 0 is free.
+    /// The upper half of the hash, and the symbol; or free.
     slots: Vec<u64>,
     /// A bit for each text's hash. Half of all questions have no answer, and this small table knows that.
     filter: Vec<u64>,
@@ -24,7 +27,7 @@ pub(super) struct Beginnings(Vec<u64>);
 
 impl Texts {
     pub(super) fn new(count: usize, bytes: usize) -> Self {
-        let slots = vec![0; (2 * count).next_power_of_two().max(64)];
+        let slots = vec![FREE; (2 * count).next_power_of_two().max(64)];
         let mut ends = Vec::with_capacity(count + 1);
         ends.push(0);
         Self {
@@ -41,19 +44,42 @@ impl Texts {
         self.ends.len() - 1
     }
 
+    #[inline]
     pub(super) fn get(&self, symbol: u32) -> &str {
-        &self.arena[self.range(symbol)]
+        let Range { start, end } = self.range(symbol);
+        &self.arena[start as usize..end as usize]
     }
 
+    /// The same as bytes, which need no look at where characters begin.
     #[inline]
-    fn range(&self, symbol: u32) -> std::ops::Range<usize> {
+    fn bytes(&self, symbol: u32) -> &[u8] {
+        let Range { start, end } = self.range(symbol);
+        &self.arena.as_bytes()[start as usize..end as usize]
+    }
+
+    /// Where in [`all`](Self::all) the text of a symbol is.
+    #[inline]
+    pub(super) fn range(&self, symbol: u32) -> Range<u32> {
         let i = symbol as usize;
-        self.ends[i] as usize..self.ends[i + 1] as usize
+        self.ends[i]..self.ends[i + 1]
+    }
+
+    /// All texts, one after the other.
+    pub(super) fn all(&self) -> &str {
+        &self.arena
+    }
+
+    /// Adds a text that is no symbol's, with spaces for `▁`. To be called when there is nothing more to
+    /// [`push`](Self::push).
+    pub(super) fn add_spaced(&mut self, text: &str) -> Range<u32> {
+        let start = self.arena.len() as u32;
+        push_spaced(&mut self.arena, text, true);
+        start..self.arena.len() as u32
     }
 
     /// The text gets the next symbol, without being findable. With `escape`, `▁` becomes a space.
     pub(super) fn push(&mut self, text: &str, escape: bool) -> u32 {
-        crate::normalize::push_spaced(&mut self.arena, text, escape);
+        push_spaced(&mut self.arena, text, escape);
         self.ends.push(self.arena.len() as u32);
         while self.powers.len() <= text.len() {
             self.powers.push(self.powers[self.powers.len() - 1].wrapping_mul(self.base));
@@ -65,9 +91,9 @@ impl Texts {
     pub(super) fn index(&mut self, symbol: u32) -> bool {
         if 2 * self.len() > self.slots.len() {
             let old = std::mem::take(&mut self.slots);
-            self.slots = vec![0; 4 * old.len()];
-            for slot in old.into_iter().filter(|s| *s != 0) {
-                self.index(slot as u32 - 1);
+            self.slots = vec![FREE; 4 * old.len()];
+            for slot in old.into_iter().filter(|slot| *slot != FREE) {
+                self.index(slot as u32);
             }
         }
         let text = self.get(symbol);
@@ -75,7 +101,7 @@ impl Texts {
         match self.probe(hash, text.as_bytes()) {
             Ok(_) => false,
             Err(free) => {
-                self.slots[free] = hash >> 32 << 32 | u64::from(symbol + 1);
+                self.slots[free] = hash >> 32 << 32 | u64::from(symbol);
                 self.filter[filter_bit(hash) >> 6] |= 1 << (filter_bit(hash) & 63);
                 true
             }
@@ -83,10 +109,10 @@ impl Texts {
     }
 
     pub(super) fn find(&self, text: &str) -> Option<u32> {
-        self.find_hashed(finish(hash(self.base, text)), text.as_bytes())
+        self.probe(finish(hash(self.base, text)), text.as_bytes()).ok()
     }
 
-    /// The hashes of all beginnings of `text`, for [`find_start`](Self::find_start) and [`find_end`](Self::find_end).
+    /// The hashes of all beginnings of `text`, for [`find_halves`](Self::find_halves).
     pub(super) fn beginnings(&self, text: &str, out: &mut Beginnings) {
         out.0.clear();
         out.0.push(0);
@@ -97,25 +123,24 @@ impl Texts {
         }));
     }
 
-    /// The symbol whose text is `text[..at]`.
-    pub(super) fn find_start(&self, text: &str, hashes: &Beginnings, at: usize) -> Option<u32> {
-        self.find_hashed(finish(hashes.0[at]), &text.as_bytes()[..at])
-    }
-
-    /// The symbol whose text is `text[at..]`.
-    pub(super) fn find_end(&self, text: &str, hashes: &Beginnings, at: usize) -> Option<u32> {
+    /// The symbols whose texts are `text[..at]` and `text[at..]`.
+    #[inline]
+    pub(super) fn find_halves(&self, text: &str, hashes: &Beginnings, at: usize) -> Option<(u32, u32)> {
         let power = self.powers[text.len() - at];
-        let hash = hashes.0[text.len()].wrapping_sub(hashes.0[at].wrapping_mul(power));
-        self.find_hashed(finish(hash), &text.as_bytes()[at..])
+        let left = finish(hashes.0[at]);
+        let right = finish(hashes.0[text.len()].wrapping_sub(hashes.0[at].wrapping_mul(power)));
+        // Mostly one of the two does not exist, which the filter knows for less than what it takes to find the other.
+        if !self.may_exist(left) || !self.may_exist(right) {
+            return None;
+        }
+        let (start, end) = text.as_bytes().split_at(at);
+        Some((self.probe(left, start).ok()?, self.probe(right, end).ok()?))
     }
 
     #[inline]
-    fn find_hashed(&self, hash: u64, text: &[u8]) -> Option<u32> {
+    fn may_exist(&self, hash: u64) -> bool {
         let bit = filter_bit(hash);
-        if self.filter[bit >> 6] >> (bit & 63) & 1 == 0 {
-            return None;
-        }
-        self.probe(hash, text).ok()
+        self.filter[bit >> 6] >> (bit & 63) & 1 == 1
     }
 
     /// The symbol with this text, or the free slot where it would be.
@@ -125,11 +150,11 @@ impl Texts {
         let mut at = hash as usize & mask;
         loop {
             let slot = self.slots[at];
-            if slot == 0 {
+            if slot == FREE {
                 return Err(at);
             }
-            let symbol = slot as u32 - 1;
-            if slot >> 32 == hash >> 32 && self.arena.as_bytes()[self.range(symbol)] == *text {
+            let symbol = slot as u32;
+            if slot >> 32 == hash >> 32 && self.bytes(symbol) == text {
                 return Ok(symbol);
             }
             at = (at + 1) & mask;
@@ -137,6 +162,8 @@ impl Texts {
     }
 }
 
+/// No symbol's slot: symbols have 29 bits.
+const FREE: u64 = u64::MAX;
 const FILTER_BITS: u32 = 18;
 
 #[inline]

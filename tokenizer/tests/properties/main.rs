@@ -73,6 +73,31 @@ fn encoding_equals_the_naive_reference() {
     }
 }
 
+/// ASCII text is cut in blocks of 64 bytes: whatever ends a block, and wherever, must make no difference.
+#[test]
+fn long_ascii_text_equals_the_naive_reference() {
+    let mut rng = Rng::new(8);
+    for _ in 0..400 {
+        let mut model = random_model(&mut rng);
+        let user = *rng.of(&["b", "ab", " ", "a\0"]);
+        if rng.chance(0.5) && model.pieces.iter().all(|p| p.text != user) {
+            model.pieces.push(Piece { text: user.into(), score: 0.0, kind: PieceKind::UserDefined });
+        }
+        let tokenizer = Tokenizer::from_model(model.clone()).unwrap();
+        for length in [15, 16, 17, 62, 63, 64, 65, 66, 127, 128, 129, 200] {
+            let mut text: String = (0..length).map(|_| *rng.of(&["a", "a", "b", "c", " ", "\0"])).collect();
+            for _ in 0..rng.below(3) {
+                let at = rng.below(length);
+                let other: &str = if rng.chance(0.5) { "\x7f" } else { "z" };
+                text.replace_range(at..at + 1, other);
+            }
+            let foreign: String = (0..rng.below(3)).map(|_| *rng.of(&["é", "▁", "😀", "\u{80}"])).collect();
+            text.insert_str(rng.between(0, length), &foreign);
+            assert_eq!(tokenizer.encode(&text), naive::encode(&model, &text), "{text:?} {model:?}");
+        }
+    }
+}
+
 /// Found by fuzzing: the space before the text may itself be a user-defined piece, or begin one.
 #[test]
 fn the_dummy_prefix_can_be_user_defined() {

@@ -1,21 +1,17 @@
-//! Whole steps on the GPU: models of real width against the CPU device, and the same bits again and again. A harness of its
-//! own, so that a machine without a GPU says what it skips; `REQUIRE_GPU=1` makes that a failure.
+//! Models of real width, a layer or two of them, against the CPU device; and the same bits again and again.
 
-#[path = "../benches/step/model.rs"]
-mod model;
-
+use crate::cases::Outcome;
+use crate::{Case, model, text};
 use halfbyte::config::known::known;
 use halfbyte::device::Device;
 use halfbyte::device::cpu::{Cpu, CpuOptions};
-use halfbyte::device::cuda::{Cuda, CudaOptions, list};
+use halfbyte::device::cuda::{Cuda, CudaOptions};
 use halfbyte::dtype::DType;
 use halfbyte::model::record;
 use halfbyte::train::session::Session;
 
-type Outcome = Result<String, String>;
-
 /// One comparison.
-struct Case {
+struct Width {
     name: &'static str,
     /// A known architecture.
     model: &'static str,
@@ -28,31 +24,31 @@ struct Case {
 
 const MIXTRAL: &str = "mixtral-8x7b-v0.1";
 const MISTRAL: &str = "mistral-7b-v0.1";
-const CASES: [Case; 6] = [
-    Case { name: "Mistral-7B, one layer, ragged texts", model: MISTRAL, layers: 1, texts: &[100, 1, 91], same: false },
-    Case {
+const WIDTHS: [Width; 6] = [
+    Width { name: "Mistral-7B, one layer, ragged texts", model: MISTRAL, layers: 1, texts: &[100, 1, 91], same: false },
+    Width {
         name: "Mixtral-8x7B, one layer, ragged texts",
         model: MIXTRAL,
         layers: 1,
         texts: &[100, 1, 91],
         same: false,
     },
-    Case { name: "Mixtral-8x7B, two layers", model: MIXTRAL, layers: 2, texts: &[128], same: false },
-    Case {
+    Width { name: "Mixtral-8x7B, two layers", model: MIXTRAL, layers: 2, texts: &[128], same: false },
+    Width {
         name: "Mixtral-8x7B, one layer, all tokens to two experts",
         model: MIXTRAL,
         layers: 1,
         texts: &[150],
         same: true,
     },
-    Case {
+    Width {
         name: "Mixtral-8x7B, one layer, two tokens, empty experts",
         model: MIXTRAL,
         layers: 1,
         texts: &[2],
         same: false,
     },
-    Case {
+    Width {
         name: "Mixtral-8x7B, one layer, one-token text and three tokens",
         model: MIXTRAL,
         layers: 1,
@@ -61,11 +57,7 @@ const CASES: [Case; 6] = [
     },
 ];
 
-fn text(e: impl std::fmt::Display) -> String {
-    e.to_string()
-}
-
-fn session(case: &Case, device: Box<dyn Device>) -> Result<Session, String> {
+fn session(case: &Width, device: Box<dyn Device>) -> Result<Session, String> {
     let (_, mut config) = known(case.model).map_err(text)?;
     config.layers = case.layers;
     let tokens = case.texts.iter().sum::<usize>() + 5;
@@ -80,7 +72,7 @@ fn session(case: &Case, device: Box<dyn Device>) -> Result<Session, String> {
 }
 
 /// Loss and gradient of one micro-step.
-fn gradient(case: &Case, session: &mut Session) -> Result<(f64, Vec<f64>), String> {
+fn gradient(case: &Width, session: &mut Session) -> Result<(f64, Vec<f64>), String> {
     let config = &session.model.spec.config;
     let (batch, items) = model::texts(case.texts, config.vocab_size, config.sliding_window, case.same);
     session.begin().map_err(text)?;
@@ -91,7 +83,7 @@ fn gradient(case: &Case, session: &mut Session) -> Result<(f64, Vec<f64>), Strin
 
 /// The whole-step limits of the kernels' tolerances: cosine of all adapter gradients at least 0.999, norm within 1 %,
 /// loss within 5e-3. Then 20 repetitions must give the same bits.
-fn compare(case: &Case) -> Outcome {
+fn compare(case: &Width) -> Outcome {
     let mut gpu = session(case, Box::new(Cuda::new(CudaOptions::default()).map_err(text)?))?;
     let (loss, ours) = gradient(case, &mut gpu)?;
     for repeat in 0..20 {
@@ -113,22 +105,6 @@ fn compare(case: &Case) -> Outcome {
     if good { Ok(measured) } else { Err(measured) }
 }
 
-fn main() {
-    if list().map_or(true, |gpus| gpus.is_empty()) {
-        println!("whole steps on the GPU: {} cases skipped, there is no GPU", CASES.len());
-        let required = std::env::var_os("REQUIRE_GPU").is_some_and(|v| v == "1");
-        std::process::exit(i32::from(required));
-    }
-    let mut failed = 0;
-    for case in &CASES {
-        match compare(case) {
-            Ok(measured) => println!("ok    {}: {measured}", case.name),
-            Err(wrong) => {
-                failed += 1;
-                println!("FAIL  {}: {wrong}", case.name);
-            }
-        }
-    }
-    println!("{} passed, {failed} failed", CASES.len() - failed);
-    std::process::exit(i32::from(failed > 0));
+pub fn cases() -> Vec<Case> {
+    WIDTHS.iter().map(|width| Case::on_gpu(format!("width/{}", width.name), || compare(width))).collect()
 }

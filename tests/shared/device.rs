@@ -1,4 +1,5 @@
-//! The device that the 16-bit cases run on: the CPU, or with `HALFBYTE_DEVICE=cuda` the GPU. (f32 cases are the CPU's.)
+//! The device that tests of whole programs run on: the CPU, or with `HALFBYTE_DEVICE=cuda` the GPU, for programs that store
+//! 16-bit types (f32 ones are the CPU's).
 
 use halfbyte::device::Device;
 use halfbyte::device::cpu::{Cpu, CpuOptions, Observer};
@@ -6,7 +7,7 @@ use halfbyte::device::cuda::{Cuda, CudaOptions, DeviceName};
 use halfbyte::dtype::DType;
 
 /// The device that the environment names.
-fn named() -> Result<DeviceName, String> {
+pub fn named() -> Result<DeviceName, String> {
     match std::env::var("HALFBYTE_DEVICE") {
         Ok(name) => name.parse().map_err(|e: halfbyte::error::Error| format!("HALFBYTE_DEVICE: {e}")),
         Err(_) => Ok(DeviceName::Cpu),
