@@ -1,24 +1,17 @@
-// 4-bit block quantisation (Dettmers et al. 2023), bit-equal to bitsandbytes.
+// 4-bit block quantisation (Dettmers et al. 2023), bit-equal to bitsandbytes, both ways.
 //
-//   out = round(level[code] · scale)                     one f32 multiply, one rounding
-//   scale = absmax[b], or, double quantised, round(map[absmax8[b]] · nested[b / 256]) + offset
+//   dequantize   out = round(level[code] · scale)                     one f32 multiply, one rounding
+//                scale = absmax[b], or, double quantised, round(map[absmax8[b]] · nested[b / 256]) + offset
+//   quantize     absmax = max |x| of a block, code = the level nearest to x · (1 / absmax)
+//   scales_mean, nest   the second level: offset = mean of the scales, then 8-bit codes of scale − offset in blocks of 256
 //
-// codes U8 [rows, cols/2], high nibble first, blocks of `block` elements cut from the flat weight; out [rows, cols].
-// A thread decodes four packs of 8 elements, 256 packs apart: 4 bytes in, 16 bytes out, all 128-byte lines whole. The 16
-// levels lie in shared memory, in 16 different banks: a look-up never conflicts.
+// codes U8 [rows, cols/2], high nibble first, blocks of `block` elements cut from the flat weight; x, out [rows, cols].
+// dequantize: a thread decodes four packs of 8 elements, 256 packs apart: 4 bytes in, 16 bytes out, all 128-byte lines whole.
 // Bytes per element: 0.516 read, 2 written: bound by memory.
+// quantize: a warp for each block, which it reads twice (the second time from L1). Bytes per element: 2 read (4 from F32), 0.56
+// written. It runs once, when a model is loaded.
 
-#include "quant8.cuh"
-
-__device__ const float NF4_LEVELS[16] = {
-    -0x1p+0f, -0x1.647362p-1f, -0x1.0cd660p-1f, -0x1.946540p-2f, -0x1.23449ap-2f, -0x1.7a6a7ep-3f, -0x1.74f0e2p-4f, 0.0f,
-    0x1.45f5fep-4f, 0x1.4995c6p-3f, 0x1.f809bap-3f, 0x1.5a0674p-2f, 0x1.c34970p-2f, 0x1.200f56p-1f, 0x1.722766p-1f, 0x1p+0f,
-};
-// Bit 3 is the sign, so code 8 is −0.
-__device__ const float FP4_LEVELS[16] = {
-    0.0f, 0x1.555556p-8f, 0x1.555556p-1f, 0x1p+0f, 0x1.555556p-2f, 0x1p-1f, 0x1.555556p-3f, 0x1p-2f,
-    -0.0f, -0x1.555556p-8f, -0x1.555556p-1f, -0x1p+0f, -0x1.555556p-2f, -0x1p-1f, -0x1.555556p-3f, -0x1p-2f,
-};
+#include "nf4.cuh"
 
 constexpr int THREADS = 256;
 constexpr int PACKS = 4;  // of each thread
@@ -28,19 +21,19 @@ extern "C" __global__ void __launch_bounds__(THREADS) dequantize(u32 packs, int 
                                                                  const float* absmax, const unsigned char* absmax8,
                                                                  const float* nested, const float* offset, Mat<elem> out) {
     __shared__ float levels[16];
-    if (threadIdx.x < 16) levels[threadIdx.x] = fp4 ? FP4_LEVELS[threadIdx.x] : NF4_LEVELS[threadIdx.x];
+    load_levels(levels, fp4);
     __syncthreads();
 
     // Load
+    Scales scales = {absmax, absmax8, nested, offset};
     u32 first = blockIdx.x * THREADS * PACKS + threadIdx.x, code[PACKS];
     float scale[PACKS];
 #pragma unroll
     for (int k = 0; k < PACKS; k++) {
         u32 item = first + k * THREADS;
         if (item >= packs) break;
-        i64 block = i64(item) * PACK >> block_bits;
         code[k] = codes[item];
-        scale[k] = absmax ? absmax[block] : add(mul(SIGNED[absmax8[block]], nested[block / BLOCK8]), *offset);
+        scale[k] = scales.of(i64(item) * PACK >> block_bits);
     }
     // Decode and store
     u32 packs_of_row = cols / PACK;
@@ -50,11 +43,78 @@ extern "C" __global__ void __launch_bounds__(THREADS) dequantize(u32 packs, int 
         if (item >= packs) break;
         Pack pack;
 #pragma unroll
-        for (int j = 0; j < PACK; j++) {
-            // Byte j/2 of the little-endian word; its high nibble first.
-            u32 shift = j / 2 * 8 + (j % 2 ? 0 : 4);
-            pack.v[j] = mul(levels[code[k] >> shift & 15], scale[k]);
-        }
+        for (int j = 0; j < PACK; j++) pack.v[j] = mul(levels[code_of(code[k], j)], scale[k]);
         store(out.row(item / packs_of_row) + item % packs_of_row * PACK, pack);
     }
+}
+
+// ---- The other way ------------------------------------------------------------------------------------------------------
+
+// Scaled values above threshold i have an NF4 code above i.
+__device__ const float NF4_THRESHOLDS[15] = {
+    -0.8480964004993439f, -0.6106329262256622f, -0.4599952697753906f, -0.33967943489551544f, -0.23460740596055984f,
+    -0.13791173323988914f, -0.045525018125772476f, 0.03979014977812767f, 0.1202552504837513f, 0.2035212516784668f,
+    0.2920137718319893f, 0.3893125355243683f, 0.5016634166240692f, 0.6427869200706482f, 0.8614784181118011f,
+};
+// Thresholds on |x| for FP4; and the low three bits of the code whose magnitude has this rank, four bits each.
+__device__ const float FP4_THRESHOLDS[7] = {
+    0.00260417f, 0.0859375f, 0.20833333f, 0.29166667f, 0.4166667f, 0.583333f, 0.8333333f,
+};
+constexpr u32 FP4_CODE_OF_RANK = 0x32547610;
+
+// Code of a scaled value. NaN, which only an all-zero block has (0 · 1/0), becomes code 0.
+__device__ inline u32 encode(int fp4, float x) {
+    u32 rank = 0;
+    if (fp4) {
+#pragma unroll
+        for (int i = 0; i < 7; i++) rank += fabsf(x) > FP4_THRESHOLDS[i];
+        return (FP4_CODE_OF_RANK >> 4 * rank & 7) | (x < 0.0f ? 8 : 0);
+    }
+#pragma unroll
+    for (int i = 0; i < 15; i++) rank += x > NF4_THRESHOLDS[i];
+    return rank;
+}
+
+// x: n elements, one after the other. The block size is even; the last block may be short, and a last low nibble without an
+// element is the code of a zero.
+extern "C" __global__ void __launch_bounds__(THREADS) quantize(i64 n, int block, int fp4, Either x, unsigned char* codes,
+                                                               float* absmax) {
+    i64 number = (i64(blockIdx.x) * THREADS + threadIdx.x) / WARP, first = number * block;
+    int lane = threadIdx.x % WARP;
+    if (first >= n) return;
+    int count = n - first < block ? n - first : block;
+    float most = 0.0f;
+    for (int i = lane; i < count; i += WARP) most = fmaxf(most, fabsf(load(x, 0, first + i)));
+    most = warp_reduce<Max>(most);
+    if (lane == 0) absmax[number] = most;
+    float reciprocal = 1.0f / most;
+    for (int i = 2 * lane; i < count; i += 2 * WARP) {
+        float high = load(x, 0, first + i), low = i + 1 < count ? load(x, 0, first + i + 1) : 0.0f;
+        codes[(first + i) / 2] = encode(fp4, mul(high, reciprocal)) << 4 | encode(fp4, mul(low, reciprocal));
+    }
+}
+
+constexpr int SUMS = 1024;
+
+// One block. The order of the sum is that of `device::cpu::nf4::mean`: 1024 interleaved sums, which are then added in halves.
+extern "C" __global__ void __launch_bounds__(SUMS) scales_mean(int count, const float* scales, float* offset) {
+    __shared__ double sums[SUMS];
+    double sum = 0.0;
+    for (int i = threadIdx.x; i < count; i += SUMS) sum += scales[i];
+    sums[threadIdx.x] = sum;
+    for (int half = SUMS / 2; half > 0; half /= 2) {
+        __syncthreads();
+        if (threadIdx.x < half) sums[threadIdx.x] += sums[threadIdx.x + half];
+    }
+    if (threadIdx.x == 0) *offset = float(sums[0] / count);
+}
+
+// One thread for each scale, one block of threads for each block of scales.
+extern "C" __global__ void __launch_bounds__(BLOCK8) nest(int count, const float* scales, const float* offset,
+                                                          unsigned char* codes, float* nested) {
+    int i = blockIdx.x * BLOCK8 + threadIdx.x;
+    float centred = i < count ? add(scales[i], -*offset) : 0.0f;
+    float most = block_reduce<Max>(fabsf(centred));
+    if (threadIdx.x == 0) nested[blockIdx.x] = most;
+    if (i < count) codes[i] = nearest(SIGNED, mul(centred, 1.0f / most));
 }

@@ -1,31 +1,67 @@
 #!/bin/sh
-# Makes a folder with everything that the GPU tests and benches need on a machine without Rust and without this repository:
-# stripped executables, at most 64 MiB.
+# Packs everything that the GPU tests and benches need on a machine without Rust and without this repository: stripped
+# executables, goldens, a tokenizer. The folder holds bundle.tar.gz and run.sh, which unpacks and runs it.
 #
 #     scripts/gpu-bundle.sh [folder]        (default .gpu; then, on the GPU machine: sh .gpu/run.sh)
-#     QUICK=1 scripts/gpu-bundle.sh         benches without release optimisation: the time on the device is the same
+#     HALFBYTE_GOLDEN=dir[:dir...]          packs what the 16-bit cases of these golden sets need as well
+#     QUICK=1                               no release build: the time on the device is the same, the host's is not
+#     MIB=48                                the most that the folder may hold
 set -eu
 cd "$(dirname "$0")/.."
 out=${1:-.gpu}
+rm -rf "$out"
 mkdir -p "$out"
+root=$(mktemp -d)
+trap 'rm -rf "$root"' EXIT
 
-# "target path" of each executable that a cargo command builds, from its messages.
+# "kind-target path" of each executable that a cargo command builds, from its messages.
 executables() {
-    cargo "$@" --no-run --message-format=json |
+    cargo "$@" --message-format=json |
         sed -n 's/.*"target":{"kind":\["\([a-z]*\)"\].*"name":"\([a-z_]*\)","src_path.*"executable":"\([^"]*\)".*/\1-\2 \3/p'
 }
 copy() {
     while read -r name path; do
-        strip -o "$out/$name" "$path"
+        strip -o "$root/$name" "$path"
     done
 }
-executables test --test kernels --test whole_step | copy
+# The tests' build makes the program too.
+executables test --no-run --test kernels --test whole_step --test golden --test cli | copy
 if [ "${QUICK:-0}" = 1 ]; then
-    executables test --bench kernels --bench step | copy
+    executables test --no-run --bench kernels --bench step | copy
 else
-    executables bench --bench kernels --bench step | copy
+    executables bench --no-run --bench kernels --bench step | copy
+    executables build --release | copy
 fi
+
+# Files of a golden set that the bf16 cases read: forward passes with their f32 twins, models, bf16 traces, and of their twins
+# what they are compared with.
+golden_files() {
+    find forward -name meta.json -o -name inputs.safetensors -o -name 'fp32.*' -o -name '*bf16.*' -o -name 'nf4dq_f32.*'
+    find models -path '*-bnb-4bit' -prune -o -type f -print
+    find train/bf16_* -type f
+    for trace in train/bf16_*; do
+        twin=train/${trace#train/bf16_}
+        [ -d "$twin" ] && find "$twin" -name trace.json -o -name 'grads_step0.*' -o -name 'eval_logits.*' -o -name 'adapter_*.*'
+    done
+    return 0
+}
+tokenizer=tokenizer/tests/data/tokenizers/small
+mkdir -p "$root/tests/data" "$root/$tokenizer"
+cp -r tests/data/golden "$root/tests/data/"
+cp "$tokenizer/tokenizer.model" "$root/$tokenizer/"
+number=0
+IFS=:
+for set in ${HALFBYTE_GOLDEN:-}; do
+    number=$((number + 1))
+    mkdir -p "$root/golden/$number"
+    (cd "$set" && golden_files | sort -u | tar cf - -T -) | tar xf - -C "$root/golden/$number"
+done
+unset IFS
+[ "$number" -gt 0 ] || echo "HALFBYTE_GOLDEN is not set: only the repository's own goldens are packed" >&2
+
+du -sm "$root"/* | sort -n
+tar cf - -C "$root" . | gzip -6 >"$out/bundle.tar.gz"
 cp scripts/gpu-run.sh "$out/run.sh"
 size=$(du -sm "$out" | cut -f1)
-[ "$size" -le 64 ] || { echo "the bundle has $size MiB, more than 64" >&2; exit 1; }
+[ "$size" -le "${MIB:-48}" ] || { echo "the bundle has $size MiB, more than ${MIB:-48}" >&2; exit 1; }
 echo "$out: $size MiB"

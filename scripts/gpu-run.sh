@@ -1,42 +1,130 @@
 #!/bin/sh
-# Runs a bundle of scripts/gpu-bundle.sh on a GPU machine; a short table comes last.
+# Runs a bundle of scripts/gpu-bundle.sh on a GPU machine; a short table comes last. Each stage has a time limit of its own.
 #
-#     sh run.sh [logs]                 tests and benches
-#     SANITIZE=1 sh run.sh [logs]      the kernel tests under compute-sanitizer's three tools as well
-#     BENCH=0 sh run.sh [logs]         no benches
+#     sh run.sh [logs]                          all stages: devices kernels copies repeats golden strategies train kills width
+#                                               step bench
+#     ONLY="kernels golden" sh run.sh           these stages, in this order
+#     SANITIZE="memcheck racecheck" sh run.sh   the kernel tests under these tools of compute-sanitizer instead
+#     FILTER="gemm attention" SANITIZE=...      a run for each of these words, of the cases whose names hold it
+#     BYTES=1000000                             only kernel cases with at most so many bytes of operands
+#     LIMIT=300                                 seconds of every stage
+#     MODEL=mixtral-8x7b-v0.1 DEVICE=cuda:1     what the stage "train" trains, and where
 set -u
+
+# Versions, GPUs, and how long kernels take to load: compiled by the driver, then from its cache.
+devices() {
+    nvidia-smi --query-gpu=name,driver_version,memory.total,memory.used --format=csv
+    CUDA_CACHE_DISABLE=1 ./bin-halfbyte devices --kernels | tee compiled || return 1
+    # The first of these fills the cache.
+    ./bin-halfbyte devices --kernels >/dev/null || return 1
+    ./bin-halfbyte devices --kernels | tee cached || return 1
+    total() { sed -n 's/^  total *//p' "$1" | tr -s ' '; }
+    gpu=$(grep '^cuda:' cached | head -n 1)
+    case $gpu in *none*) return 1 ;; esac
+    echo "$gpu; ms to load kernels for bf16 and f16: compiled $(total compiled), cached $(total cached)"
+}
+
+# Two runs of the program on random weights, the second with recomputation and without graphs: the same adapter.
+train() {
+    awk 'BEGIN { for (i = 0; i < 400; i++) { printf "{\"text\": \""; for (j = 0; j < 300; j++) printf "the %d of %d ", (i * 7919 + j * 31) % 997, (i + j * j) % 89; print "\"}" } }' >data.jsonl
+    cat >recipe.toml <<RECIPE
+model_name_or_path = "${MODEL:-mistral-7b-v0.1}"
+tokenizer_name_or_path = "tokenizer/tests/data/tokenizers/small"
+dataset = ["data.jsonl"]
+text_column = "text"
+packing = true
+max_seq_length = 2048
+load_in_4bit = true
+bnb_4bit_quant_type = "nf4"
+bnb_4bit_use_double_quant = true
+bnb_4bit_compute_dtype = "bfloat16"
+r = 16
+lora_alpha = 16
+target_modules = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+learning_rate = 2e-4
+per_device_train_batch_size = 4
+gradient_accumulation_steps = 1
+max_steps = 20
+logging_steps = 5
+RECIPE
+    run="./bin-halfbyte train recipe.toml --dummy-weights --device ${DEVICE:-cuda}"
+    $run --set output_dir=first || return 1
+    $run --set output_dir=second --set gradient_checkpointing=true --no-graph || return 1
+    cmp first/adapter_model.safetensors second/adapter_model.safetensors || return 1
+    grep -h tokens_per_second first/metrics.jsonl | tail -n 1
+    echo "both runs gave the same adapter"
+}
+
+# A stage that is a function above is this script again, so that it has a time limit too.
+if [ "${1:-}" = stage ]; then
+    "$2"
+    exit
+fi
+
 here=$(cd "$(dirname "$0")" && pwd)
 logs=${1:-$here/logs}
 mkdir -p "$logs"
+logs=$(cd "$logs" && pwd)
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+tar xzf "$here/bundle.tar.gz" -C "$work"
+cd "$work" || exit 1
 table=
 failed=0
 
-# name, command: runs it, keeps the log, notes the outcome.
-step() {
-    name=$1
-    shift
+# name, seconds, command: runs it, keeps the log, notes the outcome.
+stage() {
+    name=$1 limit=${LIMIT:-$2}
+    shift 2
     start=$(date +%s)
-    if "$@" >"$logs/$name.log" 2>&1; then outcome=ok; else outcome="FAILED ($?)"; failed=1; fi
-    last=$(tail -n 1 "$logs/$name.log" | cut -c1-150)
-    table="$table$name: $outcome, $(($(date +%s) - start)) s: $last
+    timeout -k 5 "$limit" "$@" >"$logs/$name.log" 2>&1
+    case $? in
+        0) outcome=ok ;;
+        124 | 137) outcome="OUT OF TIME" failed=1 ;;
+        *) outcome=FAILED failed=1 ;;
+    esac
+    last=$(tail -n 1 "$logs/$name.log" | cut -c1-200)
+    line="$name: $outcome, $(($(date +%s) - start)) s: $last"
+    echo "$line"
+    table="$table$line
 "
 }
 
-export REQUIRE_GPU=1
-for test in "$here"/test-*; do
-    step "$(basename "$test")" "$test"
-done
-if [ "${SANITIZE:-0}" = 1 ]; then
-    for tool in memcheck racecheck initcheck; do
-        step "$tool" compute-sanitizer --tool "$tool" --error-exitcode 9 "$here/test-kernels"
+export REQUIRE_GPU=1 HALFBYTE_DEVICE="${DEVICE:-cuda}" KERNEL_BYTES="${BYTES:-}"
+if [ -d golden ]; then
+    HALFBYTE_GOLDEN=$(ls -d "$work"/golden/* | paste -sd:)
+    export HALFBYTE_GOLDEN
+fi
+if [ "${SANITIZE:-}" ]; then
+    for tool in $SANITIZE; do
+        for word in ${FILTER:-all}; do
+            [ "$word" = all ] && filter= || filter=$word
+            # shellcheck disable=SC2086
+            stage "$tool-$word" 540 compute-sanitizer --tool "$tool" --error-exitcode 9 ./test-kernels $filter
+        done
+    done
+else
+    for name in ${ONLY:-devices kernels copies repeats golden strategies train kills width step bench}; do
+        case $name in
+            devices | train) stage "$name" 240 sh "$here/run.sh" stage "$name" ;;
+            # shellcheck disable=SC2086
+            kernels) stage kernels 300 ./test-kernels ${FILTER:-} ;;
+            copies | repeats) stage "$name" 120 ./test-whole_step "$name" ;;
+            strategies | width) stage "$name" 500 ./test-whole_step "$name" ;;
+            kills) stage kills 240 env HALFBYTE_BIN=./bin-halfbyte ./test-cli --nocapture resume::runs_killed ;;
+            golden) stage golden 300 ./test-golden bf16 ;;
+            step)
+                for kept in everything --checkpointing; do
+                    stage "step-${kept#--}" 120 ./bench-step --steps 20 "$kept"
+                done
+                ;;
+            # shellcheck disable=SC2086
+            bench) stage bench 540 ./bench-kernels --bench ${FILTER:-} ;;
+            *) stage "$name" 1 sh -c "echo there is no such stage; exit 1" ;;
+        esac
     done
 fi
-if [ "${BENCH:-1}" = 1 ]; then
-    for bench in "$here"/bench-*; do
-        [ -e "$bench" ] && step "$(basename "$bench")" "$bench" --bench
-    done
-fi
-nvidia-smi --query-gpu=name,driver_version --format=csv,noheader
-grep -h '^FAIL' "$logs"/test-*.log | head -20
+echo
+grep -h '^FAIL' "$logs"/*.log 2>/dev/null | head -20
 printf '%s' "$table"
 exit $failed

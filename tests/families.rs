@@ -6,12 +6,13 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 /// What computes. `quant8` has no op of its own: it is the 8-bit half of `nf4` and `adamw`.
-const FAMILIES: [&str; 15] = [
+const FAMILIES: [&str; 16] = [
     "adamw",
     "attention",
     "cross_entropy",
     "embed",
     "gemm",
+    "gemv",
     "grad_norm",
     "nf4",
     "permute",

@@ -11,6 +11,7 @@ mod attention;
 mod cross_entropy;
 mod embed;
 mod gemm;
+mod gemv;
 mod grad_norm;
 mod nf4;
 mod permute;
@@ -41,6 +42,7 @@ fn all(criterion: &mut Criterion) {
         grad_norm::benches,
         adamw::benches,
         gemm::benches,
+        gemv::benches,
         attention::benches,
     ] {
         for bench in family(bencher.tokens()) {

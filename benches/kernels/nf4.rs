@@ -1,7 +1,7 @@
-//! Dequantisation of Mistral-7B's largest weight, double quantised.
+//! Mistral-7B's largest weight: dequantised and quantised.
 
 use crate::harness::Bench;
-use halfbyte::dtype::DType::{Bf16, F32};
+use halfbyte::dtype::DType::{Bf16, F32, U8};
 use halfbyte::op::{Nested, Op, QuantKind};
 
 pub fn benches(t: usize) -> Vec<Bench> {
@@ -20,6 +20,12 @@ pub fn benches(t: usize) -> Vec<Bench> {
             let (codes, absmax) = (b.u8(rows, cols / 2), b.normal(1, n / 64, F32, 1e-2));
             let out = b.out(rows, cols, Bf16);
             Op::Dequantize { kind: QuantKind::Nf4, block: 64, codes, absmax, nested: None, out }
+        }),
+        Bench::memory(format!("quantize/mistral-7b {rows}x{cols} double"), bytes + 2 * n, move |b| {
+            let x = b.normal(rows, cols, Bf16, 0.02);
+            let (codes, absmax) = (b.out(rows, cols / 2, U8), b.out(1, n / 64, U8));
+            let nested = Nested { absmax: b.out(1, n / 64 / 256, F32), offset: b.out(1, 1, F32) };
+            Op::Quantize { kind: QuantKind::Nf4, block: 64, x, codes, absmax, nested: Some(nested) }
         }),
     ]
 }

@@ -132,6 +132,10 @@ pub const SAMPLE_FIELDS: usize = 3;
 
 /// Elements of 8-bit codes that share a scale: in the moments of an optimizer, and in the scales of double quantisation.
 pub const BLOCK_8BIT: usize = 256;
+/// Rows that an [`Op::Gemv`] may have.
+pub const GEMV_ROWS: usize = 4;
+/// Columns of a [`Op::Gemv`]'s x are a multiple of this.
+pub const GEMV_STEP: usize = 32;
 /// Elements of the gradient that one partial sum of its norm covers: a property of the result's bits, hence fixed.
 pub const NORM_PARTIAL: usize = 65536;
 
@@ -185,6 +189,12 @@ pub enum Op {
     /// `out = level[code] · absmax`. codes U8 `[rows, cols/2]`, high nibble first; out `[rows, cols]` was quantised in flat
     /// blocks of `block` elements. absmax `[1, blocks]`: F32, or U8 with `nested`.
     Dequantize { kind: QuantKind, block: usize, codes: View, absmax: View, nested: Option<Nested>, out: View },
+    /// The reverse, bit-equal to bitsandbytes. x `[rows, cols]`, contiguous; codes U8, `⌈rows·cols/2⌉` of them; absmax `[1, blocks]`:
+    /// F32, or U8 with `nested`, whose parts are written, too (the offset is the mean of the scales).
+    Quantize { kind: QuantKind, block: usize, x: View, codes: View, absmax: View, nested: Option<Nested> },
+    /// `out = x · Wᵀ` for at most four rows of x, W what [`Op::Dequantize`] makes of its operands, in the type of x. x `[n, in]`,
+    /// codes U8 `[out, in/2]`, out `[n, out]`; `in` is a multiple of 32.
+    Gemv { kind: QuantKind, block: usize, x: View, codes: View, absmax: View, nested: Option<Nested>, out: View },
     /// In place, each head's pairs (i, i + d/2) turned by `pos · inv_freq[i]` (backwards if `inverse`).
     /// x `[T, heads·d]`, pos I32 `[T,1]`, inv_freq F32 `[1, d/2]`. cos and sin are rounded to x's type.
     Rope { x: View, pos: View, inv_freq: View, inverse: bool },
@@ -334,6 +344,18 @@ impl Op {
                     all(f, [&mut nested.absmax, &mut nested.offset], []);
                 }
                 all(f, [codes, absmax], [out]);
+            }
+            Quantize { kind: _, block: _, x, codes, absmax, nested } => {
+                all(f, [x], [codes, absmax]);
+                if let Some(Nested { absmax, offset }) = nested {
+                    all(f, [], [absmax, offset]);
+                }
+            }
+            Gemv { kind: _, block: _, x, codes, absmax, nested, out } => {
+                if let Some(Nested { absmax, offset }) = nested {
+                    all(f, [absmax, offset], []);
+                }
+                all(f, [x, codes, absmax], [out]);
             }
             Rope { x, pos, inv_freq, inverse: _ } => {
                 all(f, [pos, inv_freq], []);
@@ -490,6 +512,8 @@ impl Op {
             Gemm { form: Form::Nn, .. } => "grouped_nn",
             Gemm { form: Form::Tn, .. } => "grouped_tn",
             Dequantize { .. } => "dequantize",
+            Quantize { .. } => "quantize",
+            Gemv { .. } => "gemv",
             Rope { inverse: false, .. } => "rope",
             Rope { inverse: true, .. } => "rope_bwd",
             Attention { .. } => "attention",

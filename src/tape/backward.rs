@@ -142,6 +142,8 @@ impl Tape {
             | Op::Combine { .. }
             | Op::Dropout { .. }
             | Op::Zero { .. }
+            | Op::Quantize { .. }
+            | Op::Gemv { .. }
             | Op::Sample { .. }
             | Op::GradNorm { .. }
             | Op::Control { .. }

@@ -2,7 +2,7 @@
 
 use super::Tape;
 use crate::dtype::{DType, QuantKind};
-use crate::op::{Form, Groups, Nested, Op, Rows, SAMPLE_FIELDS, View};
+use crate::op::{Form, GEMV_ROWS, GEMV_STEP, Groups, Nested, Op, Rows, SAMPLE_FIELDS, View};
 
 /// The heads of an attention op.
 #[derive(Clone, Copy, Debug)]
@@ -126,6 +126,26 @@ impl Tape {
         let Quantized { kind, block, codes, absmax, nested } = *w;
         assert_eq!((codes.rows, 2 * codes.cols), (out.rows, out.cols), "the size of a 4-bit weight");
         self.push(Op::Dequantize { kind, block, codes, absmax, nested, out });
+    }
+
+    /// Quantises x, `[out, in]` and contiguous, to the codes and scales of `w`.
+    pub fn quantize_into(&mut self, x: View, w: &Quantized) {
+        let Quantized { kind, block, codes, absmax, nested } = *w;
+        let (elements, bytes) = (x.rows.count(self.tokens) * x.cols, codes.rows.count(self.tokens) * codes.cols);
+        assert_eq!(
+            (elements.div_ceil(2), elements.div_ceil(block)),
+            (bytes, absmax.cols),
+            "the size of a 4-bit weight"
+        );
+        self.push(Op::Quantize { kind, block, x, codes, absmax, nested });
+    }
+
+    /// `out = x·wᵀ` for at most [`GEMV_ROWS`] rows of x, decoding w on the way. Outside of training: it has no derivative.
+    pub fn gemv_into(&mut self, x: View, w: &Quantized, out: View) {
+        let Quantized { kind, block, codes, absmax, nested } = *w;
+        assert!(x.rows.count(self.tokens) <= GEMV_ROWS && x.cols.is_multiple_of(GEMV_STEP));
+        assert_eq!((codes.rows, 2 * codes.cols), (Rows::Fixed(out.cols), x.cols), "the size of a 4-bit weight");
+        self.push(Op::Gemv { kind, block, x, codes, absmax, nested, out });
     }
 
     /// Turns the heads of x in place. x `[T, heads·d]`, pos I32 `[T,1]`, inv_freq `[1, d/2]`.

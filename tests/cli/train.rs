@@ -20,6 +20,10 @@ fn a_run_leaves_adapter_metrics_and_recipe_and_the_loss_falls() {
         .collect();
     assert_eq!(losses.len(), 3, "{metrics}");
     assert!(losses[2] < losses[0] - 0.1, "{losses:?}");
+    let accuracy =
+        |l: &str| serde_json::from_str::<serde_json::Value>(l).expect("JSON")["mean_token_accuracy"].as_f64();
+    let accuracies: Vec<f64> = metrics.lines().filter_map(accuracy).collect();
+    assert!(accuracies.len() == 3 && accuracies.iter().all(|a| (0.0..=1.0).contains(a)), "{metrics}");
     // The resolved recipe is a recipe, and says the same.
     let again = folder.run(&["train", "run/recipe.toml", "--set", "output_dir=again"]).fine();
     assert!(again.out.contains("6 steps"), "{}", again.out);

@@ -1,4 +1,5 @@
-//! `nf4/`: codes, scales and dequantised values of bitsandbytes' CUDA kernels, bit for bit.
+//! `nf4/`: codes, scales and dequantised values of bitsandbytes' CUDA kernels, bit for bit. Quantised by the definition and by
+//! the op on the device that `HALFBYTE_DEVICE` names.
 
 use std::path::Path;
 
@@ -6,8 +7,14 @@ use halfbyte::config::model::QuantKind;
 use halfbyte::device::cpu::nf4::{self, Nested};
 use halfbyte::device::cpu::quant8;
 use halfbyte::dtype::DType;
+use halfbyte::op::{Kind, Nested as Second, Phase, View};
+use halfbyte::plan::plan;
+use halfbyte::tape::{Quantized, Tape};
 use serde_json::Value;
+use std::sync::Arc;
 
+use crate::device;
+use crate::rig::text;
 use crate::tensors::{Tensors, equal_bits, equal_bytes, stems};
 use crate::walk::{Case, Outcome};
 
@@ -77,6 +84,7 @@ fn compare(folder: &Path, stem: &str, variant: &str, facts: &Value) -> Outcome {
     equal_bits("absmax", &absmax, &expected.f32(&format!("{variant}.absmax_f32"))?)?;
     equal_bits("quant_map", nf4::levels(kind), &file.f32(&weight(".quant_map"))?)?;
 
+    let plain = absmax.clone();
     let state = file.u8(&weight(&format!(".quant_state.bitsandbytes__{}", kind.name())))?;
     let state: Value = serde_json::from_slice(&state).map_err(|e| format!("quant_state: {e}"))?;
     let restored = if scales == "dq" {
@@ -102,8 +110,57 @@ fn compare(folder: &Path, stem: &str, variant: &str, facts: &Value) -> Outcome {
         absmax
     };
     equal_bits("absmax_restored", &restored, &expected.f32(&format!("{variant}.absmax_restored_f32"))?)?;
+    let own = (scales == "dq").then(|| nf4::nest(&plain, nf4::mean(&plain)));
+    on_device(kind, blocksize, &input, &codes, &plain, own)?;
     let compared = dequantised(&expected, variant, kind, blocksize, &codes, &restored)?;
     Ok(format!("{} codes, {} scales, {compared} equal", input.len(), restored.len()))
+}
+
+/// The op gives these codes and scales; double quantised with an offset of its own.
+fn on_device(
+    kind: QuantKind,
+    block: usize,
+    input: &[f32],
+    codes: &[u8],
+    absmax: &[f32],
+    nested: Option<Nested>,
+) -> Result<(), String> {
+    let mut t = Tape::new(1, DType::Bf16);
+    let mut buf = |name: &str, cols, dtype| t.resident(name, 1, cols, dtype, Kind::Exchange);
+    let x = buf("x", input.len(), DType::F32);
+    let scale = if nested.is_some() { DType::U8 } else { DType::F32 };
+    let to = Quantized {
+        kind,
+        block,
+        codes: buf("codes", codes.len(), DType::U8),
+        absmax: buf("absmax", absmax.len(), scale),
+        nested: nested.as_ref().map(|n| Second {
+            absmax: buf("nested", n.absmax.len(), DType::F32),
+            offset: buf("offset", 1, DType::F32),
+        }),
+    };
+    t.quantize_into(x, &to);
+    t.finish(Phase::Begin);
+    let program = Arc::new(t.program());
+    let mut device = device::open(DType::Bf16, Box::new(|_| ()))?;
+    device.allocate(program.clone(), Arc::new(plan(&program))).map_err(text)?;
+    let bytes = |values: &[f32]| values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>();
+    device.write(x.buf, 0, &bytes(input)).map_err(text)?;
+    device.run(Phase::Begin, 0).map_err(text)?;
+    let mut equal = |what: &str, view: View, want: Vec<u8>| {
+        let mut found = vec![0; want.len()];
+        device.read(view.buf, 0, &mut found).map_err(text)?;
+        equal_bytes(&format!("{what} of the op"), &found, &want)
+    };
+    equal("codes", to.codes, codes.to_vec())?;
+    match (&nested, to.nested) {
+        (Some(nested), Some(second)) => {
+            equal("nested codes", to.absmax, nested.codes.clone())?;
+            equal("nested absmax", second.absmax, bytes(&nested.absmax))?;
+            equal("offset", second.offset, bytes(&[nested.offset]))
+        }
+        _ => equal("absmax", to.absmax, bytes(absmax)),
+    }
 }
 
 /// Compares with every type that was recorded; says which.

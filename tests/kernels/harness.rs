@@ -40,6 +40,12 @@ impl Case {
     pub fn limits(self, limit: f64, limit_f32: f64) -> Self {
         Self { limit, limit_f32, ..self }
     }
+    /// Bytes of its operands, with f32 ones for those of the element type.
+    pub fn bytes(&self) -> usize {
+        let mut build = Build::new(self, DType::F32, DType::F32);
+        (self.make)(&mut build);
+        build.program.all().map(|buf| build.program.bytes(buf)).sum()
+    }
     /// Exact.
     pub fn bits(self) -> Self {
         Self { bits: true, ..self }

@@ -1,6 +1,7 @@
 //! Every op on every device, against the CPU device in f32. Its own harness, so that every case's line is printed and a
 //! skipped GPU is seen. `cargo test --test kernels -- rms_norm` runs a part; REQUIRE_GPU=1 turns a skip into a failure.
-//! The binary needs no files: it runs on a machine without Rust.
+//! KERNEL_BYTES leaves out cases with more bytes of operands, for tools under which large ones take too long. The binary
+//! needs no files: it runs on a machine without Rust.
 
 #[path = "../shared/cases.rs"]
 mod cases;
@@ -11,6 +12,7 @@ mod attention;
 mod cross_entropy;
 mod embed;
 mod gemm;
+mod gemv;
 mod grad_norm;
 mod nf4;
 mod permute;
@@ -25,7 +27,7 @@ use cases::Tally;
 use harness::{Case, Devices};
 
 fn main() {
-    let families: [fn() -> Vec<Case>; 14] = [
+    let families: [fn() -> Vec<Case>; 15] = [
         embed::cases,
         rms_norm::cases,
         rope::cases,
@@ -39,14 +41,23 @@ fn main() {
         grad_norm::cases,
         adamw::cases,
         gemm::cases,
+        gemv::cases,
         attention::cases,
     ];
     let mut devices = Devices::new();
     let mut tally = Tally::from_args();
+    let most = std::env::var("KERNEL_BYTES").ok().filter(|text| !text.is_empty());
+    let most: Option<usize> = most.map(|text| text.parse().expect("KERNEL_BYTES is a number of bytes"));
+    let mut left_out = 0;
     for case in families.iter().flat_map(|family| family()) {
+        if most.is_some_and(|most| tally.wants(&case.name) && case.bytes() > most) {
+            left_out += 1;
+            continue;
+        }
         tally.run(&case.name, || devices.check(&case));
     }
-    let fine = tally.end(&format!("; {}", devices.summary()));
+    let small = most.map_or(String::new(), |most| format!(", {left_out} LEFT OUT: more than {most} bytes"));
+    let fine = tally.end(&format!("{small}; {}", devices.summary()));
     if !fine || tally.passed() == 0 || devices.gpu_is_missing_but_required() {
         std::process::exit(1);
     }

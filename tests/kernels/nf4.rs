@@ -1,4 +1,4 @@
-//! 4-bit blocks: every value bit-equal to the CPU's, which the golden tests hold against bitsandbytes.
+//! 4-bit blocks, there and back: every bit is the CPU's, which the golden tests hold against bitsandbytes.
 
 use crate::harness::Case;
 use halfbyte::dtype::DType;
@@ -31,6 +31,35 @@ pub fn cases() -> Vec<Case> {
                             (positive(b, blocks), None)
                         };
                         Op::Dequantize { kind, block, codes, absmax, nested, out: b.elem(fixed(rows), cols) }
+                    })
+                    .bits(),
+                );
+            }
+        }
+    }
+    for kind in [QuantKind::Nf4, QuantKind::Fp4] {
+        // Odd numbers of elements, short last blocks, several blocks of scales, more scales than interleaved sums.
+        for (rows, cols, block) in
+            [(1, 64, 64), (3, 111, 64), (24, 40, 32), (520, 256, 64), (33, 4096, 4096), (1, 7, 128)]
+        {
+            for (double, wide) in [(false, false), (true, true), (true, false)] {
+                let name = format!("quantize/{kind:?} {rows}x{cols} block={block} double={double} f32={wide}");
+                cases.push(
+                    Case::new(name, 1, move |b| {
+                        let (n, fixed) = (rows * cols, Rows::Fixed);
+                        let view = if wide { b.buf(fixed(rows), cols, DType::F32) } else { b.elem(fixed(rows), cols) };
+                        let mut values: Vec<f32> = (0..n).map(|_| 0.02 * b.gauss()).collect();
+                        // A block of zeros.
+                        values.iter_mut().skip(block).take(block).for_each(|x| *x = 0.0);
+                        let x = b.float(view, values);
+                        let codes = b.buf(fixed(1), n.div_ceil(2), DType::U8);
+                        let blocks = n.div_ceil(block);
+                        let absmax = b.buf(fixed(1), blocks, if double { DType::U8 } else { DType::F32 });
+                        let nested = double.then(|| Nested {
+                            absmax: b.buf(fixed(1), blocks.div_ceil(256), DType::F32),
+                            offset: b.buf(fixed(1), 1, DType::F32),
+                        });
+                        Op::Quantize { kind, block, x, codes, absmax, nested }
                     })
                     .bits(),
                 );

@@ -226,7 +226,7 @@ fn report(lies: &Lies) {
     assert!(stale.is_none(), "noticed after all: {stale:?}");
 }
 
-const VARIANTS: usize = 29;
+const VARIANTS: usize = 31;
 
 /// The place of an op in the instruction set. No wildcard: a new op does not compile until it has a number, and then
 /// fails the test until a program contains it.
@@ -261,5 +261,7 @@ fn variant(op: &Op) -> usize {
         Op::Fused { kind: FusedKind::LoraDown, .. } => 26,
         Op::Noise { .. } => 27,
         Op::Sample { .. } => 28,
+        Op::Quantize { .. } => 29,
+        Op::Gemv { .. } => 30,
     }
 }

@@ -174,6 +174,30 @@ fn one_token_is_a_batch() {
     });
 }
 
+#[test]
+fn hits_are_the_targets_that_are_the_most_probable() {
+    for moe in [false, true] {
+        let mut s = session(Spec { dropout: 0.0, ..spec(moe, DType::F32, true) }, CpuOptions::default());
+        s.begin().expect("begin");
+        let (mut batch, items) = batch(&[4, 6], 5);
+        let vocab = s.model.spec.config.vocab_size;
+        let most_probable: Vec<i32> = (0..batch.tokens())
+            .map(|t| {
+                let row = s.logits(&batch, &[t], true).expect("logits");
+                (0..vocab).max_by(|&a, &b| row[a].total_cmp(&row[b])).expect("a vocabulary") as i32
+            })
+            .collect();
+        // Half of the targets are right, in both chunks of the loss.
+        for t in (0..10).step_by(2).filter(|t| *t != 8) {
+            batch.targets[t] = most_probable[t];
+        }
+        let want = (0..10).filter(|&t| batch.targets[t] == most_probable[t]).count();
+        assert!((4..10).contains(&want));
+        assert_eq!(s.eval(&batch, true).expect("eval").hits, want);
+        assert_eq!(s.micro(&batch, items, [1, 2]).expect("micro").hits, want);
+    }
+}
+
 /// A model large enough that products and loops are shared among threads.
 fn large(moe: bool) -> Spec {
     let mut spec = spec(moe, DType::F32, true);

@@ -79,7 +79,7 @@ impl Made {
     }
 }
 
-/// Both codebooks, with plain and with nested scales, whole and into a slab.
+/// Both codebooks, with plain and with nested scales: back into a whole and into a slab; there; multiplied.
 fn four_bits(m: &mut Made) {
     for kind in [QuantKind::Nf4, QuantKind::Fp4] {
         let (codes, absmax) = (m.bytes(6, 16), m.f32(Rows::Fixed(1), 6));
@@ -89,6 +89,19 @@ fn four_bits(m: &mut Made) {
         let nested = Some(Nested { absmax: m.f32(Rows::Fixed(1), 1), offset: m.f32(Rows::Fixed(1), 1) });
         let out = m.f32_out(Rows::Fixed(5), 64);
         m.push(Op::Dequantize { kind, block: 64, codes, absmax, nested, out });
+        let x = m.f32(T, 64);
+        let out = m.f32_out(T, 9).columns(2, 5);
+        m.push(Op::Gemv { kind, block: 64, x, codes, absmax, nested, out });
+        let (codes, absmax) = (m.bytes(6, 16), m.f32(Rows::Fixed(1), 6));
+        let (x, out) = (m.f32(T, 32), m.f32_out(T, 6));
+        m.push(Op::Gemv { kind, block: 32, x, codes, absmax, nested: None, out });
+        // 15 elements in blocks of 4, the last one and the last byte short.
+        let (codes, absmax) = (m.out(Rows::Fixed(1), 8, DType::U8), m.f32_out(Rows::Fixed(1), 4));
+        let x = m.f32(Rows::Fixed(3), 5);
+        m.push(Op::Quantize { kind, block: 4, x, codes, absmax, nested: None });
+        let (codes, absmax) = (m.out(Rows::Fixed(1), 8, DType::U8), m.out(Rows::Fixed(1), 4, DType::U8));
+        let nested = Nested { absmax: m.f32_out(Rows::Fixed(1), 1), offset: m.f32_out(Rows::Fixed(1), 1) };
+        m.push(Op::Quantize { kind, block: 4, x, codes, absmax, nested: Some(nested) });
     }
 }
 

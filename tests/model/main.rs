@@ -6,6 +6,7 @@ mod audit;
 mod copies;
 mod dropout;
 mod dummy;
+mod few_rows;
 mod fusion;
 mod gradients;
 mod invariants;

@@ -55,3 +55,19 @@ pub fn cross_entropy<A: Real>(
     });
     Loss { logp, hit, dlogits }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hit_is_the_first_of_the_largest() {
+        let row = [1.0f32, 3.0, -2.0, 3.0];
+        let logits = Mat::new(5, 4, row.repeat(5));
+        let loss = cross_entropy(&logits, &[1, 3, 0, IGNORED, 2], &[1.0; 5], 1.0, false);
+        assert_eq!(loss.hit, [1, 0, 0, 0, 0]);
+        // −0 and 0 are equal.
+        let logits = Mat::new(2, 2, vec![-0.0f32, 0.0, 0.0, -0.0]);
+        assert_eq!(cross_entropy(&logits, &[0, 0], &[1.0; 2], 1.0, false).hit, [1, 1]);
+    }
+}

@@ -4,7 +4,9 @@ use super::attention::{Grads, Heads, Saved, attention, attention_bwd};
 use super::cross_entropy::cross_entropy;
 use super::memory::{Mat, Memory};
 use super::real::Real;
-use super::{adamw, embed, gemm, grad_norm, nf4, permute, pointwise, quant8, rms_norm, rope, route, sample, swiglu};
+use super::{
+    adamw, embed, gemm, gemv, grad_norm, nf4, permute, pointwise, quant8, rms_norm, rope, route, sample, swiglu,
+};
 use crate::op::{
     AdamState, Betas, Control, Nested, Op, QuantKind, SEGMENT_FIELDS, SampleField, Segment, Transfer, View,
 };
@@ -35,7 +37,17 @@ pub fn exec<A: Real>(mem: &mut Memory, op: &Op, live: usize, late_copies: bool) 
             mem.store(out, live, &result);
         }
         Op::Dequantize { kind, block, codes, absmax, nested, out } => {
-            let result: Vec<A> = dequantize(mem, *kind, *block, codes, absmax, nested.as_ref(), out);
+            let result: Vec<A> = dequantize(mem, *kind, *block, codes, absmax, nested.as_ref());
+            mem.store(out, live, &result);
+        }
+        Op::Quantize { kind, block, x, codes, absmax, nested } => {
+            let x = mem.load::<A>(x, live);
+            let values: Vec<f32> = x.data().iter().map(|x| x.f64() as f32).collect();
+            quantize(mem, *kind, *block, &values, codes, absmax, nested.as_ref());
+        }
+        Op::Gemv { kind, block, x, codes, absmax, nested, out } => {
+            let weights = dequantize(mem, *kind, *block, codes, absmax, nested.as_ref());
+            let result: Vec<A> = gemv::gemv(&mem.load(x, live), weights, mem.dtype(x));
             mem.store(out, live, &result);
         }
         Op::Rope { x, pos, inv_freq, inverse } => {
@@ -205,7 +217,6 @@ fn dequantize<A: Real>(
     codes: &View,
     absmax: &View,
     nested: Option<&Nested>,
-    out: &View,
 ) -> Vec<A> {
     let restored = nested.map(|nested| {
         nf4::Nested {
@@ -216,9 +227,30 @@ fn dequantize<A: Real>(
         .restore()
     });
     let absmax = restored.as_deref().unwrap_or_else(|| mem.ints::<f32>(absmax, 0));
-    let mut values = vec![A::zero(); out.rows.count(0) * out.cols];
-    nf4::dequantize(kind, block, mem.ints::<u8>(codes, 0), absmax, &mut values, |x| A::of(f64::from(x)));
+    let codes = mem.ints::<u8>(codes, 0);
+    let mut values = vec![A::zero(); 2 * codes.len()];
+    nf4::dequantize(kind, block, codes, absmax, &mut values, |x| A::of(f64::from(x)));
     values
+}
+
+fn quantize(
+    mem: &mut Memory,
+    kind: QuantKind,
+    block: usize,
+    values: &[f32],
+    codes: &View,
+    absmax: &View,
+    nested: Option<&Nested>,
+) {
+    let mut found = vec![0; values.len().div_ceil(2)];
+    let mut scales = vec![0.0; values.len().div_ceil(block)];
+    nf4::quantize(kind, block, values, &mut found, &mut scales);
+    mem.store_ints(codes, &found);
+    let Some(to) = nested else { return mem.store_ints(absmax, &scales) };
+    let second = nf4::nest(&scales, nf4::mean(&scales));
+    mem.store_ints(absmax, &second.codes);
+    mem.store_ints(&to.absmax, &second.absmax);
+    mem.store_ints(&to.offset, &[second.offset]);
 }
 
 /// The tables that tell an AdamW op what its tensors are.

@@ -20,6 +20,11 @@ pub struct Mat<'a, A: Real> {
 }
 
 impl<A: Real> Mat<'_, A> {
+    /// A matrix of these elements, row by row.
+    pub fn new(rows: usize, cols: usize, data: Vec<A>) -> Self {
+        assert_eq!(data.len(), rows * cols);
+        Self { rows, cols, data: Cow::Owned(data) }
+    }
     /// Row `i`.
     pub fn row(&self, i: usize) -> &[A] {
         &self.data[i * self.cols..(i + 1) * self.cols]

@@ -10,6 +10,7 @@ pub mod cross_entropy;
 mod embed;
 mod exec;
 mod gemm;
+mod gemv;
 pub mod grad_norm;
 mod memory;
 pub mod nf4;

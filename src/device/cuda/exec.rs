@@ -2,7 +2,9 @@
 
 use super::attention::{Backward, Inputs};
 use super::launch::Launcher;
-use super::{adamw, attention, copy, cross_entropy, embed, gemm, grad_norm, nf4, permute, pointwise, rms_norm, rope};
+use super::{
+    adamw, attention, copy, cross_entropy, embed, gemm, gemv, grad_norm, nf4, permute, pointwise, rms_norm, rope,
+};
 use super::{route, sample, swiglu};
 use crate::error::Result;
 use crate::op::Op;
@@ -19,6 +21,12 @@ pub fn exec(l: &mut Launcher, op: &Op) -> Result<()> {
         Op::Gemm { form, a, b, scale, plus, out, groups } => gemm::gemm(l, *form, a, b, *scale, plus, out, groups),
         Op::Dequantize { kind, block, codes, absmax, nested, out } => {
             nf4::dequantize(l, *kind, *block, codes, absmax, nested, out)
+        }
+        Op::Quantize { kind, block, x, codes, absmax, nested } => {
+            nf4::quantize(l, *kind, *block, x, codes, absmax, nested)
+        }
+        Op::Gemv { kind, block, x, codes, absmax, nested, out } => {
+            gemv::gemv(l, *kind, *block, x, codes, absmax, nested, out)
         }
         Op::Rope { x, pos, inv_freq, inverse } => rope::rope(l, x, pos, inv_freq, *inverse),
         Op::Attention { q, k, v, lo, hi, out, lse, heads, kv_heads, scale } => {
@@ -71,6 +79,7 @@ pub fn scratch(op: &Op, tokens: usize) -> usize {
             gemm::scratch(a.rows.count(tokens), out, groups.map_or(1, |g| g.count))
         }
         Op::AuxLoss { logits, .. } => route::scratch(logits, tokens),
+        Op::Quantize { absmax, nested: Some(_), .. } => nf4::scratch(absmax),
         Op::AdamW { segments, .. } => adamw::scratch(segments),
         Op::Fused { parts, .. } => parts.iter().map(|part| scratch(part, tokens)).max().unwrap_or(0),
         _ => 0,

@@ -12,6 +12,7 @@ mod cross_entropy;
 mod embed;
 mod exec;
 mod gemm;
+mod gemv;
 mod gpu;
 mod grad_norm;
 mod graph;

@@ -48,6 +48,7 @@ families! {
     CrossEntropy = "cross_entropy",
     Embed = "embed",
     Gemm = "gemm",
+    Gemv = "gemv",
     GradNorm = "grad_norm",
     Nf4 = "nf4",
     Permute = "permute",
