@@ -24,8 +24,10 @@ pub fn time(name: &str, time: Option<Time>) -> String {
     let mut line = format!("time: about {} on {name}", duration(time.total()));
     let steps = (time.training / time.step).round();
     line += &format!(" ({steps} steps of {}", duration(time.step));
-    if time.evaluations > 0 {
-        line += &format!(", {} evaluations of {}", time.evaluations, duration(time.evaluation));
+    match time.evaluations {
+        0 => {}
+        1 => line += &format!(", an evaluation of {}", duration(time.evaluation)),
+        n => line += &format!(", {n} evaluations of {}", duration(time.evaluation)),
     }
     line + ")"
 }

@@ -113,18 +113,27 @@ pub fn first_records(table: &Table, format: &Format, n: usize) -> Result<String>
 
 /// Writes the formatted text of all records to `file`, a JSON object with `text` on every line; the whole file or none.
 pub fn write_texts(table: &Table, format: &Format, file: &Path) -> Result<()> {
+    let mut name = file.file_name().unwrap_or_default().to_os_string();
+    name.push(".partial");
+    let partial = file.with_file_name(name);
+    let written = write_lines(table, format, &partial)
+        .and_then(|()| std::fs::rename(&partial, file).map_err(|e| Error::io("rename to", file, e)));
+    if written.is_err() {
+        // What is left of it may be nothing, and then there is nothing to remove.
+        let _ = std::fs::remove_file(&partial);
+    }
+    written
+}
+
+fn write_lines(table: &Table, format: &Format, file: &Path) -> Result<()> {
     let failed = |e| Error::io("write", file, e);
-    let folder = file.parent().filter(|f| !f.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut out = std::io::BufWriter::new(tempfile::NamedTempFile::new_in(folder).map_err(failed)?);
+    let mut out = std::io::BufWriter::new(std::fs::File::create(file).map_err(failed)?);
     for row in 0..table.len() {
         let text = format.text(&table.record(row)?).map_err(|e| e.at(table.place(row)))?;
         let line = serde_json::json!({ "text": format.literals.unmark(&text) });
         writeln!(out, "{line}").map_err(failed)?;
     }
-    let temporary = out.into_inner().map_err(|e| failed(e.into_error()))?;
-    temporary.as_file().sync_all().map_err(failed)?;
-    temporary.persist(file).map_err(|e| failed(e.error))?;
-    Ok(())
+    out.into_inner().map_err(|e| failed(e.into_error()))?.sync_all().map_err(failed)
 }
 
 /// Bins with bounds 16, 32, 64, … up to the longest of the sorted `lengths`, from the first that is not empty.

@@ -39,6 +39,9 @@ fn a_bad_record_is_shown_with_its_line() {
     let set = ["inspect-data", "recipe.toml", "--set", "test_size=1"];
     let said = folder.run(&set);
     said.refused(2, &["data.jsonl line ", "`answer` is undefined", "the columns are question"]);
+    folder.run(&[&set[..], &["--write", "texts.jsonl"]].concat()).refused(2, &["`answer` is undefined"]);
+    let left = std::fs::read_dir(folder.path("")).unwrap().flatten().map(|e| e.file_name().into_string().unwrap());
+    assert!(left.into_iter().all(|name| !name.starts_with("texts")), "a file of which a part is missing");
 }
 
 #[test]

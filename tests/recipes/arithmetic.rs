@@ -73,7 +73,10 @@ fn wrapped(name: &str, batch: usize, accumulation: usize, epochs: Option<usize>)
     folder.text("data/test.jsonl", &lines(&records[..20]));
     let row = format!("max_seq_length={ROW}");
     let settings = ["model_name_or_path=model", "dataset=data", "split=train", &row];
-    let report = &ran(run(&folder, "inspect-data", name, &settings, &["--json"]))["train"];
+    let report = ran(run(&folder, "inspect-data", name, &settings, &["--json"]));
+    // B evaluates every ten of its 1000 steps, D never: the predicted time knows.
+    equal("evaluations", &report["time"]["H200"]["evaluations"], if epochs.is_none() { 100 } else { 0 })?;
+    let report = &report["train"];
     // BOS and EOS once: a literal <s> or </s> in B's text is the token, not a second one.
     let settings = Settings { add_bos: true, add_eos: true, legacy: true };
     let tokenizer = open_tokenizer(&folder.path("model")).map_err(|e| e.to_string())?;
