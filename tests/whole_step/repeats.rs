@@ -10,6 +10,7 @@ use halfbyte::op::{Buf, Control, Kind, Place, Rows};
 use halfbyte::train::dummy::fill_base;
 use halfbyte::train::load::init_optimizer;
 use halfbyte::train::session::Session;
+use std::collections::HashMap;
 
 const ON_GPU: usize = 200;
 const ON_CPU: usize = 5;
@@ -28,7 +29,23 @@ fn wide(moe: bool, compute: DType) -> Spec {
     let mut spec = spec(moe, compute, true);
     let c = &mut spec.config;
     (c.hidden_size, c.intermediate_size, c.head_dim, c.vocab_size) = (64, 96, 32, 200);
+    if let Some(experts) = &mut c.experts {
+        // The router, too: as many experts again, adapted and quantised like the first four.
+        experts.count = 8;
+        spec.adapters.extend(doubled(&spec.adapters));
+        spec.base.extend(doubled(&spec.base));
+    }
     spec
+}
+
+/// What is said of experts 0 to 3, said of 4 to 7.
+fn doubled<T: Clone>(modules: &HashMap<String, T>) -> Vec<(String, T)> {
+    let renamed = |name: &String| {
+        let (before, rest) = name.split_once(".experts.")?;
+        let (number, leaf) = rest.split_once('.')?;
+        Some(format!("{before}.experts.{}.{leaf}", number.parse::<usize>().ok()? + 4))
+    };
+    modules.iter().filter_map(|(name, value)| Some((renamed(name)?, value.clone()))).collect()
 }
 
 fn repeat(moe: bool, compute: DType) -> Outcome {

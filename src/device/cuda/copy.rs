@@ -4,7 +4,7 @@
 use super::gpu::failed;
 use super::launch::Launcher;
 use super::stream::{Event, Stream};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::op::{Place, Transfer};
 use cudarc::driver::sys;
 
@@ -32,12 +32,13 @@ impl Copies {
         self.idle.extend(self.under_way.drain(..).map(|(_, arrived)| arrived));
     }
 
-    /// An error if a copy was begun and not waited for: the next phase would not wait either.
-    pub fn all_arrived(&self) -> Result<()> {
-        match self.under_way.is_empty() {
-            true => Ok(()),
-            false => Err(Error::run("a phase ended before its copies had arrived")),
+    /// Holds `main` until every copy has arrived: the next phase does not know of them.
+    pub fn join(&mut self, main: sys::CUstream) -> Result<()> {
+        for (_, arrived) in self.under_way.drain(..) {
+            arrived.hold(main)?;
+            self.idle.push(arrived);
         }
+        Ok(())
     }
 }
 

@@ -208,7 +208,7 @@ impl Cuda {
             exec::exec(&mut launcher, op)?;
             after(i)?;
         }
-        self.copies.all_arrived()
+        self.copies.join(stream)
     }
 
     /// Checks `live` and tells the kernels.
