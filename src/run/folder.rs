@@ -5,6 +5,7 @@ use super::resume::Start;
 use crate::error::{Error, Result};
 use crate::track::Trackers;
 use crate::train::checkpoint;
+use crate::weights::safetensors::write_bytes;
 use serde::Serialize;
 use std::fs::{File, OpenOptions};
 use std::io::{Seek, SeekFrom, Write};
@@ -120,13 +121,29 @@ impl RunFolder {
     }
 }
 
-/// Copies the tokenizer's files of `model` beside the adapter in `folder`, so that it can be used alone.
-pub fn copy_tokenizer(model: &Path, folder: &Path) -> Result<()> {
-    for name in ["tokenizer.model", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"] {
-        let from = model.join(name);
-        if from.is_file() {
-            std::fs::copy(&from, folder.join(name)).map_err(|e| Error::io("copy", &from, e))?;
-        }
+/// The files of a tokenizer, kept from the start of the run: what is saved at its end is what it was trained with.
+pub struct TokenizerFiles(Vec<(&'static str, Vec<u8>)>);
+
+impl TokenizerFiles {
+    /// Reads those that `folder` has.
+    pub fn read(folder: &Path) -> Result<Self> {
+        let names = ["tokenizer.model", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"];
+        let found = names.map(|name| (name, folder.join(name))).into_iter().filter(|(_, file)| file.is_file());
+        let read = |(name, file): (_, PathBuf)| {
+            std::fs::read(&file).map(|bytes| (name, bytes)).map_err(|e| Error::io("read", &file, e))
+        };
+        found.map(read).collect::<Result<_>>().map(Self)
     }
-    Ok(())
+
+    /// Writes them beside the adapter in `folder`, so that it can be used alone. A file that is there already stays
+    /// untouched: the folder may be the tokenizer's own.
+    pub fn write(&self, folder: &Path) -> Result<()> {
+        for (name, bytes) in &self.0 {
+            let file = folder.join(name);
+            if std::fs::read(&file).ok().as_ref() != Some(bytes) {
+                write_bytes(&file, bytes)?;
+            }
+        }
+        Ok(())
+    }
 }

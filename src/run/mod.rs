@@ -25,7 +25,7 @@ use crate::weights::adapter::{Adapter, read_config};
 use crate::weights::safetensors::Checkpoint;
 use crate::weights::safetensors::write_text;
 use crate::weights::targets::{AdapterModule, resolve};
-use folder::{LockedFolder, RunFolder, copy_tokenizer};
+use folder::{LockedFolder, RunFolder, TokenizerFiles};
 use preflight::{Preflight, parameters};
 use results::{Clock, Results};
 use samples::Samples;
@@ -171,6 +171,7 @@ impl Prepared {
         let (special, capacity) = (recipe.data.special_in_template, model.spec.tokens);
         let new_tokens = training.sample_max_new_tokens;
         let samples = Samples::new(&training.sample_prompts, new_tokens, special, &data.encoder, capacity)?;
+        let tokenizer = TokenizerFiles::read(&place.tokenizer()?)?;
         let locked = LockedFolder::new(&output, start)?;
         let mut session = Session::new(model, device)?;
         match &checkpoint {
@@ -188,6 +189,7 @@ impl Prepared {
         Ok(Run {
             saver: Saver {
                 place,
+                tokenizer,
                 lora,
                 modules,
                 checkpoint,
@@ -330,6 +332,7 @@ impl Run {
 /// Writes adapters and checkpoints.
 struct Saver {
     place: ModelPlace,
+    tokenizer: TokenizerFiles,
     lora: LoraConfig,
     modules: Vec<AdapterModule>,
     /// `None`: the weights are made up.
@@ -377,6 +380,6 @@ impl Saver {
         let head = if tied { "model.embed_tokens.weight" } else { "lm_head.weight" };
         let head = self.checkpoint.as_ref().and_then(|checkpoint| checkpoint.get(head));
         adapter.save(folder, head.as_ref())?;
-        copy_tokenizer(&self.place.tokenizer()?, folder)
+        self.tokenizer.write(folder)
     }
 }

@@ -112,3 +112,13 @@ fn a_signal_ends_a_run_cleanly_with_a_checkpoint() {
         assert!(last.contains("\"interrupted\":true"), "{last}");
     }
 }
+
+#[test]
+fn an_adapter_in_the_models_own_folder_leaves_the_model_as_it_was() {
+    let folder = Folder::new();
+    let read = |name: &str| std::fs::read(folder.path(name)).expect("read");
+    let before = ["model/tokenizer.model", "model/config.json", "model/model.safetensors"].map(read);
+    folder.run(&["train", "recipe.toml", "--set", "output_dir=model"]).fine();
+    assert!(folder.path("model/adapter_model.safetensors").is_file());
+    assert!(before == ["model/tokenizer.model", "model/config.json", "model/model.safetensors"].map(read));
+}
