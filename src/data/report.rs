@@ -150,13 +150,13 @@ fn histogram(lengths: &[usize]) -> Vec<(usize, usize)> {
     bins
 }
 
-/// The first `rows` rows, token by token. Trained tokens are green where `colour` is allowed and in braces elsewhere;
+/// Rows (counted from 0, shown from 1), token by token. Trained tokens are green where `colour` is allowed and in braces elsewhere;
 /// tokens are separated by a thin bar.
-pub fn first_rows(dataset: &Dataset, encoder: &Encoder, rows: usize, colour: bool) -> String {
+pub fn show_rows(dataset: &Dataset, encoder: &Encoder, rows: impl IntoIterator<Item = usize>, colour: bool) -> String {
     let [trained_on, trained_off, bar] =
         if colour { ["\x1b[32m", "\x1b[0m", "\x1b[90m│\x1b[0m"] } else { ["{", "}", "│"] };
     let mut out = String::new();
-    for row in 0..rows.min(dataset.rows.len()) {
+    for row in rows {
         let _ = writeln!(out, "row {}:", row + 1);
         for piece in dataset.rows.row(row) {
             let document = dataset.tokens.piece(piece.document, piece.start..piece.end);

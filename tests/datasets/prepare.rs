@@ -8,7 +8,7 @@ use halfbyte::data::document::Encoder;
 use halfbyte::data::format::Format;
 use halfbyte::data::marks::RoleMarkers;
 use halfbyte::data::prepare::{Prepared, RowRules, prepare};
-use halfbyte::data::report::{Report, first_rows};
+use halfbyte::data::report::{Report, show_rows};
 use halfbyte::data::source::Source;
 use halfbyte::data::table::Table;
 use halfbyte::error::Result;
@@ -134,7 +134,7 @@ fn the_report_says_what_deserves_attention() {
     assert!(!text.contains("duplicates") && !text.contains("packing"));
     let json = serde_json::to_value(&report).unwrap();
     assert_eq!((&json["records"], &json["steps"], &json["histogram"][0][1]), (&4.into(), &3.into(), &4.into()));
-    assert_eq!(first_rows(&prepared.dataset, &encoder(), 1, false), "row 1:\n  <s>│▁│Q│a│A│{b│</s>}\n");
-    let coloured = first_rows(&prepared.dataset, &encoder(), 1, true);
+    assert_eq!(show_rows(&prepared.dataset, &encoder(), [0], false), "row 1:\n  <s>│▁│Q│a│A│{b│</s>}\n");
+    let coloured = show_rows(&prepared.dataset, &encoder(), [0], true);
     assert!(coloured.contains("\x1b[32mb") && !coloured.contains('{'));
 }
