@@ -4,7 +4,8 @@
 #
 #     sh scripts/gpu-recipes.sh HALFBYTE DATA [RECIPES]
 #
-# HALFBYTE: the program. DATA: what scripts/recipe-data.py writes, and tokenizers in DATA/mistral and DATA/llama.
+# HALFBYTE: the program. DATA: for each recipe a folder DATA/a to DATA/d with train.jsonl and test.jsonl, which
+# `cargo run --example tutorial_data` writes, and tokenizers in DATA/mistral and DATA/llama.
 # RECIPES: "a b c d", or some of them. STEPS (30) and AT (25): the length of a run, and the checkpoint it goes on from.
 set -u
 halfbyte=$1
@@ -27,31 +28,38 @@ watch() {
     done
 }
 
-# name, recipe, tokenizer, budget in GiB, further settings
+# name, recipe, tokenizer, budget in GiB
 recipe() {
     name=$1 file=$2 tokenizer=$3 budget=$4
-    shift 4
     run=/tmp/run-$name
     rm -rf "$run"
     train() {
         "$halfbyte" train "$root/docs/recipes/$file.toml" --dummy-weights --device cuda:0 --set "output_dir=$run" \
-            --set "tokenizer_name_or_path=$data/$tokenizer" --set "max_steps=$steps" --set save_strategy=steps \
+            --set "tokenizer_name_or_path=$data/$tokenizer" --set "dataset=$data/$name" --set split=train \
+            --set eval_split=test --set "max_steps=$steps" --set save_strategy=steps \
             --set save_steps=5 --set logging_steps=5 --set eval_strategy=steps --set eval_steps=15 \
             --set max_eval_samples=64 --set per_device_eval_batch_size=4 "$@"
     }
     : >"$out/$name.watch"
     watch "$out/$name.watch" &
     start=$(date +%s)
-    train "$@" >"$out/$name.log" 2>&1
+    train >"$out/$name.log" 2>&1
     first=$?
     seconds=$(($(date +%s) - start))
+    if [ "$first" != 0 ]; then
+        rm -f "$out/$name.watch"
+        failed=1
+        table="$table$name: exit $first: $(tail -n 2 "$out/$name.log")
+"
+        return
+    fi
     whole=$(sha256sum <"$run/adapter_model.safetensors")
     # As a kill between two checkpoints leaves it.
     rm -f "$run/adapter_model.safetensors"
     for later in "$run"/checkpoint-*; do
         [ "${later##*-}" -gt "$at" ] && rm -r "$later"
     done
-    train "$@" --resume >"$out/$name-resumed.log" 2>&1
+    train --resume >"$out/$name-resumed.log" 2>&1
     second=$?
     resumed=$(sha256sum <"$run/adapter_model.safetensors")
     rm -f "$out/$name.watch"
@@ -68,10 +76,10 @@ recipe() {
 
 for name in ${3:-a c d b}; do
     case $name in
-    a) recipe a a-mistral-chat mistral 12 --set "dataset=$data/a.jsonl" --set test_size=64 --set report_to=tensorboard ;;
-    b) recipe b b-mixtral-instructions mistral 80 --set "dataset=$data/b.jsonl" --set "eval_dataset=$data/b-test.jsonl" --set eval_split=train ;;
-    c) recipe c c-mistral-code mistral 14.5 --set "dataset=$data/c.jsonl" --set test_size=64 ;;
-    d) recipe d d-llama-korean llama 24 --set "dataset=$data/d.jsonl" --set split=train --set test_size=64 ;;
+    a) recipe a a-mistral-chat mistral 12 ;;
+    b) recipe b b-mixtral-instructions mistral 80 ;;
+    c) recipe c c-mistral-code mistral 14.5 ;;
+    d) recipe d d-llama-korean llama 24 ;;
     esac
 done
 nvidia-smi --query-gpu=name,driver_version --format=csv,noheader
