@@ -223,7 +223,8 @@ pub fn train(
         state.total.add(&record);
         state.since_log.add(&record);
         let mut stop = observe(session, Event::Stepped(record))? == Reply::Stop;
-        let epoch_ended = record.epoch.fract() == 0.0;
+        // As in HF the last epoch ends with the run, wherever that is.
+        let epoch_ended = record.epoch.fract() == 0.0 || step == steps.total;
         let first = config.logging_first_step && step == 1;
         if first || stop || step == steps.total || due(config.logging, step, epoch_ended) {
             let log = Event::Logged(state.since_log.log(&record, session.device().sensors()));
@@ -238,13 +239,13 @@ pub fn train(
             stopped_early = out_of_patience(state);
             stop |= observe(session, Event::Evaluated(result))? == Reply::Stop;
         }
-        if due(config.sample, step, epoch_ended) {
+        let last = step == steps.total || stopped_early;
+        if due(config.sample, step, epoch_ended) || (last && config.sample != Cadence::Never) {
             stop |= observe(session, Event::SampleDue { step })? == Reply::Stop;
         }
         interrupted = stop && step < steps.total && !stopped_early;
         // As in HF the last step has a checkpoint too, unless there are none at all.
-        let last = (step == steps.total || stopped_early) && config.save != Cadence::Never;
-        if best || last || interrupted || due(config.save, step, epoch_ended) {
+        if best || (last && config.save != Cadence::Never) || interrupted || due(config.save, step, epoch_ended) {
             observe(session, Event::SaveDue(state.clone()))?;
         }
     }

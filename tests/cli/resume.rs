@@ -305,6 +305,13 @@ fn samples_are_taken_along_the_way() {
     let taken: Vec<&Value> = all.iter().filter(|r| r["samples"].is_array()).collect();
     assert_eq!(taken.iter().map(|r| r["step"].as_u64().expect("a step")).collect::<Vec<_>>(), [10, 20, 30, 40]);
     assert!(taken.iter().all(|r| r["samples"].as_array().is_some_and(|s| s.len() == 2 && s[1]["prompt"] == "Q: who")));
+    // Also after the last step, wherever it is; unless never.
+    let short = ["--set", "max_steps=1", "--set", "output_dir=short"];
+    let taken = |more: &[&str]| {
+        folder.run(&args(&RUN, &[&settings[..], &short, &["--overwrite"], more].concat())).fine();
+        metrics(&folder, "short").iter().filter(|r| r["samples"].is_array()).count()
+    };
+    assert_eq!((taken(&[]), taken(&["--set", "eval_strategy=no"]), taken(&["--set", "sample_strategy=no"])), (1, 1, 0));
     let long = format!("sample_prompts=[\"{}\"]", "long ".repeat(200));
     folder.run(&args(&RUN, &["--set", &long, "--set", "output_dir=no"])).refused(2, &["sample_prompts", "tokens"]);
     assert!(!folder.path("no").exists());
