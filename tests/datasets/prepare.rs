@@ -125,7 +125,7 @@ fn the_report_says_what_deserves_attention() {
         "train: 4 records, 2 rows, 15 tokens, 46.7 % of them trained on",
         "  3 optimiser steps",
         "  tokens of a record: median 8, longest 16",
-        "! 1 of 4 records longer than 8: see over_length",
+        "! 1 of 4 records longer than 8: cut off there (over_length)",
         "! 2 of 4 records without a token that is trained on (all labels masked): left out",
         "! 1 of 4 records with <s> or </s> as plain text: set special_in_template if they are tokens",
     ] {
