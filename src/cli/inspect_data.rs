@@ -7,8 +7,8 @@ use serde_json::json;
 
 use super::{forecast, out};
 use crate::config::recipe::Recipe;
-use crate::data::report::{first_records, first_rows, write_texts};
-use crate::error::Result;
+use crate::data::report::{first_records, show_rows, write_texts};
+use crate::error::{Error, Result};
 use crate::plan::cost::Rates;
 use crate::run::ModelPlace;
 use crate::run::preflight::Preflight;
@@ -25,6 +25,9 @@ pub struct Args {
     /// How many records and rows to show
     #[arg(long, default_value_t = 2)]
     pub rows: usize,
+    /// Show only these rows: --row 131,25
+    #[arg(long, value_name = "NUMBER", value_delimiter = ',', conflicts_with = "rows")]
+    pub row: Vec<usize>,
     /// Write the formatted text of all training records to FILE, a JSON object a line
     #[arg(long, value_name = "FILE.jsonl")]
     pub write: Option<PathBuf>,
@@ -32,7 +35,7 @@ pub struct Args {
     #[arg(long)]
     pub dummy_weights: bool,
     /// Print the report as JSON
-    #[arg(long)]
+    #[arg(long, conflicts_with = "row")]
     pub json: bool,
 }
 
@@ -47,10 +50,19 @@ pub fn run(args: &Args) -> Result<()> {
         write_texts(&records.train, &records.format, file)?;
     }
     // Before the rows are made: a record shows best why they cannot be.
-    if !args.json {
+    if !args.json && args.row.is_empty() {
         out(&first_records(&records.train, &records.format, args.rows)?);
     }
     let mut data = records.prepare(&|_| ())?;
+    let there = data.train.rows.len();
+    if let Some(row) = args.row.iter().find(|row| !(1..=there).contains(row)) {
+        return Err(Error::usage(format!("--row {row}: there are rows 1 to {there}")).hint("choose among them"));
+    }
+    if !args.row.is_empty() {
+        let rows = args.row.iter().map(|row| row - 1);
+        out(&show_rows(&data.train, &data.encoder, rows, std::io::stdout().is_terminal()));
+        return Ok(());
+    }
     let preflight = Preflight::new(&recipe, &config, None, &mut data)?;
     let times = Rates::names().map(|name| (name, forecast::rates(name).map(|r| preflight.time(&recipe, &data, r))));
     let eval = data.eval.as_ref().map(|(_, report)| report);
@@ -62,7 +74,7 @@ pub fn run(args: &Args) -> Result<()> {
         out(&format!("{report:#}\n"));
         return Ok(());
     }
-    out(&first_rows(&data.train, &data.encoder, args.rows, std::io::stdout().is_terminal()));
+    out(&show_rows(&data.train, &data.encoder, 0..args.rows.min(there), std::io::stdout().is_terminal()));
     out(&data.about);
     out(&data.report.text());
     out(&eval.map(|report| report.text()).unwrap_or_default());

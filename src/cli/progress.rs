@@ -99,7 +99,7 @@ impl Progress {
                 json!({"event": "saved", "step": step, "folder": folder}),
                 format!("step {step:5}  checkpoint in {}", folder.display()),
             ),
-            Event::SampleDue { .. } | Event::SaveDue(_) => {}
+            Event::SampleDue { .. } | Event::SaveDue(_) | Event::Diverged(_) => {}
         }
     }
 

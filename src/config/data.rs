@@ -189,6 +189,12 @@ impl DataConfig {
                 .wrong("test_size", "there is an evaluation set already")
                 .hint("keep `test_size`, or `eval_dataset` and `eval_split`"));
         }
+        if self.packing && self.packing_strategy == PackingStrategy::Wrapped && self.over_length != OverLength::Truncate
+        {
+            return Err(raw
+                .wrong("over_length", "packing_strategy = \"wrapped\" cuts documents wherever a row ends")
+                .hint("remove over_length, or set packing_strategy = \"bfd\""));
+        }
         if self.packing && self.group_by_length {
             return Err(raw
                 .wrong("group_by_length", "packed rows are of one length")

@@ -224,6 +224,7 @@ fn the_data_section_is_checked() {
     refused("test_size = 0.1\neval_split = \"test\"", &["test_size"]);
     refused("test_size = 1.5", &["test_size", "no hint"]);
     refused("packing = true\ngroup_by_length = true", &["group_by_length"]);
+    refused("packing = true\npacking_strategy = \"wrapped\"\nover_length = \"drop\"", &["over_length", "bfd"]);
     refused("report_to = \"mlflow\"", &["report_to", "no hint"]);
     refused("report_to = [\"none\", \"wandb\"]", &["report_to", "no hint"]);
     refused("train_on_inputs = false", &["train_on"]);

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
+use crate::config::data::OverLength;
 use crate::data::batch::IGNORED;
 use crate::data::document::Encoder;
 use crate::data::format::Format;
@@ -24,6 +25,8 @@ pub struct Report {
     pub counts: Counts,
     /// `max_seq_length`.
     pub longest_row: usize,
+    /// What happened to longer documents, in words.
+    pub over_length: &'static str,
     /// Documents by tokens: upper bound (inclusive) of each bin, and how many.
     pub histogram: Vec<(usize, usize)>,
     /// The median and the largest number of tokens of a document.
@@ -47,6 +50,12 @@ impl Report {
             split: split.into(),
             counts,
             longest_row: rules.longest,
+            over_length: match rules.over_length {
+                OverLength::Truncate => "cut off there",
+                OverLength::Split => "split there",
+                OverLength::Drop => "left out",
+                OverLength::Error => "an error",
+            },
             histogram: histogram(&lengths),
             median: lengths.get(lengths.len() / 2).copied().unwrap_or(0),
             longest: lengths.last().copied().unwrap_or(0),
@@ -74,7 +83,7 @@ impl Report {
             let _ = writeln!(out, "  {:>8} {bar} {n}", format!("≤ {bound}"));
         }
         for (n, what) in [
-            (c.too_long, format!("longer than {}: see over_length", self.longest_row)),
+            (c.too_long, format!("longer than {}: {} (over_length)", self.longest_row, self.over_length)),
             (c.untrained, "without a token that is trained on (all labels masked): left out".into()),
             (c.empty, "empty".into()),
             (c.missing_eos, "without the end token: generation would not learn to stop (add_eos_token)".into()),
@@ -150,13 +159,13 @@ fn histogram(lengths: &[usize]) -> Vec<(usize, usize)> {
     bins
 }
 
-/// The first `rows` rows, token by token. Trained tokens are green where `colour` is allowed and in braces elsewhere;
+/// Rows (counted from 0, shown from 1), token by token. Trained tokens are green where `colour` is allowed and in braces elsewhere;
 /// tokens are separated by a thin bar.
-pub fn first_rows(dataset: &Dataset, encoder: &Encoder, rows: usize, colour: bool) -> String {
+pub fn show_rows(dataset: &Dataset, encoder: &Encoder, rows: impl IntoIterator<Item = usize>, colour: bool) -> String {
     let [trained_on, trained_off, bar] =
         if colour { ["\x1b[32m", "\x1b[0m", "\x1b[90m│\x1b[0m"] } else { ["{", "}", "│"] };
     let mut out = String::new();
-    for row in 0..rows.min(dataset.rows.len()) {
+    for row in rows {
         let _ = writeln!(out, "row {}:", row + 1);
         for piece in dataset.rows.row(row) {
             let document = dataset.tokens.piece(piece.document, piece.start..piece.end);

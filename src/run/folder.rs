@@ -5,6 +5,7 @@ use super::resume::Start;
 use crate::error::{Error, Result};
 use crate::track::Trackers;
 use crate::train::checkpoint;
+use crate::weights::safetensors::write_bytes;
 use serde::Serialize;
 use std::fs::{File, OpenOptions};
 use std::io::{Seek, SeekFrom, Write};
@@ -25,14 +26,17 @@ pub struct RunFolder {
     _lock: File,
 }
 
+/// The adapter, which is written when a run has come to its end.
+pub(super) const ADAPTER: &str = "adapter_model.safetensors";
+
 /// Files of a finished run that a new one would overwrite.
-const RESULTS: [&str; 4] = ["adapter_model.safetensors", "metrics.jsonl", ALL_RESULTS, TRAINER_STATE];
+const RESULTS: [&str; 4] = [ADAPTER, "metrics.jsonl", ALL_RESULTS, TRAINER_STATE];
 
 impl LockedFolder {
-    /// Creates and locks `path`; an error if it holds results of another run and `start` does not say what happens to
-    /// them.
-    pub fn new(path: &Path, start: Start) -> Result<Self> {
-        std::fs::create_dir_all(path).map_err(|e| Error::io("create", path, e))?;
+    /// Creates and locks `path`; an error if it or `adapter_dir` holds results of another run and `start` does not say
+    /// what happens to them, or if the adapter could not be written in the end.
+    pub fn new(path: &Path, adapter_dir: Option<&Path>, start: Start) -> Result<Self> {
+        create(path).map_err(|e| e.at("output_dir"))?;
         let file = path.join(".lock");
         let lock = File::create(&file).map_err(|e| Error::io("create", &file, e))?;
         lock.try_lock().map_err(|_| {
@@ -46,6 +50,13 @@ impl LockedFolder {
                 let what = format!("{} already holds the results of a run ({})", path.display(), name.display());
                 return Err(Error::usage(what).hint("choose another output_dir, or give --resume or --overwrite"));
             }
+        }
+        if let Some(folder) = adapter_dir.filter(|folder| *folder != path) {
+            if start == Start::Fresh && folder.join(ADAPTER).exists() {
+                return Err(Error::usage(format!("adapter_dir: {} already holds an adapter", folder.display()))
+                    .hint("choose another adapter_dir, or give --overwrite"));
+            }
+            create(folder).and_then(|()| probe(folder)).map_err(|e| e.at("adapter_dir"))?;
         }
         Ok(Self { path: path.into(), lock })
     }
@@ -120,13 +131,43 @@ impl RunFolder {
     }
 }
 
-/// Copies the tokenizer's files of `model` beside the adapter in `folder`, so that it can be used alone.
-pub fn copy_tokenizer(model: &Path, folder: &Path) -> Result<()> {
-    for name in ["tokenizer.model", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"] {
-        let from = model.join(name);
-        if from.is_file() {
-            std::fs::copy(&from, folder.join(name)).map_err(|e| Error::io("copy", &from, e))?;
-        }
+/// Creates `folder` and those above it.
+fn create(folder: &Path) -> Result<()> {
+    if folder.exists() && !folder.is_dir() {
+        return Err(Error::usage(format!("{} is no folder", folder.display())).hint("name a folder, or a new one"));
     }
-    Ok(())
+    std::fs::create_dir_all(folder).map_err(|e| Error::io("create", folder, e))
+}
+
+/// An error if no file can be written to `folder`.
+fn probe(folder: &Path) -> Result<()> {
+    let file = folder.join(".probe");
+    File::create(&file).and_then(|_| std::fs::remove_file(&file)).map_err(|e| Error::io("write", &file, e))
+}
+
+/// The files of a tokenizer, kept from the start of the run: what is saved at its end is what it was trained with.
+pub struct TokenizerFiles(Vec<(&'static str, Vec<u8>)>);
+
+impl TokenizerFiles {
+    /// Reads those that `folder` has.
+    pub fn read(folder: &Path) -> Result<Self> {
+        let names = ["tokenizer.model", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"];
+        let found = names.map(|name| (name, folder.join(name))).into_iter().filter(|(_, file)| file.is_file());
+        let read = |(name, file): (_, PathBuf)| {
+            std::fs::read(&file).map(|bytes| (name, bytes)).map_err(|e| Error::io("read", &file, e))
+        };
+        found.map(read).collect::<Result<_>>().map(Self)
+    }
+
+    /// Writes them beside the adapter in `folder`, so that it can be used alone. A file that is there already stays
+    /// untouched: the folder may be the tokenizer's own.
+    pub fn write(&self, folder: &Path) -> Result<()> {
+        for (name, bytes) in &self.0 {
+            let file = folder.join(name);
+            if std::fs::read(&file).ok().as_ref() != Some(bytes) {
+                write_bytes(&file, bytes)?;
+            }
+        }
+        Ok(())
+    }
 }

@@ -25,7 +25,7 @@ use crate::weights::adapter::{Adapter, read_config};
 use crate::weights::safetensors::Checkpoint;
 use crate::weights::safetensors::write_text;
 use crate::weights::targets::{AdapterModule, resolve};
-use folder::{LockedFolder, RunFolder, copy_tokenizer};
+use folder::{LockedFolder, RunFolder, TokenizerFiles};
 use preflight::{Preflight, parameters};
 use results::{Clock, Results};
 use samples::Samples;
@@ -171,7 +171,8 @@ impl Prepared {
         let (special, capacity) = (recipe.data.special_in_template, model.spec.tokens);
         let new_tokens = training.sample_max_new_tokens;
         let samples = Samples::new(&training.sample_prompts, new_tokens, special, &data.encoder, capacity)?;
-        let locked = LockedFolder::new(&output, start)?;
+        let tokenizer = TokenizerFiles::read(&place.tokenizer()?)?;
+        let locked = LockedFolder::new(&output, training.adapter_dir.as_deref().map(Path::new), start)?;
         let mut session = Session::new(model, device)?;
         match &checkpoint {
             Some(checkpoint) => load_base(&mut session, checkpoint, recipe.model.dtype)?,
@@ -188,6 +189,7 @@ impl Prepared {
         Ok(Run {
             saver: Saver {
                 place,
+                tokenizer,
                 lora,
                 modules,
                 checkpoint,
@@ -251,8 +253,9 @@ impl Run {
         }
         let Run { recipe, steps, session, loader, evaluation, folder, samples, encoder, state, saver, .. } = self;
         let training = &recipe.training;
-        let summary = train(session, loader, evaluation.as_ref(), training, steps, state, |session, event| {
+        let mut summary = train(session, loader, evaluation.as_ref(), training, steps, state, |session, event| {
             let reply = observe(&event);
+            let limit = training.save_total_limit.filter(|_| !matches!(event, Event::Diverged(_)));
             match event {
                 Event::Logged(record) => folder.log(&record)?,
                 Event::Evaluated(record) => folder.log(&record)?,
@@ -261,9 +264,9 @@ impl Run {
                     folder.log(&record)?;
                     observe(&Event::Sampled(record));
                 }
-                Event::SaveDue(state) => {
+                Event::SaveDue(state) | Event::Diverged(state) => {
                     let step = state.step;
-                    if let Some(saved) = saver.save(folder, session, recipe, state)? {
+                    if let Some(saved) = saver.save(folder, session, recipe, state, limit)? {
                         observe(&Event::Saved { step, folder: saved });
                     }
                 }
@@ -277,7 +280,10 @@ impl Run {
                 let adapter = Adapter::open(&folder, &self.session.model.spec.config)?;
                 write_to(&mut self.session, adapter)?;
             } else if self.state.evaluated != Some(summary.steps) {
-                self.evaluate_and_log(summary.steps, &mut observe)?;
+                if let Some(record) = self.evaluate_and_log(summary.steps, &mut observe)? {
+                    self.state.note_evaluation(&self.recipe.training.best, &record);
+                    summary.best = self.state.best;
+                }
             }
         }
         let results = clock.results(summary, &self.state, self.flos_per_token, &mut self.session);
@@ -289,13 +295,16 @@ impl Run {
         Ok(results)
     }
 
-    fn evaluate_and_log(&mut self, step: usize, observe: &mut impl FnMut(&Event) -> Reply) -> Result<()> {
-        if let Some(record) = self.evaluate(true)? {
-            let record = EvalRecord { step, ..record };
-            observe(&Event::Evaluated(record));
-            self.folder.log(&record)?;
-        }
-        Ok(())
+    fn evaluate_and_log(
+        &mut self,
+        step: usize,
+        observe: &mut impl FnMut(&Event) -> Reply,
+    ) -> Result<Option<EvalRecord>> {
+        let Some(record) = self.evaluate(true)? else { return Ok(None) };
+        let record = EvalRecord { step, ..record };
+        observe(&Event::Evaluated(record));
+        self.folder.log(&record)?;
+        Ok(Some(record))
     }
 
     /// The loss of the evaluation set, with the adapter or of the base alone; `None` if the recipe has no such set.
@@ -330,6 +339,7 @@ impl Run {
 /// Writes adapters and checkpoints.
 struct Saver {
     place: ModelPlace,
+    tokenizer: TokenizerFiles,
     lora: LoraConfig,
     modules: Vec<AdapterModule>,
     /// `None`: the weights are made up.
@@ -340,13 +350,14 @@ struct Saver {
 }
 
 impl Saver {
-    /// Writes a checkpoint, unless that of this step is there; then the oldest ones go.
+    /// Writes a checkpoint, unless that of this step is there; then the oldest ones go until `limit` are left.
     fn save(
         &mut self,
         folder: &RunFolder,
         session: &mut Session,
         recipe: &Recipe,
         state: TrainerState,
+        limit: Option<usize>,
     ) -> Result<Option<PathBuf>> {
         let (step, best) = (state.step, state.best.filter(|_| recipe.training.best.load_at_end).map(|b| b.step));
         if self.last == Some(step) {
@@ -356,7 +367,7 @@ impl Saver {
         let fill = |session: &mut Session, folder: &Path| self.write_adapter(session, folder);
         let saved = write_checkpoint(folder.path(), session, &run, fill)?;
         self.last = Some(step);
-        if let Some(limit) = recipe.training.save_total_limit {
+        if let Some(limit) = limit {
             rotate(folder.path(), limit, best)?;
         }
         Ok(Some(saved))
@@ -377,6 +388,6 @@ impl Saver {
         let head = if tied { "model.embed_tokens.weight" } else { "lm_head.weight" };
         let head = self.checkpoint.as_ref().and_then(|checkpoint| checkpoint.get(head));
         adapter.save(folder, head.as_ref())?;
-        copy_tokenizer(&self.place.tokenizer()?, folder)
+        self.tokenizer.write(folder)
     }
 }

@@ -1,5 +1,6 @@
 //! Going on from a checkpoint: which one, and whether the recipe is still the same.
 
+use super::folder::ADAPTER;
 use super::place::ModelPlace;
 use crate::config::keys::Section;
 use crate::config::recipe::Recipe;
@@ -82,6 +83,16 @@ pub fn find(
 ) -> Result<(Option<Checkpoint>, Vec<String>)> {
     let (found, mut notes) = Checkpoint::newest(output)?;
     let Some(checkpoint) = found else {
+        let finished = output.join(ADAPTER);
+        let lost = if notes.is_empty() {
+            finished.exists().then(|| format!("{} is of a run without checkpoints", finished.display()))
+        } else {
+            Some(notes.join("; "))
+        };
+        if let Some(lost) = lost {
+            return Err(Error::usage(format!("there is nothing to go on from: {lost}"))
+                .hint("--overwrite begins anew and removes it"));
+        }
         notes.push(format!("{} has no complete checkpoint: the run begins at step 1", output.display()));
         return Ok((None, notes));
     };

@@ -27,10 +27,11 @@ impl Samples {
             let ids = encoder.prompt(&marked);
             if ids.is_empty() || ids.len() >= capacity {
                 let tokens = ids.len();
-                return Err(Error::usage(format!("sample_prompts: {prompt:?} has {tokens} tokens")).hint(format!(
-                    "give a prompt of 1 to {} tokens: a batch of this run holds {capacity}",
-                    capacity - 1
-                )));
+                let shown: String = prompt.chars().take(60).collect();
+                let more = if shown.len() < prompt.len() { "…" } else { "" };
+                return Err(Error::usage(format!("sample_prompts: {shown:?}{more} has {tokens} tokens")).hint(
+                    format!("give a prompt of 1 to {} tokens: a batch of this run holds {capacity}", capacity - 1),
+                ));
             }
             Ok((prompt.clone(), ids))
         };

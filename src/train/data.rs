@@ -122,7 +122,7 @@ pub fn open_records(data: &DataConfig, folder: &Path, model: &ModelConfig) -> Re
     }
     check_vocabulary(&encoder, model, folder)?;
     let (longest, note) = longest_row(data, Some(&tokenizer_config), model)?;
-    let mut notes: Vec<String> = note.into_iter().collect();
+    let mut notes: Vec<String> = note.into_iter().chain(idle(data, &format)).collect();
     if wrapped {
         notes.push(
             "packing_strategy = \"wrapped\" cuts documents as TRL 0.7 does; unlike there, the documents of a row do not see each other"
@@ -214,6 +214,24 @@ fn format(data: &DataConfig, table: &Table, encoder: &Encoder, config: &Tokenize
         }
     };
     Ok(Format { shape, literals, special, train_on })
+}
+
+/// Keys that this way to the text has no use for.
+fn idle(data: &DataConfig, format: &Format) -> Option<String> {
+    let (column, roles, chat) = match &format.shape {
+        Shape::Template(_) => (false, true, false),
+        Shape::Column { .. } => (true, true, false),
+        Shape::Alpaca => (false, false, false),
+        Shape::Dialog { .. } => (true, false, false),
+        Shape::Chat { layout, .. } => (true, false, matches!(layout, Layout::Template(_))),
+    };
+    let given = [
+        ("text_column", data.text_column.is_some() && !column),
+        ("role_markers", data.role_markers.is_some() && !roles),
+        ("chat_template", data.chat_template.is_some() && !chat),
+    ];
+    let idle: Vec<&str> = given.into_iter().filter(|(_, idle)| *idle).map(|(key, _)| key).collect();
+    (!idle.is_empty()).then(|| format!("`{}` has no effect: the text is made in another way", idle.join("`, `")))
 }
 
 /// The format that the first record's columns suggest.

@@ -80,7 +80,7 @@ impl TrainerState {
     }
 
     /// Takes an evaluation into account, as HF's `EarlyStoppingCallback` does: any gain makes it the best, only one above
-    /// the threshold lets the patience begin again.
+    /// the threshold lets the patience begin again. One that is not finite is never the best: in HF nothing would beat it.
     pub fn note_evaluation(&mut self, rule: &BestModel, record: &EvalRecord) {
         self.evaluated = Some(record.step);
         let metric = match rule.metric {
@@ -88,6 +88,10 @@ impl TrainerState {
             Metric::LossPerToken => record.eval_loss_per_token,
             Metric::TokenAccuracy => record.eval_mean_token_accuracy,
         };
+        if !metric.is_finite() {
+            self.without_gain += 1;
+            return;
+        }
         let better = |than: f64| if rule.greater_is_better { metric > than } else { metric < than };
         let gain = self.best.is_none_or(|b| better(b.metric) && (metric - b.metric).abs() > rule.threshold);
         self.without_gain = if gain { 0 } else { self.without_gain + 1 };
@@ -125,5 +129,41 @@ impl Totals {
             tokens_per_second: self.tokens as f64 / self.seconds,
             sensors,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_evaluation_that_is_not_finite_is_never_the_best() {
+        let rule = BestModel {
+            metric: Metric::Loss,
+            greater_is_better: false,
+            load_at_end: true,
+            patience: Some(2),
+            threshold: 0.0,
+        };
+        let mut state = TrainerState::start(Position { seed: 1, epoch: 0, index: 0, fingerprint: 0 });
+        let mut note = |step, eval_loss| {
+            let record = EvalRecord {
+                step,
+                eval_loss,
+                eval_loss_per_token: eval_loss,
+                eval_perplexity: eval_loss.exp(),
+                eval_mean_token_accuracy: 0.0,
+                eval_tokens: 1,
+            };
+            state.note_evaluation(&rule, &record);
+            // A checkpoint can be read again.
+            let text = serde_json::to_string(&state).expect("JSON");
+            assert_eq!(serde_json::from_str::<TrainerState>(&text).expect("a state"), state);
+            (state.best.map(|best| best.step), state.without_gain)
+        };
+        assert_eq!(note(1, f64::NAN), (None, 1));
+        assert_eq!(note(2, 3.0), (Some(2), 0));
+        assert_eq!(note(3, f64::INFINITY), (Some(2), 1));
+        assert_eq!(note(4, 2.0), (Some(4), 0));
     }
 }

@@ -31,6 +31,9 @@ pub enum Event {
     Sampled(SampleRecord),
     /// A checkpoint is due.
     SaveDue(TrainerState),
+    /// The next step was not finite, and the run ends with an error: a checkpoint is due, but its weights may be what
+    /// is wrong, so no older one should go for it.
+    Diverged(TrainerState),
     /// A checkpoint is complete.
     Saved {
         /// Steps done.
@@ -202,13 +205,15 @@ pub fn train(
         Cadence::Steps(n) => step.is_multiple_of(n),
         Cadence::Share(share) => step.is_multiple_of(((share * steps.total as f64).ceil() as usize).max(1)),
     };
-    let (mut interrupted, mut stopped_early) = (false, false);
+    let out_of_patience = |state: &TrainerState| config.best.patience.is_some_and(|most| state.without_gain >= most);
+    // A run that goes on from its early end has come to its end.
+    let (mut interrupted, mut stopped_early) = (false, out_of_patience(state));
     while state.step < steps.total && !interrupted && !stopped_early {
         let data = loader.next_step();
         let record = one_step(session, &data, config.seed, state, steps.total)?;
         if let Some(error) = divergence(&record, &data.rows, session.model.spec.compute) {
             // Nothing was updated: this is the state after the step before.
-            observe(session, Event::SaveDue(state.clone()))?;
+            observe(session, Event::Diverged(state.clone()))?;
             return Err(error);
         }
         let step = record.step;
@@ -218,7 +223,8 @@ pub fn train(
         state.total.add(&record);
         state.since_log.add(&record);
         let mut stop = observe(session, Event::Stepped(record))? == Reply::Stop;
-        let epoch_ended = record.epoch.fract() == 0.0;
+        // As in HF the last epoch ends with the run, wherever that is.
+        let epoch_ended = record.epoch.fract() == 0.0 || step == steps.total;
         let first = config.logging_first_step && step == 1;
         if first || stop || step == steps.total || due(config.logging, step, epoch_ended) {
             let log = Event::Logged(state.since_log.log(&record, session.device().sensors()));
@@ -230,16 +236,16 @@ pub fn train(
             let result = evaluate(session, evaluation, true, step)?;
             state.note_evaluation(&config.best, &result);
             best = config.best.load_at_end && state.best.is_some_and(|b| b.step == step);
-            stopped_early = config.best.patience.is_some_and(|patience| state.without_gain >= patience);
+            stopped_early = out_of_patience(state);
             stop |= observe(session, Event::Evaluated(result))? == Reply::Stop;
         }
-        if due(config.sample, step, epoch_ended) {
+        let last = step == steps.total || stopped_early;
+        if due(config.sample, step, epoch_ended) || (last && config.sample != Cadence::Never) {
             stop |= observe(session, Event::SampleDue { step })? == Reply::Stop;
         }
         interrupted = stop && step < steps.total && !stopped_early;
         // As in HF the last step has a checkpoint too, unless there are none at all.
-        let last = (step == steps.total || stopped_early) && config.save != Cadence::Never;
-        if best || last || interrupted || due(config.save, step, epoch_ended) {
+        if best || (last && config.save != Cadence::Never) || interrupted || due(config.save, step, epoch_ended) {
             observe(session, Event::SaveDue(state.clone()))?;
         }
     }
@@ -292,15 +298,18 @@ fn one_step(session: &mut Session, data: &Step, seed: u64, state: &TrainerState,
 /// Why the run cannot go on. f16 gradients overflow now and then: such a step is skipped, and the loss scale halved.
 fn divergence(record: &StepRecord, rows: &[usize], compute: DType) -> Option<Error> {
     let StepRecord { step, loss, grad_norm, .. } = record;
-    if !loss.is_finite() {
-        let hint = "look at these rows with `inspect-data`; lower learning_rate, or train in bf16; then --resume";
-        return Some(Error::run(format!("step {step}: the loss is {loss} on the rows {rows:?}")).hint(hint));
-    }
-    let gradient = !grad_norm.is_finite() && compute != DType::F16;
-    gradient.then(|| {
-        Error::run(format!("step {step}: the gradient is not finite on the rows {rows:?}"))
-            .hint("lower learning_rate, or set max_grad_norm; then --resume")
-    })
+    let (what, remedy) = if !loss.is_finite() {
+        (format!("the loss is {loss}"), "lower learning_rate, or train in bf16")
+    } else if !grad_norm.is_finite() && compute != DType::F16 {
+        ("the gradient is not finite".into(), "lower learning_rate, or set max_grad_norm")
+    } else {
+        return None;
+    };
+    // Numbered as `inspect-data` numbers them.
+    let rows: Vec<String> = rows.iter().map(|row| (row + 1).to_string()).collect();
+    let rows = rows.join(",");
+    let hint = format!("look at them with `inspect-data RECIPE --row {rows}`; {remedy}; then --resume");
+    Some(Error::run(format!("step {step}: {what} on the rows {rows}")).hint(hint))
 }
 
 /// How many rows of an evaluation batch run at once: a batch that does not fit into `tokens` is run in equal parts, and

@@ -289,8 +289,13 @@ pub fn write(file: &Path, tensors: &[Output]) -> Result<()> {
 
 /// Writes `text` to `file` as [`write()`] does.
 pub fn write_text(file: &Path, text: &str) -> Result<()> {
+    write_bytes(file, text.as_bytes())
+}
+
+/// Writes `bytes` to `file` as [`write()`] does.
+pub fn write_bytes(file: &Path, bytes: &[u8]) -> Result<()> {
     let temporary = temporary(file);
-    std::fs::write(&temporary, text).map_err(|e| Error::io("write", &temporary, e))?;
+    std::fs::write(&temporary, bytes).map_err(|e| Error::io("write", &temporary, e))?;
     publish(&temporary, file)
 }
 

@@ -62,3 +62,15 @@ fn a_chat_templates_end_token_is_that_of_the_tokenizers_config() {
     assert_eq!(json["train"]["missing_eos"], 0);
     assert_eq!(std::fs::read_to_string(folder.path("texts.jsonl")).unwrap(), "{\"text\":\"a[/INST]b[/INST]\"}\n");
 }
+
+#[test]
+fn keys_that_the_format_has_no_use_for_are_named() {
+    let folder = Folder::new();
+    let inspect = |settings: &[&str]| {
+        let args: Vec<&str> = settings.iter().flat_map(|s| ["--set", s]).collect();
+        folder.run(&[&["inspect-data", "recipe.toml"], &args[..]].concat()).fine().out
+    };
+    let said = inspect(&["text_column=question", "chat_template=x", "role_markers=[\"Q:\", \"A:\"]"]);
+    assert!(said.contains("note: `text_column`, `chat_template` has no effect"), "{said}");
+    assert!(!inspect(&[]).contains("has no effect: the text"));
+}

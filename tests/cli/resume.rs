@@ -177,6 +177,13 @@ fn evaluations_without_gain_end_the_run() {
     // The first is the best, the second and the third gain too little.
     assert!(said.out.contains("30 steps") && said.out.contains("stopped early"), "{}", said.out);
     assert!(folder.path("run/adapter_model.safetensors").is_file());
+    let before = (adapter(&folder, "run"), metrics(&folder, "run"));
+    let again = folder.run(&args(&RUN, &[&settings[..], &["--resume"]].concat())).fine();
+    assert!(again.out.contains("30 steps") && again.out.contains("stopped early"), "{}", again.out);
+    assert!(before == (adapter(&folder, "run"), metrics(&folder, "run")));
+    // With more patience it goes on.
+    let more = ["--set", "early_stopping_patience=9", "--resume"];
+    assert!(folder.run(&args(&RUN, &more)).fine().out.contains("40 steps"));
     folder
         .run(&["train", "recipe.toml", "--set", "early_stopping_patience=2"])
         .refused(2, &["early_stopping_patience"]);
@@ -236,11 +243,57 @@ fn a_loss_that_is_not_a_number_loses_nothing() {
     let folder = Folder::new();
     let wild = ["--set", "learning_rate=1e30", "--set", "lr_scheduler_type=constant", "--set", "max_grad_norm=0"];
     let said = folder.run(&args(&RUN, &[&wild[..], &["--set", "save_strategy=no"]].concat()));
-    said.refused(5, &["is not finite on the rows [", "--resume"]);
+    said.refused(5, &["is not finite on the rows ", "--resume"]);
     let kept = checkpoints(&folder, "run");
     assert_eq!(kept.len(), 1, "{kept:?}");
     let step: usize = kept[0].trim_start_matches("checkpoint-").parse().expect("a step");
     assert!(said.err.contains(&format!("step {}:", step + 1)), "{}", said.err);
+    // The rows are those that inspect-data shows under these numbers.
+    let rows = said.err.split("--row ").nth(1).and_then(|text| text.split('`').next()).expect("a command");
+    let shown = folder.run(&["inspect-data", "recipe.toml", "--row", rows]).fine().out;
+    let heads: Vec<&str> = shown.lines().filter(|line| line.starts_with("row ")).collect();
+    assert_eq!(heads, rows.split(',').map(|row| format!("row {row}:")).collect::<Vec<_>>());
+    folder.run(&["inspect-data", "recipe.toml", "--row", "0"]).refused(2, &["--row 0", "rows 1 to"]);
+    folder.run(&["inspect-data", "recipe.toml", "--row", "999"]).refused(2, &["--row 999"]);
+}
+
+#[test]
+fn a_checkpoint_of_the_state_that_failed_pushes_no_good_one_out() {
+    let folder = Folder::new();
+    folder.run(&args(&RUN, &["--set", "max_steps=4"])).fine();
+    let wild = ["--set", "learning_rate=1e30", "--set", "max_grad_norm=0", "--set", "save_total_limit=1", "--resume"];
+    folder.run(&args(&RUN, &wild)).refused(5, &[" on the rows "]);
+    let kept = checkpoints(&folder, "run");
+    assert!(kept.len() == 2 && kept[0] == "checkpoint-4", "{kept:?}");
+}
+
+#[test]
+fn what_cannot_be_gone_on_from_is_not_begun_anew_unasked() {
+    let folder = Folder::new();
+    folder.run(&args(&RUN, &["--set", "save_strategy=no"])).fine();
+    let before = (adapter(&folder, "run"), metrics(&folder, "run"));
+    folder.run(&args(&RUN, &["--resume"])).refused(2, &["of a run without checkpoints", "--overwrite"]);
+    assert!(before == (adapter(&folder, "run"), metrics(&folder, "run")));
+    folder.run(&args(&RUN, &["--set", "output_dir=one", "--set", "max_steps=2"])).fine();
+    std::fs::remove_file(folder.path("one/checkpoint-2/checksums.json")).expect("removed");
+    folder
+        .run(&args(&RUN, &["--set", "output_dir=one", "--resume"]))
+        .refused(2, &["one/checkpoint-2 is passed over", "--overwrite"]);
+}
+
+#[test]
+fn the_evaluation_at_the_end_may_be_the_best() {
+    let folder = Folder::new();
+    folder.run(&args(&RUN, &["--set", "max_steps=12"])).fine();
+    let all = metrics(&folder, "run");
+    let evals: Vec<&Value> = all.iter().filter(|r| r["eval_loss"].is_number()).collect();
+    assert_eq!(evals.iter().map(|r| r["step"].as_u64().expect("a step")).collect::<Vec<_>>(), [10, 12]);
+    let best =
+        evals.iter().min_by(|a, b| a["eval_loss"].as_f64().unwrap().total_cmp(&b["eval_loss"].as_f64().unwrap()));
+    let text = std::fs::read_to_string(folder.path("run/trainer_state.json")).expect("read");
+    let state: Value = serde_json::from_str(&text).expect("JSON");
+    assert_eq!(Some(&&state["best_global_step"]), best.map(|r| &r["step"]).as_ref());
+    assert_eq!(state["best_global_step"], 12, "the loss falls");
 }
 
 #[test]
@@ -252,6 +305,13 @@ fn samples_are_taken_along_the_way() {
     let taken: Vec<&Value> = all.iter().filter(|r| r["samples"].is_array()).collect();
     assert_eq!(taken.iter().map(|r| r["step"].as_u64().expect("a step")).collect::<Vec<_>>(), [10, 20, 30, 40]);
     assert!(taken.iter().all(|r| r["samples"].as_array().is_some_and(|s| s.len() == 2 && s[1]["prompt"] == "Q: who")));
+    // Also after the last step, wherever it is; unless never.
+    let short = ["--set", "max_steps=1", "--set", "output_dir=short"];
+    let taken = |more: &[&str]| {
+        folder.run(&args(&RUN, &[&settings[..], &short, &["--overwrite"], more].concat())).fine();
+        metrics(&folder, "short").iter().filter(|r| r["samples"].is_array()).count()
+    };
+    assert_eq!((taken(&[]), taken(&["--set", "eval_strategy=no"]), taken(&["--set", "sample_strategy=no"])), (1, 1, 0));
     let long = format!("sample_prompts=[\"{}\"]", "long ".repeat(200));
     folder.run(&args(&RUN, &["--set", &long, "--set", "output_dir=no"])).refused(2, &["sample_prompts", "tokens"]);
     assert!(!folder.path("no").exists());

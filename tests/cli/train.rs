@@ -112,3 +112,31 @@ fn a_signal_ends_a_run_cleanly_with_a_checkpoint() {
         assert!(last.contains("\"interrupted\":true"), "{last}");
     }
 }
+
+#[test]
+fn an_adapter_in_the_models_own_folder_leaves_the_model_as_it_was() {
+    let folder = Folder::new();
+    let read = |name: &str| std::fs::read(folder.path(name)).expect("read");
+    let before = ["model/tokenizer.model", "model/config.json", "model/model.safetensors"].map(read);
+    folder.run(&["train", "recipe.toml", "--set", "output_dir=model"]).fine();
+    assert!(folder.path("model/adapter_model.safetensors").is_file());
+    assert!(before == ["model/tokenizer.model", "model/config.json", "model/model.safetensors"].map(read));
+}
+
+#[test]
+fn an_adapter_elsewhere_is_not_overwritten_unasked_and_its_folder_is_tried_at_the_start() {
+    let folder = Folder::new();
+    folder.run(&["train", "recipe.toml"]).fine();
+    let adapter = || std::fs::read(folder.path("run/adapter_model.safetensors")).expect("read");
+    let before = adapter();
+    let other = ["train", "recipe.toml", "--set", "output_dir=other", "--set"];
+    folder.run(&[&other[..], &["adapter_dir=run"]].concat()).refused(2, &["adapter_dir: run already holds an adapter"]);
+    let said = folder.run(&[&other[..], &["adapter_dir=recipe.toml"]].concat());
+    said.refused(2, &["adapter_dir: recipe.toml is no folder"]);
+    folder
+        .run(&["train", "recipe.toml", "--set", "output_dir=data.jsonl"])
+        .refused(2, &["output_dir: data.jsonl is no folder"]);
+    assert!(!said.out.contains("checkpoint") && !folder.path("other/metrics.jsonl").exists() && adapter() == before);
+    folder.run(&[&other[..], &["adapter_dir=run", "--overwrite", "--set", "seed=1"]].concat()).fine();
+    assert!(adapter() != before);
+}

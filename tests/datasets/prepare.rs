@@ -8,7 +8,7 @@ use halfbyte::data::document::Encoder;
 use halfbyte::data::format::Format;
 use halfbyte::data::marks::RoleMarkers;
 use halfbyte::data::prepare::{Prepared, RowRules, prepare};
-use halfbyte::data::report::{Report, first_rows};
+use halfbyte::data::report::{Report, show_rows};
 use halfbyte::data::source::Source;
 use halfbyte::data::table::Table;
 use halfbyte::error::Result;
@@ -125,7 +125,7 @@ fn the_report_says_what_deserves_attention() {
         "train: 4 records, 2 rows, 15 tokens, 46.7 % of them trained on",
         "  3 optimiser steps",
         "  tokens of a record: median 8, longest 16",
-        "! 1 of 4 records longer than 8: see over_length",
+        "! 1 of 4 records longer than 8: cut off there (over_length)",
         "! 2 of 4 records without a token that is trained on (all labels masked): left out",
         "! 1 of 4 records with <s> or </s> as plain text: set special_in_template if they are tokens",
     ] {
@@ -134,7 +134,7 @@ fn the_report_says_what_deserves_attention() {
     assert!(!text.contains("duplicates") && !text.contains("packing"));
     let json = serde_json::to_value(&report).unwrap();
     assert_eq!((&json["records"], &json["steps"], &json["histogram"][0][1]), (&4.into(), &3.into(), &4.into()));
-    assert_eq!(first_rows(&prepared.dataset, &encoder(), 1, false), "row 1:\n  <s>│▁│Q│a│A│{b│</s>}\n");
-    let coloured = first_rows(&prepared.dataset, &encoder(), 1, true);
+    assert_eq!(show_rows(&prepared.dataset, &encoder(), [0], false), "row 1:\n  <s>│▁│Q│a│A│{b│</s>}\n");
+    let coloured = show_rows(&prepared.dataset, &encoder(), [0], true);
     assert!(coloured.contains("\x1b[32mb") && !coloured.contains('{'));
 }
