@@ -41,7 +41,7 @@ pub fn rates() -> Rates {
     // Operands are loaded in the accumulator type: every byte is widened on the way.
     let narrow = vec![half::bf16::ONE; 1 << 20];
     let mut wide = vec![0.0_f32; narrow.len()];
-    let seconds = fastest(|| {
+    let seconds = median(|| {
         let narrow = std::hint::black_box(&narrow);
         wide.iter_mut().zip(narrow).for_each(|(wide, x)| *wide = x.to_f32());
         std::hint::black_box(&wide);
@@ -49,14 +49,16 @@ pub fn rates() -> Rates {
     Rates { flops: gemm::measured_flops(), bytes: 2.0 * narrow.len() as f64 / seconds, op: 1e-6 }
 }
 
-/// Seconds of the fastest of some runs: the others were disturbed, by the first touch of memory or by other programs.
-fn fastest(mut run: impl FnMut()) -> f64 {
-    let times = std::iter::repeat_with(|| {
+/// Seconds of a run, the median of some: one alone is often disturbed, by the first touch of memory or by other programs.
+fn median(mut run: impl FnMut()) -> f64 {
+    let mut seconds = [0.0; 9];
+    for seconds in &mut seconds {
         let began = Instant::now();
         run();
-        began.elapsed().as_secs_f64()
-    });
-    times.take(8).fold(f64::INFINITY, f64::min)
+        *seconds = began.elapsed().as_secs_f64();
+    }
+    seconds.sort_by(f64::total_cmp);
+    seconds[4]
 }
 
 /// Options of the CPU device, for tests and for hunting errors.
