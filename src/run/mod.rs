@@ -279,11 +279,11 @@ impl Run {
                 let folder = folder_of(self.folder.path(), best.step);
                 let adapter = Adapter::open(&folder, &self.session.model.spec.config)?;
                 write_to(&mut self.session, adapter)?;
-            } else if self.state.evaluated != Some(summary.steps) {
-                if let Some(record) = self.evaluate_and_log(summary.steps, &mut observe)? {
-                    self.state.note_evaluation(&self.recipe.training.best, &record);
-                    summary.best = self.state.best;
-                }
+            } else if self.state.evaluated != Some(summary.steps)
+                && let Some(record) = self.evaluate_and_log(summary.steps, &mut observe)?
+            {
+                self.state.note_evaluation(&self.recipe.training.best, &record);
+                summary.best = self.state.best;
             }
         }
         let results = clock.results(summary, &self.state, self.flos_per_token, &mut self.session);
