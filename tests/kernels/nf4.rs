@@ -1,8 +1,8 @@
 //! 4-bit blocks, there and back: every bit is the CPU's, which the golden tests hold against bitsandbytes.
 
-use crate::harness::Case;
+use crate::harness::{Build, Case};
 use halfbyte::dtype::DType;
-use halfbyte::op::{Nested, Op, QuantKind, Rows};
+use halfbyte::op::{Nested, Op, QuantKind, Rows, View};
 
 pub fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
@@ -13,24 +13,8 @@ pub fn cases() -> Vec<Case> {
                 let name = format!("nf4/{kind:?} {rows}x{cols} block={block} double={double}");
                 cases.push(
                     Case::new(name, 1, move |b| {
-                        let (n, fixed) = (rows * cols, Rows::Fixed);
-                        let codes = (0..n / 2).map(|_| b.below(256) as u8).collect();
-                        let codes = b.u8(fixed(rows), cols / 2, codes);
-                        let blocks = n.div_ceil(block);
-                        let positive = |b: &mut crate::harness::Build, n: usize| {
-                            let view = b.buf(fixed(1), n, DType::F32);
-                            let values = (0..n).map(|_| 0.01 + b.gauss().abs() * 0.02).collect();
-                            b.float(view, values)
-                        };
-                        let (absmax, nested) = if double {
-                            let scales = (0..blocks).map(|_| b.below(256) as u8).collect();
-                            let absmax = b.u8(fixed(1), blocks, scales);
-                            let nested = Nested { absmax: positive(b, blocks.div_ceil(256)), offset: positive(b, 1) };
-                            (absmax, Some(nested))
-                        } else {
-                            (positive(b, blocks), None)
-                        };
-                        Op::Dequantize { kind, block, codes, absmax, nested, out: b.elem(fixed(rows), cols) }
+                        let (codes, absmax, nested) = weight(b, rows, cols, block, double);
+                        Op::Dequantize { kind, block, codes, absmax, nested, out: b.elem(Rows::Fixed(rows), cols) }
                     })
                     .bits(),
                 );
@@ -67,4 +51,25 @@ pub fn cases() -> Vec<Case> {
         }
     }
     cases
+}
+
+/// A random weight `[rows, cols]` in 4 bits: codes, scales, and the scales' own if they are quantised too.
+pub fn weight(b: &mut Build, rows: usize, cols: usize, block: usize, double: bool) -> (View, View, Option<Nested>) {
+    let (n, fixed) = (rows * cols, Rows::Fixed);
+    let codes = (0..n / 2).map(|_| b.below(256) as u8).collect();
+    let codes = b.u8(fixed(rows), cols / 2, codes);
+    let blocks = n.div_ceil(block);
+    let positive = |b: &mut Build, n: usize| {
+        let view = b.buf(fixed(1), n, DType::F32);
+        let values = (0..n).map(|_| 0.01 + b.gauss().abs() * 0.02).collect();
+        b.float(view, values)
+    };
+    if double {
+        let scales = (0..blocks).map(|_| b.below(256) as u8).collect();
+        let absmax = b.u8(fixed(1), blocks, scales);
+        let nested = Nested { absmax: positive(b, blocks.div_ceil(256)), offset: positive(b, 1) };
+        (codes, absmax, Some(nested))
+    } else {
+        (codes, positive(b, blocks), None)
+    }
 }
