@@ -6,8 +6,9 @@ use rayon::prelude::*;
 
 use super::Trainer;
 use crate::error::Result;
-use crate::model_file::{ModelFile, PieceKind};
+use crate::model_file::ModelFile;
 use crate::normalize::Normalizer;
+use crate::pieces::PieceKind;
 use crate::user_defined::UserDefined;
 
 /// Words and how often they occur, in the order of their texts.
