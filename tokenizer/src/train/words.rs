@@ -19,7 +19,7 @@ pub(super) fn count<T: AsRef<str> + Sync>(trainer: &Trainer, model: &ModelFile, 
     let normalizer = Normalizer::new(model)?;
     let mut user = UserDefined::new(normalizer.escape);
     for (piece, id) in model.pieces.iter().zip(0..).filter(|(p, _)| p.kind == PieceKind::UserDefined) {
-        user.insert(&piece.text, id);
+        user.insert(piece.text, id);
     }
     let counted = texts
         .par_iter()

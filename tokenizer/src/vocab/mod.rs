@@ -122,7 +122,7 @@ impl Vocab {
             match byte {
                 ..0x80 => ascii[usize::from(byte)] = true,
                 // Inside of a character.
-                ..0xc0 => {}
+                0x80..0xc0 => {}
                 _ => others.extend(all[at..].chars().next().filter(|c| self.chars.get(*c).symbol().is_none())),
             }
         }

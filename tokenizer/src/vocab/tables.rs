@@ -131,7 +131,7 @@ impl PairTable {
     /// The slot at which the search for a pair begins: the hash's lower half, scaled down to the number of slots.
     #[inline]
     fn home(&self, hash: u64) -> usize {
-        (u64::from(hash as u32) * self.slots.len() as u64 >> 32) as usize
+        ((u64::from(hash as u32) * self.slots.len() as u64) >> 32) as usize
     }
 
     /// The slot at which it goes on.
