@@ -60,7 +60,7 @@ impl Encoder {
     ) -> Result<Encoder> {
         let pieces = tokenizer.pieces().iter().zip(0..);
         let special = pieces.filter(|(piece, _)| matches!(piece.kind, PieceKind::Control | PieceKind::Unknown));
-        let mut all: Vec<(String, u32)> = special.map(|(piece, id)| (piece.text.clone(), id)).collect();
+        let mut all: Vec<(String, u32)> = special.map(|(piece, id)| (piece.text.to_owned(), id)).collect();
         all.extend(added.iter().filter(|(text, _)| !all.iter().any(|(t, _)| t == text)).cloned().collect::<Vec<_>>());
         let literals = Literals::new(all);
         let eos = match eos {

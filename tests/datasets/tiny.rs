@@ -3,16 +3,17 @@
 use halfbyte::data::batch::{Document, IGNORED};
 use halfbyte::data::document::{Encoder, Settings};
 use halfbyte_tokenizer::model_file::NormalizerSpec;
-use halfbyte_tokenizer::{ModelFile, Piece, PieceKind, Tokenizer};
+use halfbyte_tokenizer::{ModelFile, PieceKind, Pieces, Tokenizer};
 
 /// `<unk>`, `<s>`, `</s>`, `[INST]`, `[/INST]`, then a piece for every byte and for every printable ASCII character.
 pub fn tokenizer() -> Tokenizer {
-    let piece = |text: &str, kind| Piece { text: text.into(), score: 0.0, kind };
-    let mut pieces = vec![piece("<unk>", PieceKind::Unknown)];
-    pieces.extend(["<s>", "</s>", "[INST]", "[/INST]"].map(|text| piece(text, PieceKind::Control)));
-    pieces.extend((0..=255).map(|b| piece(&format!("<0x{b:02X}>"), PieceKind::Byte)));
-    pieces.push(piece("▁", PieceKind::Normal));
-    pieces.extend(('!'..='~').map(|c| piece(&c.to_string(), PieceKind::Normal)));
+    let mut pieces = Pieces::default();
+    let mut add = |text: &str, kind| pieces.push(text, 0.0, kind);
+    add("<unk>", PieceKind::Unknown);
+    ["<s>", "</s>", "[INST]", "[/INST]"].into_iter().for_each(|text| add(text, PieceKind::Control));
+    (0..=255).for_each(|b| add(&format!("<0x{b:02X}>"), PieceKind::Byte));
+    add("▁", PieceKind::Normal);
+    ('!'..='~').for_each(|c| add(&c.to_string(), PieceKind::Normal));
     let normalizer =
         NormalizerSpec { name: "identity".into(), remove_extra_whitespaces: false, ..NormalizerSpec::default() };
     let model = ModelFile { pieces, byte_fallback: true, normalizer, ..ModelFile::default() };

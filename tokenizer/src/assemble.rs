@@ -1,15 +1,15 @@
 //! Checks a model and puts the tokenizer together.
 
 use std::collections::HashMap;
-use std::ops::Range;
 use std::sync::OnceLock;
 
 use crate::Tokenizer;
-use crate::decode::{Leading, Surface};
+use crate::decode::Leading;
 use crate::encode::Pool;
 use crate::error::{Error, Result};
-use crate::model_file::{ModelFile, Piece, PieceKind};
+use crate::model_file::ModelFile;
 use crate::normalize::{Normalizer, Prefix, push_spaced};
+use crate::pieces::{PieceKind, Pieces};
 use crate::user_defined::UserDefined;
 use crate::vocab::{Order, Vocab};
 
@@ -28,31 +28,29 @@ impl Tokenizer {
         let pieces = &model.pieces;
         let Sorted { user, reserved, unk } = sort(&model, &normalizer, matches!(order, Order::Scores))?;
         let byte_ids = if model.byte_fallback { Some(byte_ids(&reserved, pieces)?) } else { None };
-        let control =
-            |name: &str| reserved.get(name).copied().filter(|id| pieces[*id as usize].kind == PieceKind::Control);
+        let control = |name: &str| reserved.get(name).copied().filter(|id| is_kind(pieces, *id, PieceKind::Control));
         let names = &model.names;
         let (bos, eos, pad) = (control(&names.bos), control(&names.eos), control(&names.pad));
-        let mut vocab = Vocab::new(pieces, order, normalizer.escape, user.first_chars())?;
+        let vocab = Vocab::new(pieces, order, normalizer.escape, user.first_chars())?;
         let leading = match (normalizer.remove_extra, normalizer.prefix) {
             (true, _) => Leading::DropAll,
             (false, Prefix::Never) => Leading::Keep,
             (false, _) => Leading::DropOne,
         };
-        let user_with_space = pieces.iter().any(|p| p.kind == PieceKind::UserDefined && p.text.contains([' ', '▁']));
-        let mut surfaces: Vec<Surface> = (0..).zip(pieces).map(|(id, piece)| surface(id, piece, &mut vocab)).collect();
+        let user_with_space = user.all().any(|(text, _)| text.contains([' ', '▁']));
         // SentencePiece decodes by text: a piece whose text is also that of a reserved one is that one.
         let canonical = |text: &str| {
             let mut out = String::new();
             push_spaced(&mut out, text, normalizer.escape);
             out
         };
+        let mut twins = Vec::new();
         for (text, id) in &reserved {
-            let twins = [vocab.find(&canonical(text)), user.id(text)];
-            for twin in twins.into_iter().flatten().filter(|twin| pieces[*twin as usize].text == *text) {
-                surfaces[twin as usize] = surfaces[*id as usize];
-            }
+            let both = [vocab.find(&canonical(text)), user.id(text)];
+            twins
+                .extend(both.into_iter().flatten().filter(|twin| is_text(pieces, *twin, text)).map(|twin| (twin, *id)));
         }
-        let twin = |text: &str| vocab.find(&canonical(text)).filter(|twin| pieces[*twin as usize].text == text);
+        let twin = |text: &str| vocab.find(&canonical(text)).filter(|twin| is_text(pieces, *twin, text));
         if let Some((text, id)) = user.all().find(|(text, _)| twin(text).is_some()) {
             return Err(Error::invalid(format!("piece {id} {text:?} is defined twice")));
         }
@@ -69,7 +67,8 @@ impl Tokenizer {
             pad,
             // SentencePiece passes it on as a C string.
             unk_surface: model.unk_surface.split('\0').next().unwrap_or_default().into(),
-            surfaces,
+            twins,
+            surfaces: OnceLock::new(),
             leading,
             default_special: OnceLock::new(),
             ids: OnceLock::new(),
@@ -87,8 +86,8 @@ fn sort<'a>(model: &'a ModelFile, normalizer: &Normalizer, matches_user: bool) -
     let mut reserved = HashMap::new();
     let mut unk = None;
     let mut bytes = 0;
-    for (id, piece) in (0..).zip(&model.pieces) {
-        let text = piece.text.as_str();
+    for (id, piece) in (0..).zip(model.pieces.iter()) {
+        let text = piece.text;
         bytes += text.len();
         let new = match piece.kind {
             _ if text.is_empty() => return invalid(format!("piece {id} is empty")),
@@ -121,28 +120,23 @@ fn sort<'a>(model: &'a ModelFile, normalizer: &Normalizer, matches_user: bool) -
     Ok(Sorted { user, reserved, unk })
 }
 
-fn byte_ids(reserved: &HashMap<&str, u32>, pieces: &[Piece]) -> Result<Box<[u32; 256]>> {
+fn is_kind(pieces: &Pieces, id: u32, kind: PieceKind) -> bool {
+    pieces.get(id).is_some_and(|piece| piece.kind == kind)
+}
+
+fn is_text(pieces: &Pieces, id: u32, text: &str) -> bool {
+    pieces.get(id).is_some_and(|piece| piece.text == text)
+}
+
+fn byte_ids(reserved: &HashMap<&str, u32>, pieces: &Pieces) -> Result<Box<[u32; 256]>> {
     let mut ids = Box::new([0; 256]);
     for byte in 0..=255u8 {
         let name = format!("<0x{byte:02X}>");
-        let id = reserved.get(name.as_str()).copied().filter(|id| pieces[*id as usize].kind == PieceKind::Byte);
+        let id = reserved.get(name.as_str()).copied().filter(|id| is_kind(pieces, *id, PieceKind::Byte));
         ids[usize::from(byte)] =
             id.ok_or_else(|| Error::invalid(format!("byte_fallback is true, but there is no byte piece {name}")))?;
     }
     Ok(ids)
-}
-
-/// What a piece decodes to.
-fn surface(id: u32, piece: &Piece, vocab: &mut Vocab) -> Surface {
-    match piece.kind {
-        PieceKind::Control => Surface::Nothing,
-        PieceKind::Unknown => Surface::Unknown,
-        PieceKind::Byte => byte_of(&piece.text).map_or(Surface::Nothing, Surface::Byte),
-        PieceKind::Normal | PieceKind::UserDefined | PieceKind::Unused => {
-            let Range { start, end } = vocab.surface(id, &piece.text);
-            Surface::Text { start, end, marked: piece.text.starts_with('▁') }
-        }
-    }
 }
 
 /// The byte that a piece of the form `<0x0A>` is.

@@ -1,24 +1,33 @@
 //! Ids back to text, whole or as they come.
 
 use crate::Tokenizer;
+use crate::assemble::byte_of;
 use crate::error::{Error, Result};
+use crate::normalize::{SPACE_MARK, push_spaced};
+use crate::pieces::{Piece, PieceKind, Pieces};
 
 /// What an id adds to the text.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Surface {
+enum Surface {
     /// A control piece.
     Nothing,
     /// Part of a UTF-8 sequence.
     Byte(u8),
     /// The unknown piece: its surface from the settings.
     Unknown,
-    /// The piece's text with spaces for `▁`, from here to there in the vocabulary's surfaces.
+    /// The piece's text with spaces for `▁`, from here to there in [`Surfaces::texts`].
     Text {
         start: u32,
         end: u32,
         /// Its first space was a `▁`, which is dropped at the beginning of a text.
         marked: bool,
     },
+}
+
+/// What every id adds to the text.
+pub(crate) struct Surfaces {
+    of: Vec<Surface>,
+    texts: String,
 }
 
 /// What SentencePiece does with `▁` at the beginning of the text.
@@ -70,7 +79,8 @@ impl Tokenizer {
     }
 
     fn decode_one(&self, state: &mut State, id: u32, out: &mut String) -> Result<()> {
-        let Some(&surface) = self.surfaces.get(id as usize) else {
+        let surfaces = self.surfaces.get_or_init(|| Surfaces::new(&self.pieces, &self.twins));
+        let Some(&surface) = surfaces.of.get(id as usize) else {
             return Err(Error::NoSuchId { id, size: self.vocab_size() });
         };
         if let Surface::Byte(byte) = surface {
@@ -85,7 +95,7 @@ impl Tokenizer {
             Surface::Nothing | Surface::Byte(_) => return Ok(()),
             Surface::Unknown => self.unk_surface.as_str(),
             Surface::Text { start, end, marked } => {
-                let text = &self.vocab.surfaces()[start as usize..end as usize];
+                let text = &surfaces.texts[start as usize..end as usize];
                 let dropped = !state.begun && marked && self.leading != Leading::Keep;
                 // A dropped dummy prefix is the only one; where all are dropped the next piece may lose its own.
                 state.begun |= dropped && self.leading == Leading::DropOne;
@@ -95,6 +105,29 @@ impl Tokenizer {
         state.begun |= !text.is_empty();
         out.push_str(text);
         Ok(())
+    }
+}
+
+impl Surfaces {
+    /// Of each pair of `twins`, the first decodes to what the second does.
+    fn new(pieces: &Pieces, twins: &[(u32, u32)]) -> Self {
+        // A text with spaces for `▁` is not longer, and a vocabulary has less than 4 GB of it.
+        let mut texts = String::with_capacity(pieces.texts().len());
+        let surface = |piece: Piece| match piece.kind {
+            PieceKind::Control => Surface::Nothing,
+            PieceKind::Unknown => Surface::Unknown,
+            PieceKind::Byte => byte_of(piece.text).map_or(Surface::Nothing, Surface::Byte),
+            PieceKind::Normal | PieceKind::UserDefined | PieceKind::Unused => {
+                let start = texts.len() as u32;
+                push_spaced(&mut texts, piece.text, true);
+                Surface::Text { start, end: texts.len() as u32, marked: piece.text.starts_with(SPACE_MARK) }
+            }
+        };
+        let mut of: Vec<Surface> = pieces.iter().map(surface).collect();
+        for &(twin, id) in twins {
+            of[twin as usize] = of[id as usize];
+        }
+        Self { of, texts }
     }
 }
 

@@ -329,7 +329,7 @@ impl Tokenizer {
     /// do not depend on what is around it, so a piece is put together from the same two symbols wherever it occurs.
     pub(crate) fn unused_parts(&self) -> HashMap<u32, (u32, u32)> {
         let mut merger = Merger::default();
-        let unused = self.pieces.iter().zip(0..).filter(|(piece, _)| piece.kind == PieceKind::Unused);
+        let unused = self.pieces.kinds().iter().zip(0..).filter(|(kind, _)| **kind == PieceKind::Unused);
         unused
             .filter_map(|(_, id)| {
                 let text = self.vocab.text(id);
@@ -381,7 +381,7 @@ impl Tokenizer {
 
     /// Length of a piece in canonical text.
     fn canonical_len(&self, id: u32) -> usize {
-        let text = &self.pieces[id as usize].text;
+        let text = self.piece(id).unwrap_or_default();
         if self.normalizer.escape { text.len() - 2 * text.matches('▁').count() } else { text.len() }
     }
 }

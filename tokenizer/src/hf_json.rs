@@ -13,8 +13,9 @@ use crate::Tokenizer;
 use crate::assemble::byte_of;
 use crate::decode::Leading;
 use crate::error::{Error, Result};
-use crate::model_file::{ModelFile, Piece, PieceKind};
+use crate::model_file::ModelFile;
 use crate::normalize::{Normalizer, Prefix};
+use crate::pieces::{PieceKind, Pieces};
 use crate::special::{SpaceRule, SpecialTokens};
 use crate::vocab::Order;
 
@@ -251,7 +252,7 @@ fn leading(file: &File, spaces: &Spaces) -> Result<Leading> {
 }
 
 /// The vocabulary in the order of the ids, which must have no holes.
-fn pieces(file: &File) -> Result<Vec<Piece>> {
+fn pieces(file: &File) -> Result<Pieces> {
     let model = &file.model;
     let unk = model.unk_token.as_deref();
     let unk = unk.ok_or_else(|| Error::unsupported("model.unk_token is null; a Llama tokenizer has one"))?;
@@ -272,13 +273,13 @@ fn pieces(file: &File) -> Result<Vec<Piece>> {
             return Err(Error::invalid(what));
         }
     }
-    let mut pieces = Vec::with_capacity(texts.len());
+    let mut pieces = Pieces::default();
     for (expected, (id, (text, kind))) in (0..).zip(texts) {
         if id != expected {
             return Err(Error::invalid(format!("no token has the id {expected}, but {text:?} has {id}")));
         }
         let kind = if text == unk { PieceKind::Unknown } else { kind };
-        pieces.push(Piece { text: text.into(), score: 0.0, kind });
+        pieces.push(text, 0.0, kind);
     }
     if !pieces.iter().any(|p| p.kind == PieceKind::Unknown) {
         return Err(Error::invalid(format!("model.unk_token {unk:?} is not in the vocabulary")));
@@ -286,7 +287,7 @@ fn pieces(file: &File) -> Result<Vec<Piece>> {
     Ok(pieces)
 }
 
-fn merges(model: &Model, pieces: &[Piece], split: bool) -> Result<Vec<(u32, u32, u32)>> {
+fn merges(model: &Model, pieces: &Pieces, split: bool) -> Result<Vec<(u32, u32, u32)>> {
     let mut seen = std::collections::HashSet::new();
     let mut merges = Vec::with_capacity(model.merges.len());
     for (i, rule) in model.merges.iter().enumerate() {
@@ -298,7 +299,8 @@ fn merges(model: &Model, pieces: &[Piece], split: bool) -> Result<Vec<(u32, u32,
                 .ok_or_else(|| Error::invalid(format!("model.merges[{i}] is {text:?}, not two tokens and a space")))?,
         };
         let id = |text: &str| {
-            let id = model.vocab.get(text).copied().filter(|id| pieces[*id as usize].kind == PieceKind::Normal);
+            let ordinary = |id: &u32| pieces.get(*id).is_some_and(|piece| piece.kind == PieceKind::Normal);
+            let id = model.vocab.get(text).copied().filter(ordinary);
             id.ok_or_else(|| {
                 Error::invalid(format!("model.merges[{i}] ({left:?}, {right:?}): {text:?} is no ordinary token"))
             })

@@ -25,6 +25,7 @@
 //!
 //! The modules, in the order in which a text meets them:
 //!
+//! * [`Pieces`] are the vocabulary as the file has it;
 //! * [`model_file`] reads and writes `.model` files (`proto` is their wire format), `hf_json` reads `tokenizer.json`;
 //! * `normalize` applies character rules (`charsmap`), spaces and the dummy prefix;
 //! * `user_defined` finds pieces that come before any merging;
@@ -46,6 +47,7 @@ mod hf_json;
 mod merge;
 pub mod model_file;
 mod normalize;
+mod pieces;
 mod proto;
 mod special;
 mod train;
@@ -59,18 +61,19 @@ use std::sync::OnceLock;
 pub use decode::Decoder;
 pub use encode::Token;
 pub use error::{Error, Result};
-pub use model_file::{ModelFile, Piece, PieceKind};
+pub use model_file::ModelFile;
+pub use pieces::{Piece, PieceKind, Pieces};
 pub use special::{SpaceRule, SpecialTokens};
 pub use train::Trainer;
 
-use decode::{Leading, Surface};
+use decode::{Leading, Surfaces};
 use normalize::Normalizer;
 use user_defined::UserDefined;
 use vocab::{Order, Vocab};
 
 /// A tokenizer, ready to encode and decode from any number of threads.
 pub struct Tokenizer {
-    pieces: Vec<Piece>,
+    pieces: Pieces,
     vocab: Vocab,
     normalizer: Normalizer,
     user: UserDefined,
@@ -85,8 +88,11 @@ pub struct Tokenizer {
     eos: Option<u32>,
     pad: Option<u32>,
     unk_surface: String,
-    surfaces: Vec<Surface>,
     leading: Leading,
+    /// Pieces whose text is also that of a reserved one, and that one.
+    twins: Vec<(u32, u32)>,
+    /// What only decoding needs is made when it is first asked for; so are the next two.
+    surfaces: OnceLock<Surfaces>,
     default_special: OnceLock<SpecialTokens>,
     ids: OnceLock<HashMap<Box<str>, u32>>,
     pool: encode::Pool,
@@ -110,8 +116,9 @@ impl Tokenizer {
     pub fn from_model(model: ModelFile) -> Result<Self> {
         let normalizer = Normalizer::new(&model)?;
         // A score that is not a number has no place in any order.
-        if let Some(id) = model.pieces.iter().position(|p| p.score.is_nan()) {
-            return Err(Error::invalid(format!("the score of piece {id} {:?} is not a number", model.pieces[id].text)));
+        if let Some(id) = model.pieces.scores().iter().position(|score| score.is_nan()) {
+            let text = model.pieces.text(id);
+            return Err(Error::invalid(format!("the score of piece {id} {text:?} is not a number")));
         }
         Self::assemble(model, normalizer, Order::Scores)
     }
@@ -122,18 +129,18 @@ impl Tokenizer {
     }
 
     /// The pieces in the order of their ids.
-    pub fn pieces(&self) -> &[Piece] {
+    pub fn pieces(&self) -> &Pieces {
         &self.pieces
     }
 
     /// The text of a piece as the file has it, `▁` for a space.
     pub fn piece(&self, id: u32) -> Option<&str> {
-        self.pieces.get(id as usize).map(|p| p.text.as_str())
+        self.pieces.get(id).map(|p| p.text)
     }
 
     /// What a piece is for.
     pub fn kind(&self, id: u32) -> Option<PieceKind> {
-        self.pieces.get(id as usize).map(|p| p.kind)
+        self.pieces.get(id).map(|p| p.kind)
     }
 
     /// The id of a piece, given as the file has it. Of two pieces with one text, the reserved one (control, unknown,
@@ -144,7 +151,7 @@ impl Tokenizer {
             let all = || self.pieces.iter().zip(0..);
             let plain = all().filter(|(p, _)| !reserved(p.kind));
             let last = all().filter(|(p, _)| reserved(p.kind));
-            plain.chain(last).map(|(p, id)| (p.text.as_str().into(), id)).collect()
+            plain.chain(last).map(|(p, id)| (p.text.into(), id)).collect()
         });
         ids.get(piece).copied()
     }

@@ -1,41 +1,14 @@
 //! The SentencePiece `.model` file: its pieces and the settings that encoding and decoding depend on.
 
 use crate::error::{Error, Result};
+use crate::pieces::{PieceKind, Pieces};
 use crate::proto::{Fields, Value, Writer};
-
-/// What a piece is for.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum PieceKind {
-    /// An ordinary piece, made by merging.
-    Normal,
-    /// The one piece that stands for what the vocabulary cannot express.
-    Unknown,
-    /// A token that text never produces and that decodes to nothing (`<s>`).
-    Control,
-    /// Found in the text before any merging, and never merged.
-    UserDefined,
-    /// Merged like a normal piece, then taken apart again.
-    Unused,
-    /// One byte (`<0x0A>`).
-    Byte,
-}
-
-/// One entry of the vocabulary; its index in the file is its id.
-#[derive(Clone, PartialEq, Debug)]
-pub struct Piece {
-    /// The text, with `▁` for a space.
-    pub text: String,
-    /// The merge with the highest score goes first.
-    pub score: f32,
-    /// What it is for.
-    pub kind: PieceKind,
-}
 
 /// The settings of a model that matter for encoding and decoding, and the pieces.
 #[derive(Clone, PartialEq, Debug)]
 pub struct ModelFile {
     /// The vocabulary in the order of the ids.
-    pub pieces: Vec<Piece>,
+    pub pieces: Pieces,
     /// Characters without a piece become the bytes of their UTF-8 form.
     pub byte_fallback: bool,
     /// The dummy space goes behind the text and not before it.
@@ -98,7 +71,7 @@ impl Default for NormalizerSpec {
 impl Default for ModelFile {
     fn default() -> Self {
         Self {
-            pieces: Vec::new(),
+            pieces: Pieces::default(),
             byte_fallback: false,
             treat_whitespace_as_suffix: false,
             unk_surface: " \u{2047} ".into(),
@@ -126,10 +99,12 @@ impl ModelFile {
         let mut model = Self::default();
         // An absent field means the format's default, which is unigram.
         let mut model_type = 1;
+        // A piece takes some sixteen bytes, of which half are text.
+        model.pieces = Pieces::with_capacity(bytes.len() / 15, bytes.len() / 2);
         let mut fields = Fields::new(bytes, "the model");
         while let Some((field, value)) = fields.next()? {
             match field {
-                1 => model.pieces.push(parse_piece(value.bytes("pieces")?, model.pieces.len())?),
+                1 => parse_piece(value.bytes("pieces")?, &mut model.pieces)?,
                 2 => model.parse_trainer(value.bytes("trainer_spec")?, &mut model_type)?,
                 3 => model.normalizer.parse(value.bytes("normalizer_spec")?)?,
                 5 => {
@@ -177,7 +152,7 @@ impl ModelFile {
     /// holds are written, and those that SentencePiece insists on.
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut out = Writer::default();
-        for piece in &self.pieces {
+        for piece in self.pieces.iter() {
             let mut w = Writer::default();
             w.bytes(1, piece.text.as_bytes());
             w.float(2, piece.score);
@@ -225,25 +200,37 @@ impl ModelFile {
     }
 }
 
-fn parse_piece(bytes: &[u8], id: usize) -> Result<Piece> {
-    let mut piece = Piece { text: String::new(), score: 0.0, kind: PieceKind::Normal };
+fn parse_piece(bytes: &[u8], pieces: &mut Pieces) -> Result<()> {
+    if let Some((text, score)) = plain_piece(bytes) {
+        pieces.push(text, score, PieceKind::Normal);
+        return Ok(());
+    }
+    let (mut text, mut score, mut kind) = ("", 0.0, PieceKind::Normal);
     let mut fields = Fields::new(bytes, "a piece");
     let mut read = || -> Result<()> {
         while let Some((field, value)) = fields.next()? {
             match field {
-                1 => piece.text = value.text("its text")?.into(),
-                2 => piece.score = value.float("its score")?,
-                3 => piece.kind = parse_kind(value)?,
+                1 => text = value.text("its text")?,
+                2 => score = value.float("its score")?,
+                3 => kind = parse_kind(value)?,
                 _ => {}
             }
         }
         Ok(())
     };
     read().map_err(|e| match e {
-        Error::Malformed { what } => Error::malformed(format!("piece {id}: {what}")),
+        Error::Malformed { what } => Error::malformed(format!("piece {}: {what}", pieces.len())),
         other => other,
     })?;
-    Ok(piece)
+    pieces.push(text, score, kind);
+    Ok(())
+}
+
+/// A piece as nearly all are written: its text, of less than 128 bytes, and its score, in this order and nothing else.
+fn plain_piece(bytes: &[u8]) -> Option<(&str, f32)> {
+    let (&[0x0a, len @ ..0x80], rest) = bytes.split_first_chunk()? else { return None };
+    let (text, &[0x15, ref score @ ..]) = rest.split_at_checked(len.into())? else { return None };
+    Some((std::str::from_utf8(text).ok()?, f32::from_le_bytes(score.try_into().ok()?)))
 }
 
 fn parse_kind(value: Value) -> Result<PieceKind> {
@@ -272,16 +259,17 @@ impl NormalizerSpec {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pieces::Piece;
 
     fn small() -> ModelFile {
-        let piece = |text: &str, score, kind| Piece { text: text.into(), score, kind };
+        let piece = |text, score, kind| Piece { text, score, kind };
         ModelFile {
-            pieces: vec![
+            pieces: Pieces::from_iter([
                 piece("<unk>", 0.0, PieceKind::Unknown),
                 piece("<s>", 0.0, PieceKind::Control),
                 piece("▁a", -1.0, PieceKind::Normal),
                 piece("<q>", 0.0, PieceKind::UserDefined),
-            ],
+            ]),
             byte_fallback: false,
             unk_surface: "?".into(),
             normalizer: NormalizerSpec { add_dummy_prefix: false, ..NormalizerSpec::default() },

@@ -52,7 +52,7 @@ impl Tokenizer {
     pub fn special_tokens(&self, rule: SpaceRule) -> SpecialTokens {
         let special = |kind| matches!(kind, PieceKind::Unknown | PieceKind::Control);
         let pieces = self.pieces.iter().zip(0..).filter(|(piece, _)| special(piece.kind));
-        pieces.fold(SpecialTokens::new(rule), |tokens, (piece, id)| tokens.with(&piece.text, id))
+        pieces.fold(SpecialTokens::new(rule), |tokens, (piece, id)| tokens.with(piece.text, id))
     }
 
     /// The special tokens that the file itself speaks of: the added tokens of a `tokenizer.json` with its rule for
@@ -97,9 +97,9 @@ impl Tokenizer {
         }
         // A part that begins with a space is encoded behind the unknown piece's text, which is then taken off again,
         // so that the space is inside the text: models that drop leading spaces keep it.
-        let unk = self.pieces[self.unk as usize].text.clone();
+        let unk = self.piece(self.unk).unwrap_or_default();
         let mut guard = Vec::new();
-        self.encode_prefixed(&unk, Prefix::Never, &mut guard);
+        self.encode_prefixed(unk, Prefix::Never, &mut guard);
         let mut second_is_special = false;
         split(&marked, &special.matcher, |part| match part {
             Part::Special(id) => {

@@ -30,17 +30,28 @@ fn contradictory_models_are_refused_by_field_and_value() {
         change(&mut model);
         refused(Tokenizer::from_model(model), words);
     };
-    let add = |text: &str, kind| Piece { text: text.into(), score: 0.0, kind };
-    check(&|m| m.pieces[0].kind = PieceKind::Normal, "no unknown piece");
-    check(&|m| m.pieces[1].kind = PieceKind::Unknown, "second unknown piece");
-    check(&|m| m.pieces.push(add("", PieceKind::Normal)), "is empty");
-    check(&|m| m.pieces.push(m.pieces[600].clone()), "defined twice");
-    check(&|m| m.pieces.push(add(&m.pieces[600].text.clone(), PieceKind::UserDefined)), "defined twice");
-    check(&|m| m.pieces.push(add("<s>", PieceKind::Control)), "defined twice");
+    let original = good();
+    let with = |id: usize, change: &dyn Fn(&mut Piece), words| {
+        check(
+            &|m| {
+                let mut pieces: Vec<Piece> = original.pieces.iter().collect();
+                change(&mut pieces[id]);
+                m.pieces = pieces.into_iter().collect();
+            },
+            words,
+        );
+    };
+    let taken = original.pieces.get(600).unwrap().text;
+    with(0, &|p| p.kind = PieceKind::Normal, "no unknown piece");
+    with(1, &|p| p.kind = PieceKind::Unknown, "second unknown piece");
+    check(&|m| m.pieces.push("", 0.0, PieceKind::Normal), "is empty");
+    check(&|m| m.pieces.push(taken, 0.0, PieceKind::Normal), "defined twice");
+    check(&|m| m.pieces.push(taken, 0.0, PieceKind::UserDefined), "defined twice");
+    check(&|m| m.pieces.push("<s>", 0.0, PieceKind::Control), "defined twice");
     check(&|m| m.byte_fallback = false, "byte_fallback is false");
-    check(&|m| m.pieces.retain(|p| p.text != "<0x41>"), "no byte piece <0x41>");
-    check(&|m| m.pieces.push(add("<0x4>", PieceKind::Byte)), "not of the form");
-    check(&|m| m.pieces[600].score = f32::NAN, "not a number");
+    check(&|m| m.pieces = m.pieces.iter().filter(|p| p.text != "<0x41>").collect(), "no byte piece <0x41>");
+    check(&|m| m.pieces.push("<0x4>", 0.0, PieceKind::Byte), "not of the form");
+    with(600, &|p| p.score = f32::NAN, "not a number");
     check(&|m| m.normalizer.precompiled_charsmap = vec![255; 9], "precompiled_charsmap");
     let long = [vec![4, 0, 0, 0, 0, 0, 0, 0], vec![b'x'; 5000]].concat();
     check(&|m| m.normalizer.precompiled_charsmap = long.clone(), "replacement of 5000 bytes");

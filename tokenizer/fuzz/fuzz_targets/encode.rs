@@ -1,7 +1,7 @@
 //! A vocabulary and a text, both made from the input: the ids must be those of the naive reference.
 #![no_main]
 
-use halfbyte_tokenizer::{ModelFile, Piece, PieceKind, Tokenizer};
+use halfbyte_tokenizer::{ModelFile, PieceKind, Tokenizer};
 use libfuzzer_sys::fuzz_target;
 
 #[path = "../../tests/properties/naive.rs"]
@@ -14,15 +14,14 @@ fuzz_target!(|data: &[u8]| {
     let mut bytes = data.iter().take(600).copied();
     let Some(settings) = bytes.next() else { return };
     let letter = |byte: u8| LETTERS[usize::from(byte) % LETTERS.len()];
-    let piece = |text: String, score, kind| Piece { text, score, kind };
     let mut model = ModelFile::default();
     model.normalizer.remove_extra_whitespaces = false;
     model.normalizer.add_dummy_prefix = settings & 1 != 0;
     model.normalizer.escape_whitespaces = settings & 2 != 0;
     model.byte_fallback = settings & 4 != 0;
-    model.pieces.push(piece("<unk>".into(), 0.0, PieceKind::Unknown));
+    model.pieces.push("<unk>", 0.0, PieceKind::Unknown);
     if model.byte_fallback {
-        model.pieces.extend((0..=255u8).map(|b| piece(format!("<0x{b:02X}>"), 0.0, PieceKind::Byte)));
+        (0..=255u8).for_each(|b| model.pieces.push(&format!("<0x{b:02X}>"), 0.0, PieceKind::Byte));
     }
     while let Some(head) = bytes.next().filter(|head| *head != 255) {
         let length = bytes.next().unwrap_or(0) % 8 + 1;
@@ -33,7 +32,7 @@ fuzz_target!(|data: &[u8]| {
             _ => PieceKind::Normal,
         };
         if !text.is_empty() && model.pieces.iter().all(|p| p.text != text) {
-            model.pieces.push(piece(text, -f32::from(head & 31), kind));
+            model.pieces.push(&text, -f32::from(head & 31), kind);
         }
     }
     let text: String = bytes.map(letter).collect();

@@ -6,7 +6,7 @@ use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
     let Ok(tokenizer) = Tokenizer::from_bytes(data) else { return };
-    let own: String = tokenizer.pieces().iter().rev().take(20).map(|p| p.text.as_str()).collect();
+    let own: String = tokenizer.pieces().iter().rev().take(20).map(|p| p.text).collect();
     for text in ["", " ", "Hello  world", "▁a\u{301}ﬁ 가\0😀", &own] {
         let ids = tokenizer.encode(text);
         let tokens = tokenizer.encode_with_offsets(text);

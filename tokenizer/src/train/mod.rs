@@ -10,7 +10,8 @@ mod words;
 use std::collections::HashSet;
 
 use crate::error::{Error, Result};
-use crate::model_file::{ModelFile, NormalizerSpec, Piece, PieceKind};
+use crate::model_file::{ModelFile, NormalizerSpec};
+use crate::pieces::{PieceKind, Pieces};
 
 /// The settings of a training run.
 #[derive(Clone, PartialEq, Debug)]
@@ -90,21 +91,21 @@ impl Trainer {
         let texts = learned.into_iter().chain(chars.iter().map(char::to_string));
         for (rank, text) in texts.enumerate() {
             let text = if self.normalizer.escape_whitespaces { text.replace(' ', "▁") } else { text };
-            model.pieces.push(Piece { text, score: -(rank as f32), kind: PieceKind::Normal });
+            model.pieces.push(&text, -(rank as f32), PieceKind::Normal);
         }
         Ok(model)
     }
 
     /// The pieces that are not learned.
-    fn fixed_pieces(&self) -> Result<Vec<Piece>> {
+    fn fixed_pieces(&self) -> Result<Pieces> {
         if !(self.character_coverage > 0.0 && self.character_coverage <= 1.0) {
             return Err(Error::train(format!(
                 "character_coverage is {}; it must be above 0 and at most 1",
                 self.character_coverage
             )));
         }
-        let mut pieces = Vec::new();
-        let mut add = |text: &str, kind| pieces.push(Piece { text: text.into(), score: 0.0, kind });
+        let mut pieces = Pieces::default();
+        let mut add = |text: &str, kind| pieces.push(text, 0.0, kind);
         add("<unk>", PieceKind::Unknown);
         add("<s>", PieceKind::Control);
         add("</s>", PieceKind::Control);
@@ -114,9 +115,9 @@ impl Trainer {
             (0..=255).for_each(|byte: u8| add(&format!("<0x{byte:02X}>"), PieceKind::Byte));
         }
         let mut seen = HashSet::new();
-        match pieces.iter().find(|p| p.text.is_empty() || !seen.insert(&p.text)) {
-            Some(p) => Err(Error::train(format!("the special piece {:?} is empty or given twice", p.text))),
-            None => Ok(pieces),
+        if let Some(piece) = pieces.iter().find(|p| p.text.is_empty() || !seen.insert(p.text)) {
+            return Err(Error::train(format!("the special piece {:?} is empty or given twice", piece.text)));
         }
+        Ok(pieces)
     }
 }

@@ -6,8 +6,9 @@ use rayon::prelude::*;
 
 use super::Trainer;
 use crate::error::Result;
-use crate::model_file::{ModelFile, PieceKind};
+use crate::model_file::ModelFile;
 use crate::normalize::Normalizer;
+use crate::pieces::PieceKind;
 use crate::user_defined::UserDefined;
 
 /// Words and how often they occur, in the order of their texts.
@@ -18,7 +19,7 @@ pub(super) fn count<T: AsRef<str> + Sync>(trainer: &Trainer, model: &ModelFile, 
     let normalizer = Normalizer::new(model)?;
     let mut user = UserDefined::new(normalizer.escape);
     for (piece, id) in model.pieces.iter().zip(0..).filter(|(p, _)| p.kind == PieceKind::UserDefined) {
-        user.insert(&piece.text, id);
+        user.insert(piece.text, id);
     }
     let counted = texts
         .par_iter()

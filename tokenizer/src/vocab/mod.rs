@@ -11,12 +11,10 @@
 mod tables;
 mod texts;
 
-use std::ops::Range;
-
 use crate::error::{Error, Result};
-use crate::model_file::{Piece, PieceKind};
 use crate::normalize::SPACE_MARK;
-use texts::{Beginnings, Texts};
+use crate::pieces::{Piece, PieceKind, Pieces};
+use texts::{Cuts, Texts};
 
 pub(crate) use tables::{AsciiBlock, CharInfo, Merge, PairTable};
 use tables::{Borders, CharTable};
@@ -31,8 +29,6 @@ pub(crate) struct Vocab {
     pub(crate) borders: Borders,
     texts: Texts,
     pieces: u32,
-    /// Whether texts have spaces for `▁`.
-    escape: bool,
 }
 
 /// How the merges and their order are given.
@@ -45,45 +41,44 @@ pub(crate) enum Order<'a> {
 
 impl Vocab {
     pub(crate) fn new(
-        pieces: &[Piece],
+        pieces: &Pieces,
         order: Order,
         escape: bool,
         user_first: impl Iterator<Item = char>,
     ) -> Result<Self> {
         let count = pieces.len();
-        let bytes: usize = pieces.iter().map(|piece| piece.text.len()).sum();
+        let bytes = pieces.texts().len();
         if count > MOST_PIECES || bytes > u32::MAX as usize / 8 {
             let what = format!("a vocabulary of {count} pieces and {bytes} bytes; at most {MOST_PIECES} pieces");
             return Err(Error::unsupported(what));
         }
         let mut vocab = Self {
             chars: CharTable::new(),
-            pairs: PairTable::new(&[]),
+            pairs: PairTable::with_capacity(0),
             borders: Borders::new(),
             texts: Texts::new(count, bytes),
             pieces: count as u32,
-            escape,
         };
-        for (id, piece) in (0..).zip(pieces) {
-            // Canonical text has no `▁`; a piece with a space in it can never be found there.
-            if !is_mergeable(piece) || escape && piece.text.contains(' ') {
+        // Canonical text has no `▁`; a piece with a space in it can never be found there.
+        let with_spaces = escape && pieces.texts().contains(' ');
+        for (id, piece) in (0..).zip(pieces.iter()) {
+            if !is_mergeable(piece) || with_spaces && piece.text.contains(' ') {
                 vocab.texts.push("", escape);
                 continue;
             }
-            vocab.texts.push(&piece.text, escape);
+            vocab.texts.push(piece.text, escape);
             if !vocab.texts.index(id) {
                 return Err(Error::invalid(format!("piece {id} {:?} is defined twice", piece.text)));
             }
             vocab.index_char(id);
         }
-        let pairs = match order {
+        match order {
             Order::Scores => {
                 vocab.add_phantoms();
-                vocab.pairs_by_score(pieces)
+                vocab.add_pairs_by_score(pieces);
             }
-            Order::List(merges) => vocab.listed_pairs(merges),
-        };
-        vocab.pairs = PairTable::new(&pairs);
+            Order::List(merges) => vocab.add_listed_pairs(merges),
+        }
         for c in user_first {
             vocab.chars.starts_user(c);
             vocab.borders.starts_user(c);
@@ -97,17 +92,6 @@ impl Vocab {
     /// The text of a symbol, canonical.
     pub(crate) fn text(&self, symbol: u32) -> &str {
         self.texts.get(symbol)
-    }
-
-    /// What the piece decodes to: its text with spaces for `▁`, as a range of [`surfaces`](Self::surfaces). Most pieces
-    /// have that text already.
-    pub(crate) fn surface(&mut self, id: u32, text: &str) -> Range<u32> {
-        if self.escape && !self.texts.get(id).is_empty() { self.texts.range(id) } else { self.texts.add_spaced(text) }
-    }
-
-    /// What the ranges of [`surface`](Self::surface) are ranges of.
-    pub(crate) fn surfaces(&self) -> &str {
-        self.texts.all()
     }
 
     /// The mergeable piece with this canonical text.
@@ -131,8 +115,19 @@ impl Vocab {
 
     /// Gives a symbol to every character that is in a piece without being one.
     fn add_phantoms(&mut self) {
-        let unknown = |c: &char| self.chars.get(*c).symbol().is_none();
-        let mut missing: Vec<char> = self.texts.all().chars().filter(unknown).collect();
+        let all = self.texts.all();
+        let mut ascii = [false; 128];
+        let mut others = Vec::new();
+        for (at, byte) in all.bytes().enumerate() {
+            match byte {
+                ..0x80 => ascii[usize::from(byte)] = true,
+                // Inside of a character.
+                0x80..0xc0 => {}
+                _ => others.extend(all[at..].chars().next().filter(|c| self.chars.get(*c).symbol().is_none())),
+            }
+        }
+        let ascii = ('\0'..='\x7f').filter(|c| ascii[*c as usize] && self.chars.get(*c).symbol().is_none());
+        let mut missing: Vec<char> = ascii.chain(others).collect();
         missing.sort_unstable();
         missing.dedup();
         for c in missing {
@@ -142,55 +137,51 @@ impl Vocab {
         }
     }
 
-    /// All ways to put a piece together from two symbols.
-    fn pairs_by_score(&mut self, pieces: &[Piece]) -> Vec<(u32, u32, Merge)> {
-        let ranks = ranks(pieces);
-        let mut pairs = Vec::with_capacity(2 * pieces.len());
-        let mut hashes = Beginnings::default();
-        for symbol in 0..self.pieces {
+    /// Adds all ways to put a piece together from two symbols.
+    fn add_pairs_by_score(&mut self, pieces: &Pieces) {
+        let ranks = ranks(pieces.scores());
+        // Llama's and Mistral's vocabularies have just below two for each piece.
+        self.pairs = PairTable::with_capacity(2 * pieces.len());
+        let mut cuts = Cuts::default();
+        for (symbol, rank) in (0..).zip(ranks) {
             let text = self.texts.get(symbol);
-            let merge = Merge { rank: ranks[symbol as usize], symbol };
-            self.texts.beginnings(text, &mut hashes);
-            let mut last = None;
-            for (at, after) in text.char_indices() {
-                if let Some(before) = last.replace(after)
-                    && let Some((left, right)) = self.texts.find_halves(text, &hashes, at)
-                {
-                    pairs.push((left, right, merge));
-                    self.chars.join(before, after);
-                    self.borders.join(before, after);
-                }
-            }
+            self.texts.splits(text, &mut cuts, |at, left, right| {
+                self.pairs.insert(left, right, Merge { rank, symbol });
+                join(&mut self.chars, &mut self.borders, &text[..at], &text[at..]);
+            });
         }
-        pairs
     }
 
-    /// The pairs of a list; the first has the first rank.
-    fn listed_pairs(&mut self, merges: &[(u32, u32, u32)]) -> Vec<(u32, u32, Merge)> {
-        for &(left, right, _) in merges {
-            let (left, right) = (self.texts.get(left), self.texts.get(right));
-            if let (Some(before), Some(after)) = (left.chars().next_back(), right.chars().next()) {
-                self.chars.join(before, after);
-                self.borders.join(before, after);
-            }
+    /// Adds the pairs of a list; the first has the first rank.
+    fn add_listed_pairs(&mut self, merges: &[(u32, u32, u32)]) {
+        self.pairs = PairTable::with_capacity(merges.len());
+        for (rank, &(left, right, symbol)) in (0..).zip(merges) {
+            self.pairs.insert(left, right, Merge { rank, symbol });
+            join(&mut self.chars, &mut self.borders, self.texts.get(left), self.texts.get(right));
         }
-        let ranked = (0..).zip(merges);
-        ranked.map(|(rank, &(left, right, symbol))| (left, right, Merge { rank, symbol })).collect()
+    }
+}
+
+/// Notes that some merge joins the end of `left` and the beginning of `right`.
+fn join(chars: &mut CharTable, borders: &mut Borders, left: &str, right: &str) {
+    if let (Some(before), Some(after)) = (left.chars().next_back(), right.chars().next()) {
+        chars.join(before, after);
+        borders.join(before, after);
     }
 }
 
 /// Whether merging may produce the piece.
-fn is_mergeable(piece: &Piece) -> bool {
+fn is_mergeable(piece: Piece) -> bool {
     matches!(piece.kind, PieceKind::Normal | PieceKind::Unused)
 }
 
 /// The place of each piece in the order of the scores; equal scores have equal ranks, since ties go from left to right
 /// in the text.
-fn ranks(pieces: &[Piece]) -> Vec<u32> {
-    let score = |id: u32| pieces[id as usize].score;
-    let mut order: Vec<u32> = (0..pieces.len() as u32).collect();
+fn ranks(scores: &[f32]) -> Vec<u32> {
+    let score = |id: u32| scores[id as usize];
+    let mut order: Vec<u32> = (0..scores.len() as u32).collect();
     order.sort_by(|a, b| score(*b).total_cmp(&score(*a)));
-    let mut ranks = vec![0; pieces.len()];
+    let mut ranks = vec![0; scores.len()];
     for pair in order.windows(2) {
         let (before, id) = (pair[0], pair[1]);
         ranks[id as usize] = ranks[before as usize] + u32::from(score(before) != score(id));

@@ -88,35 +88,56 @@ struct Slot {
 /// comes twice.
 const FREE: Slot = Slot { left: u32::MAX, right: 0, merge: Merge { rank: 0, symbol: 0 } };
 
-/// Open addressing, linear probing, at most half full.
+/// Open addressing, linear probing, at most two thirds full.
 pub(crate) struct PairTable {
     slots: Vec<Slot>,
+    len: usize,
     /// A bit for the hash of every pair. Half of all questions have no answer, and this small table mostly knows that.
     filter: Vec<u64>,
     seed: u64,
 }
 
 impl PairTable {
-    pub(super) fn new(pairs: &[(u32, u32, Merge)]) -> Self {
-        let size = (2 * pairs.len()).next_power_of_two().max(16);
-        let mut table = Self { slots: vec![FREE; size], filter: vec![0; size / 16], seed: seed() };
-        for &(left, right, merge) in pairs {
-            let hash = hash_pair(table.seed, left, right);
-            let (word, bit) = table.filter_bit(hash);
-            table.filter[word] |= bit;
-            let mut at = table.home(hash);
-            while table.slots[at].left != FREE.left {
-                at = (at + 1) & (table.slots.len() - 1);
-            }
-            table.slots[at] = Slot { left, right, merge };
-        }
-        table
+    /// Room for so many pairs before the table grows.
+    pub(super) fn with_capacity(pairs: usize) -> Self {
+        let slots = vec![FREE; (pairs + pairs / 2).max(16)];
+        Self { slots, len: 0, filter: vec![0; (pairs / 8).next_power_of_two()], seed: seed() }
     }
 
-    /// The slot at which the search for a pair begins.
+    /// Adds a pair that is not there yet.
+    pub(super) fn insert(&mut self, left: u32, right: u32, merge: Merge) {
+        if 3 * (self.len + 1) > 2 * self.slots.len() {
+            self.grow();
+        }
+        let hash = hash_pair(self.seed, left, right);
+        let (word, bit) = self.filter_bit(hash);
+        self.filter[word] |= bit;
+        let mut at = self.home(hash);
+        while self.slots[at].left != FREE.left {
+            at = self.after(at);
+        }
+        self.slots[at] = Slot { left, right, merge };
+        self.len += 1;
+    }
+
+    #[cold]
+    fn grow(&mut self) {
+        let old = std::mem::replace(self, Self::with_capacity(2 * self.slots.len()));
+        for slot in old.slots.into_iter().filter(|slot| slot.left != FREE.left) {
+            self.insert(slot.left, slot.right, slot.merge);
+        }
+    }
+
+    /// The slot at which the search for a pair begins: the hash's lower half, scaled down to the number of slots.
     #[inline]
     fn home(&self, hash: u64) -> usize {
-        hash as usize & (self.slots.len() - 1)
+        ((u64::from(hash as u32) * self.slots.len() as u64) >> 32) as usize
+    }
+
+    /// The slot at which it goes on.
+    #[inline]
+    fn after(&self, at: usize) -> usize {
+        if at + 1 == self.slots.len() { 0 } else { at + 1 }
     }
 
     /// The word of the filter and the bit in it.
@@ -141,7 +162,7 @@ impl PairTable {
             if slot.left == FREE.left {
                 return None;
             }
-            at = (at + 1) & (self.slots.len() - 1);
+            at = self.after(at);
         }
     }
 }

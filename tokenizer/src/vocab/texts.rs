@@ -21,9 +21,14 @@ pub(super) struct Texts {
     powers: Vec<u64>,
 }
 
-/// Hashes of all beginnings of one text.
+/// Buffers of [`splits`](Texts::splits).
 #[derive(Default)]
-pub(super) struct Beginnings(Vec<u64>);
+pub(super) struct Cuts {
+    /// Hashes of all beginnings of the text.
+    hashes: Vec<u64>,
+    /// Where the filter says that both halves may be symbols, also inside of a character.
+    likely: Vec<usize>,
+}
 
 impl Texts {
     pub(super) fn new(count: usize, bytes: usize) -> Self {
@@ -57,9 +62,9 @@ impl Texts {
         &self.arena.as_bytes()[start as usize..end as usize]
     }
 
-    /// Where in [`all`](Self::all) the text of a symbol is.
+    /// Where in the arena the text of a symbol is.
     #[inline]
-    pub(super) fn range(&self, symbol: u32) -> Range<u32> {
+    fn range(&self, symbol: u32) -> Range<u32> {
         let i = symbol as usize;
         self.ends[i]..self.ends[i + 1]
     }
@@ -67,14 +72,6 @@ impl Texts {
     /// All texts, one after the other.
     pub(super) fn all(&self) -> &str {
         &self.arena
-    }
-
-    /// Adds a text that is no symbol's, with spaces for `▁`. To be called when there is nothing more to
-    /// [`push`](Self::push).
-    pub(super) fn add_spaced(&mut self, text: &str) -> Range<u32> {
-        let start = self.arena.len() as u32;
-        push_spaced(&mut self.arena, text, true);
-        start..self.arena.len() as u32
     }
 
     /// The text gets the next symbol, without being findable. With `escape`, `▁` becomes a space.
@@ -112,29 +109,42 @@ impl Texts {
         self.probe(finish(hash(self.base, text)), text.as_bytes()).ok()
     }
 
-    /// The hashes of all beginnings of `text`, for [`find_halves`](Self::find_halves).
-    pub(super) fn beginnings(&self, text: &str, out: &mut Beginnings) {
-        out.0.clear();
-        out.0.push(0);
+    /// Calls `each` with every place at which `text` falls into two symbols, and with the symbols.
+    #[inline]
+    pub(super) fn splits(&self, text: &str, cuts: &mut Cuts, mut each: impl FnMut(usize, u32, u32)) {
+        let Cuts { hashes, likely } = cuts;
+        hashes.clear();
+        hashes.push(0);
         let mut hash = 0;
-        out.0.extend(text.bytes().map(|byte| {
+        hashes.extend(text.bytes().map(|byte| {
             hash = step(self.base, hash, byte);
             hash
         }));
+        // Mostly one of the two does not exist, which the filter knows for less than what it takes to find the other.
+        // Nothing foretells its answers: each place is written down, and counted if it is one.
+        likely.resize(text.len(), 0);
+        let mut count = 0;
+        for at in 1..text.len() {
+            let (left, right) = self.half_hashes(text, hashes, at);
+            likely[count] = at;
+            count += usize::from(self.may_exist(left) & self.may_exist(right));
+        }
+        for &at in &likely[..count] {
+            let (left, right) = self.half_hashes(text, hashes, at);
+            let (start, end) = text.as_bytes().split_at(at);
+            if let Ok(left) = self.probe(left, start)
+                && let Ok(right) = self.probe(right, end)
+            {
+                each(at, left, right);
+            }
+        }
     }
 
-    /// The symbols whose texts are `text[..at]` and `text[at..]`.
+    /// The hashes of `text[..at]` and `text[at..]`, from those of all beginnings.
     #[inline]
-    pub(super) fn find_halves(&self, text: &str, hashes: &Beginnings, at: usize) -> Option<(u32, u32)> {
+    fn half_hashes(&self, text: &str, hashes: &[u64], at: usize) -> (u64, u64) {
         let power = self.powers[text.len() - at];
-        let left = finish(hashes.0[at]);
-        let right = finish(hashes.0[text.len()].wrapping_sub(hashes.0[at].wrapping_mul(power)));
-        // Mostly one of the two does not exist, which the filter knows for less than what it takes to find the other.
-        if !self.may_exist(left) || !self.may_exist(right) {
-            return None;
-        }
-        let (start, end) = text.as_bytes().split_at(at);
-        Some((self.probe(left, start).ok()?, self.probe(right, end).ok()?))
+        (finish(hashes[at]), finish(hashes[text.len()].wrapping_sub(hashes[at].wrapping_mul(power))))
     }
 
     #[inline]

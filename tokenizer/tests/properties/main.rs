@@ -4,7 +4,7 @@ mod naive;
 mod rng;
 
 use halfbyte_tokenizer::model_file::NormalizerSpec;
-use halfbyte_tokenizer::{ModelFile, Piece, PieceKind, Tokenizer, Trainer};
+use halfbyte_tokenizer::{ModelFile, PieceKind, Pieces, Tokenizer, Trainer};
 use rng::Rng;
 
 const DATA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data");
@@ -18,11 +18,12 @@ fn small(name: &str) -> Tokenizer {
 fn random_model(rng: &mut Rng) -> ModelFile {
     let alphabet = ["a", "b", "c", "▁", "é", "가", "😀", " "];
     let alphabet = &alphabet[..rng.between(2, alphabet.len())];
-    let piece = |text: &str, score, kind| Piece { text: text.into(), score, kind };
-    let mut pieces = vec![piece("<unk>", 0.0, PieceKind::Unknown), piece("<s>", 0.0, PieceKind::Control)];
+    let mut pieces = Pieces::default();
+    pieces.push("<unk>", 0.0, PieceKind::Unknown);
+    pieces.push("<s>", 0.0, PieceKind::Control);
     let byte_fallback = rng.chance(0.5);
     if byte_fallback {
-        pieces.extend((0..=255u8).map(|b| piece(&format!("<0x{b:02X}>"), 0.0, PieceKind::Byte)));
+        (0..=255u8).for_each(|b| pieces.push(&format!("<0x{b:02X}>"), 0.0, PieceKind::Byte));
     }
     let levels = rng.between(1, 40);
     let unused = if rng.chance(0.3) { 0.2 } else { 0.0 };
@@ -39,7 +40,7 @@ fn random_model(rng: &mut Rng) -> ModelFile {
             x if x < user + unused => PieceKind::Unused,
             _ => PieceKind::Normal,
         };
-        pieces.push(piece(&text, -(rng.below(levels) as f32), kind));
+        pieces.push(&text, -(rng.below(levels) as f32), kind);
     }
     let normalizer = NormalizerSpec {
         add_dummy_prefix: rng.chance(0.7),
@@ -81,7 +82,7 @@ fn long_ascii_text_equals_the_naive_reference() {
         let mut model = random_model(&mut rng);
         let user = *rng.of(&["b", "ab", " ", "a\0"]);
         if rng.chance(0.5) && model.pieces.iter().all(|p| p.text != user) {
-            model.pieces.push(Piece { text: user.into(), score: 0.0, kind: PieceKind::UserDefined });
+            model.pieces.push(user, 0.0, PieceKind::UserDefined);
         }
         let tokenizer = Tokenizer::from_model(model.clone()).unwrap();
         for length in [15, 16, 17, 62, 63, 64, 65, 66, 127, 128, 129, 200] {
@@ -102,13 +103,10 @@ fn long_ascii_text_equals_the_naive_reference() {
 #[test]
 fn the_dummy_prefix_can_be_user_defined() {
     for (escape, user) in [(true, "▁"), (true, "▁a"), (false, " "), (false, " a"), (false, "▁")] {
-        let piece = |text: &str, kind| Piece { text: text.into(), score: 0.0, kind };
-        let pieces = vec![
-            piece("<unk>", PieceKind::Unknown),
-            piece(user, PieceKind::UserDefined),
-            piece("a", PieceKind::Normal),
-        ];
-        let mut model = ModelFile { pieces, ..ModelFile::default() };
+        let mut model = ModelFile::default();
+        model.pieces.push("<unk>", 0.0, PieceKind::Unknown);
+        model.pieces.push(user, 0.0, PieceKind::UserDefined);
+        model.pieces.push("a", 0.0, PieceKind::Normal);
         model.normalizer.remove_extra_whitespaces = false;
         model.normalizer.escape_whitespaces = escape;
         let tokenizer = Tokenizer::from_model(model.clone()).unwrap();
@@ -124,12 +122,11 @@ fn adversarial_merges_equal_the_naive_reference() {
     for scores in 0..4 {
         // a, aa, aaa, ...: every merge competes with every other; scores rise, fall, tie, or are random.
         let mut model = ModelFile::default();
-        model.pieces.push(Piece { text: "<unk>".into(), score: 0.0, kind: PieceKind::Unknown });
+        model.pieces.push("<unk>", 0.0, PieceKind::Unknown);
         for n in 1..40 {
             let score = [n as f32, -(n as f32), 0.0, rng.below(10) as f32][scores];
-            model.pieces.push(Piece { text: "a".repeat(n), score, kind: PieceKind::Normal });
-            let text = format!("{}b", "a".repeat(n));
-            model.pieces.push(Piece { text, score: -score, kind: PieceKind::Normal });
+            model.pieces.push(&"a".repeat(n), score, PieceKind::Normal);
+            model.pieces.push(&format!("{}b", "a".repeat(n)), -score, PieceKind::Normal);
         }
         model.normalizer.add_dummy_prefix = false;
         let tokenizer = Tokenizer::from_model(model.clone()).unwrap();

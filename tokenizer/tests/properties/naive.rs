@@ -22,7 +22,7 @@ pub fn encode(model: &ModelFile, text: &str) -> Vec<u32> {
     let mut symbols: Vec<(String, bool)> = Vec::new();
     let mut rest = text.as_str();
     while let Some(c) = rest.chars().next() {
-        let found = user().map(|p| p.text.as_str()).filter(|t| rest.starts_with(t)).max_by_key(|t| t.len());
+        let found = user().map(|p| p.text).filter(|t| rest.starts_with(t)).max_by_key(|t| t.len());
         symbols.push((found.map_or(c.to_string(), str::to_owned), found.is_some()));
         rest = &rest[symbols.last().unwrap().0.len()..];
     }
@@ -30,7 +30,7 @@ pub fn encode(model: &ModelFile, text: &str) -> Vec<u32> {
     let mut pair = |symbols: &[(String, bool)], i: usize| {
         let (left, right) = (&symbols[i], &symbols[i + 1]);
         let merged = format!("{}{}", left.0, right.0);
-        let piece = &model.pieces[id(&merged).filter(|_| !left.1 && !right.1)?];
+        let piece = model.pieces.get(id(&merged).filter(|_| !left.1 && !right.1)? as u32)?;
         if piece.kind == PieceKind::Unused {
             made_of.insert(merged, (left.0.clone(), right.0.clone()));
         }

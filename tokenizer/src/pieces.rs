@@ -1,0 +1,121 @@
+//! The entries of a vocabulary, in as little memory as they need: a tokenizer is loaded as fast as memory can be filled.
+
+use std::fmt;
+
+/// What a piece is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum PieceKind {
+    /// An ordinary piece, made by merging.
+    Normal,
+    /// The one piece that stands for what the vocabulary cannot express.
+    Unknown,
+    /// A token that text never produces and that decodes to nothing (`<s>`).
+    Control,
+    /// Found in the text before any merging, and never merged.
+    UserDefined,
+    /// Merged like a normal piece, then taken apart again.
+    Unused,
+    /// One byte (`<0x0A>`).
+    Byte,
+}
+
+/// One entry of the vocabulary; its index in the file is its id.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Piece<'a> {
+    /// The text, with `▁` for a space.
+    pub text: &'a str,
+    /// The merge with the highest score goes first.
+    pub score: f32,
+    /// What it is for.
+    pub kind: PieceKind,
+}
+
+/// The vocabulary in the order of the ids.
+#[derive(Clone, PartialEq, Default)]
+pub struct Pieces {
+    /// All texts, one after the other.
+    texts: String,
+    /// Where each text ends; it begins where the one before it ends.
+    ends: Vec<usize>,
+    scores: Vec<f32>,
+    kinds: Vec<PieceKind>,
+}
+
+impl Pieces {
+    /// Room for `count` pieces with `bytes` of text in all.
+    pub(crate) fn with_capacity(count: usize, bytes: usize) -> Self {
+        Self {
+            texts: String::with_capacity(bytes),
+            ends: Vec::with_capacity(count),
+            scores: Vec::with_capacity(count),
+            kinds: Vec::with_capacity(count),
+        }
+    }
+
+    /// Adds a piece; its id is the number of those before it.
+    pub fn push(&mut self, text: &str, score: f32, kind: PieceKind) {
+        self.texts.push_str(text);
+        self.ends.push(self.texts.len());
+        self.scores.push(score);
+        self.kinds.push(kind);
+    }
+
+    /// How many pieces there are.
+    pub fn len(&self) -> usize {
+        self.kinds.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.kinds.is_empty()
+    }
+
+    /// The piece with this id.
+    pub fn get(&self, id: u32) -> Option<Piece<'_>> {
+        ((id as usize) < self.len()).then(|| self.at(id as usize))
+    }
+
+    /// The pieces in the order of their ids.
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = Piece<'_>> + ExactSizeIterator + Clone {
+        (0..self.len()).map(|id| self.at(id))
+    }
+
+    /// The scores in the order of the ids.
+    pub(crate) fn scores(&self) -> &[f32] {
+        &self.scores
+    }
+
+    /// What the pieces are for, in the order of the ids.
+    pub(crate) fn kinds(&self) -> &[PieceKind] {
+        &self.kinds
+    }
+
+    /// All texts, one after the other.
+    pub(crate) fn texts(&self) -> &str {
+        &self.texts
+    }
+
+    /// The text of a piece that exists.
+    pub(crate) fn text(&self, id: usize) -> &str {
+        let start = id.checked_sub(1).map_or(0, |before| self.ends[before]);
+        &self.texts[start..self.ends[id]]
+    }
+
+    fn at(&self, id: usize) -> Piece<'_> {
+        Piece { text: self.text(id), score: self.scores[id], kind: self.kinds[id] }
+    }
+}
+
+impl<'a> FromIterator<Piece<'a>> for Pieces {
+    fn from_iter<I: IntoIterator<Item = Piece<'a>>>(pieces: I) -> Self {
+        let mut all = Self::default();
+        pieces.into_iter().for_each(|piece| all.push(piece.text, piece.score, piece.kind));
+        all
+    }
+}
+
+impl fmt::Debug for Pieces {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.debug_list().entries(self.iter()).finish()
+    }
+}
