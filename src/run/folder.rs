@@ -151,7 +151,14 @@ pub struct TokenizerFiles(Vec<(&'static str, Vec<u8>)>);
 impl TokenizerFiles {
     /// Reads those that `folder` has.
     pub fn read(folder: &Path) -> Result<Self> {
-        let names = ["tokenizer.model", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"];
+        let names = [
+            "tokenizer.model",
+            "tokenizer.json",
+            "tokenizer_config.json",
+            "special_tokens_map.json",
+            "added_tokens.json",
+            "chat_template.jinja",
+        ];
         let found = names.map(|name| (name, folder.join(name))).into_iter().filter(|(_, file)| file.is_file());
         let read = |(name, file): (_, PathBuf)| {
             std::fs::read(&file).map(|bytes| (name, bytes)).map_err(|e| Error::io("read", &file, e))
