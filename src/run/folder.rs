@@ -5,6 +5,7 @@ use super::resume::Start;
 use crate::error::{Error, Result};
 use crate::track::Trackers;
 use crate::train::checkpoint;
+use crate::weights::export::TOKENIZER_FILES;
 use crate::weights::safetensors::write_bytes;
 use serde::Serialize;
 use std::fs::{File, OpenOptions};
@@ -151,15 +152,8 @@ pub struct TokenizerFiles(Vec<(&'static str, Vec<u8>)>);
 impl TokenizerFiles {
     /// Reads those that `folder` has.
     pub fn read(folder: &Path) -> Result<Self> {
-        let names = [
-            "tokenizer.model",
-            "tokenizer.json",
-            "tokenizer_config.json",
-            "special_tokens_map.json",
-            "added_tokens.json",
-            "chat_template.jinja",
-        ];
-        let found = names.map(|name| (name, folder.join(name))).into_iter().filter(|(_, file)| file.is_file());
+        let found =
+            TOKENIZER_FILES.map(|name| (name, folder.join(name))).into_iter().filter(|(_, file)| file.is_file());
         let read = |(name, file): (_, PathBuf)| {
             std::fs::read(&file).map(|bytes| (name, bytes)).map_err(|e| Error::io("read", &file, e))
         };

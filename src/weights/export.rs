@@ -18,9 +18,8 @@ use crate::weights::targets::AdapterModule;
 /// Bytes after which a new file is begun, as in `save_pretrained`.
 const SHARD: usize = 5_000_000_000;
 
-/// What belongs to a model besides weights and config.json.
-const COMPANIONS: [&str; 7] = [
-    "generation_config.json",
+/// What makes up a tokenizer in a model folder; not all are there.
+pub const TOKENIZER_FILES: [&str; 6] = [
     "tokenizer.model",
     "tokenizer.json",
     "tokenizer_config.json",
@@ -75,7 +74,8 @@ pub fn export(folder: &Path, adapter: &Adapter, how: Export, out: &Path) -> Resu
         let text = json!({"metadata": {"total_size": total}, "weight_map": index});
         write_text(&out.join("model.safetensors.index.json"), &format!("{text:#}\n"))?;
     }
-    for name in COMPANIONS.into_iter().filter(|name| folder.join(name).is_file()) {
+    let companions = ["generation_config.json"].into_iter().chain(TOKENIZER_FILES);
+    for name in companions.filter(|name| folder.join(name).is_file()) {
         std::fs::copy(folder.join(name), out.join(name)).map_err(|e| Error::io("copy", &folder.join(name), e))?;
     }
     // Last, so that a folder with a config.json is whole.
