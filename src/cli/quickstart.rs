@@ -2,7 +2,7 @@
 //! before and after.
 
 use super::progress::Progress;
-use super::train::{interrupted, stop_flag};
+use super::train::{finish, stop_flag};
 use crate::config::recipe::Recipe;
 use crate::data::document::open_tokenizer;
 use crate::device::cpu::{Cpu, CpuOptions};
@@ -12,11 +12,9 @@ use crate::quickstart::tasks::Task;
 use crate::quickstart::{examples, extract};
 use crate::run::{ModelPlace, Run, Start, prepare};
 use crate::train::session::Sampling;
-use crate::train::trainer::Reply;
 use halfbyte_tokenizer::Tokenizer;
 use serde_json::json;
 use std::path::PathBuf;
-use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 /// Arguments of `quickstart`.
@@ -58,14 +56,7 @@ pub fn run(args: Args) -> Result<()> {
     let tokenizer = open_tokenizer(&run.model().tokenizer()?)?;
     let shown = examples(&files.held_out);
     let before = Exam::take(&mut run, &tokenizer, &files.held_out, &shown, false)?;
-    let results = run.train(|event| {
-        progress.event(event);
-        if stop.load(Ordering::SeqCst) { Reply::Stop } else { Reply::Continue }
-    })?;
-    progress.finished(&results, &run);
-    if results.summary.interrupted {
-        return Err(interrupted(&results.summary, &run));
-    }
+    finish(&mut run, &mut progress, &stop)?;
     let after = Exam::take(&mut run, &tokenizer, &files.held_out, &shown, true)?;
     if args.json {
         print_json(&shown, &before, &after, files.held_out.len());

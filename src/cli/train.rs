@@ -6,7 +6,7 @@ use crate::config::recipe::Recipe;
 use crate::device::cpu::CpuOptions;
 use crate::error::{Error, Result};
 use crate::run::{ModelPlace, Run, Start, prepare};
-use crate::train::trainer::{Reply, Summary};
+use crate::train::trainer::Reply;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -72,19 +72,19 @@ pub fn run(args: Args) -> Result<()> {
     let kind = if device_name.starts_with("cpu") { "cpu" } else { "cuda" };
     let mut run = prepared.start(device, kind, start)?;
     progress.started(&run);
+    finish(&mut run, &mut progress, &stop)
+}
+
+/// Trains to the end and shows it. A run that is stopped from outside is an error.
+pub(super) fn finish(run: &mut Run, progress: &mut Progress, stop: &AtomicBool) -> Result<()> {
     let results = run.train(|event| {
         progress.event(event);
         if stop.load(Ordering::SeqCst) { Reply::Stop } else { Reply::Continue }
     })?;
-    progress.finished(&results, &run);
-    if results.summary.interrupted {
-        return Err(interrupted(&results.summary, &run));
+    progress.finished(&results, run);
+    if !results.summary.interrupted {
+        return Ok(());
     }
-    Ok(())
-}
-
-/// A run that was stopped from outside, as an error.
-pub(super) fn interrupted(summary: &Summary, run: &Run) -> Error {
-    let (steps, folder) = (summary.steps, run.output_folder().display());
-    Error::run(format!("stopped after step {steps}; its checkpoint is in {folder}")).hint("go on with --resume")
+    let (steps, folder) = (results.summary.steps, run.output_folder().display());
+    Err(Error::run(format!("stopped after step {steps}; its checkpoint is in {folder}")).hint("go on with --resume"))
 }
