@@ -17,13 +17,8 @@ use serde_json::Value;
 
 use crate::rig::{Measured, Seen, Setup, Stream, distance, dtype, open, relative, scheme, share, text};
 use crate::tensors::{Tensors, json, stems};
+use crate::ties::{SHARE, far_from_ties};
 use crate::walk::{Case, Outcome};
-
-/// Tokens are compared in bf16 if the second and the third most probable expert are this far apart in f32, in every
-/// layer: with closer ones the rounding decides which expert a token goes to.
-const GAP: f64 = 0.05;
-/// So many of a Mixtral's tokens must be left.
-const SHARE: f64 = 0.25;
 
 pub fn cases(root: &Path) -> Vec<Case> {
     let mut cases = Vec::new();
@@ -305,12 +300,8 @@ fn stable_tokens(exact: &Tensors, case: &str, stream: &Stream, config: &ModelCon
     if let Some(experts) = &config.experts {
         for layer in 0..config.layers {
             let logits = stream.pick(&exact.f32(&format!("{case}.router_logits.layer{layer}"))?, experts.count);
-            for (stable, logits) in stable.iter_mut().zip(logits.chunks_exact(experts.count)) {
-                let sum: f64 = logits.iter().map(|&l| f64::from(l).exp()).sum();
-                let mut shares: Vec<f64> = logits.iter().map(|&l| f64::from(l).exp() / sum).collect();
-                shares.sort_by(|a, b| b.total_cmp(a));
-                *stable &= shares[1] - shares[2] >= GAP;
-            }
+            let logits: Vec<f64> = logits.into_iter().map(f64::from).collect();
+            stable.iter_mut().zip(far_from_ties(&logits, experts.count)).for_each(|(stable, far)| *stable &= far);
         }
     }
     Ok((0..stable.len()).filter(|&t| stable[t]).collect())

@@ -5,6 +5,8 @@
 mod cases;
 #[path = "../shared/device.rs"]
 mod device;
+#[path = "../shared/ties.rs"]
+mod ties;
 
 mod adam8bit;
 mod adapters;

@@ -14,6 +14,8 @@ mod repeats;
 #[allow(dead_code, reason = "only its tiny models are wanted")]
 mod rig;
 mod strategies;
+#[path = "../shared/ties.rs"]
+mod ties;
 mod widths;
 
 use cases::{Outcome, Tally, gpu_is_required};

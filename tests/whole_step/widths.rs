@@ -1,14 +1,18 @@
 //! Models of real width, a layer or two of them, against the CPU device; and the same bits again and again.
 
 use crate::cases::Outcome;
+use crate::ties::{SHARE, far_from_ties};
 use crate::{Case, model, text};
 use halfbyte::config::known::known;
+use halfbyte::data::batch::{IGNORED, MicroBatch};
 use halfbyte::device::Device;
-use halfbyte::device::cpu::{Cpu, CpuOptions};
+use halfbyte::device::cpu::{Cpu, CpuOptions, Written};
 use halfbyte::device::cuda::{Cuda, CudaOptions};
 use halfbyte::dtype::DType;
 use halfbyte::model::record;
+use halfbyte::op::Phase;
 use halfbyte::train::session::Session;
+use std::sync::{Arc, Mutex};
 
 /// One comparison.
 struct Width {
@@ -71,12 +75,30 @@ fn session(case: &Width, device: Box<dyn Device>) -> Result<Session, String> {
     Ok(session)
 }
 
+/// Takes the targets away from tokens whose experts hang on a rounding, by the router logits of each layer; returns how many
+/// are left.
+fn drop_near_ties(batch: &mut MicroBatch, experts: usize, routers: &[Vec<f64>]) -> Result<usize, String> {
+    let predicted = |batch: &MicroBatch| batch.targets.iter().filter(|&&target| target != IGNORED).count();
+    let of = predicted(batch);
+    for logits in routers {
+        for (target, far) in batch.targets.iter_mut().zip(far_from_ties(logits, experts)) {
+            if !far {
+                *target = IGNORED;
+            }
+        }
+    }
+    let left = predicted(batch);
+    if (left as f64) < SHARE * of as f64 {
+        Err(format!("only {left} of {of} targets can be compared"))
+    } else {
+        Ok(left)
+    }
+}
+
 /// Loss and gradient of one micro-step.
-fn gradient(case: &Width, session: &mut Session) -> Result<(f64, Vec<f64>), String> {
-    let config = &session.model.spec.config;
-    let (batch, items) = model::texts(case.texts, config.vocab_size, config.sliding_window, case.same);
+fn gradient(session: &mut Session, batch: &MicroBatch, items: usize) -> Result<(f64, Vec<f64>), String> {
     session.begin().map_err(text)?;
-    let loss = session.micro(&batch, items, [1, 0]).map_err(text)?.loss;
+    let loss = session.micro(batch, items, [1, 0]).map_err(text)?.loss;
     let gradient = session.model.params.master.ok_or("no adapter")?.1;
     Ok((loss, session.read(gradient, 0).map_err(text)?))
 }
@@ -84,20 +106,39 @@ fn gradient(case: &Width, session: &mut Session) -> Result<(f64, Vec<f64>), Stri
 /// The whole-step limits of the kernels' tolerances: cosine of all adapter gradients at least 0.999, norm within 1 %,
 /// loss within 5e-3. Then 20 repetitions must give the same bits.
 fn compare(case: &Width) -> Outcome {
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let routers = seen.clone();
+    let observer = move |written: Written| {
+        if matches!(written.phase, Phase::Eval { .. }) && written.name.ends_with(".router") {
+            routers.lock().unwrap().push(written.values());
+        }
+    };
+    let mut cpu = session(case, Box::new(Cpu::new(CpuOptions::default()).observed(Box::new(observer))))?;
+    let config = cpu.model.spec.config.clone();
+    let (mut batch, items) = model::texts(case.texts, config.vocab_size, config.sliding_window, case.same);
+    let mut targets = String::new();
+    if let Some(experts) = &config.experts {
+        cpu.eval(&batch, true).map_err(text)?;
+        let routers = seen.lock().unwrap();
+        if routers.len() != config.layers {
+            return Err(format!("{} routers in {} layers", routers.len(), config.layers));
+        }
+        targets = format!(", {} targets", drop_near_ties(&mut batch, experts.count, &routers)?);
+    }
+    let (cpu_loss, theirs) = gradient(&mut cpu, &batch, items)?;
+    drop(cpu);
     let mut gpu = session(case, Box::new(Cuda::new(CudaOptions::default()).map_err(text)?))?;
-    let (loss, ours) = gradient(case, &mut gpu)?;
+    let (loss, ours) = gradient(&mut gpu, &batch, items)?;
     for repeat in 0..20 {
-        if gradient(case, &mut gpu)?.1 != ours {
+        if gradient(&mut gpu, &batch, items)?.1 != ours {
             return Err(format!("repetition {repeat} gave other bits"));
         }
     }
-    drop(gpu);
-    let (cpu_loss, theirs) = gradient(case, &mut session(case, Box::new(Cpu::new(CpuOptions::default())))?)?;
     let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(x, y)| x * y).sum::<f64>();
     let (a, b) = (dot(&ours, &ours).sqrt(), dot(&theirs, &theirs).sqrt());
     let cosine = dot(&ours, &theirs) / (a * b);
     let measured = format!(
-        "loss {loss:.5} ({cpu_loss:.5}), 1 − cosine {:.1e}, norm {:.1e} off",
+        "loss {loss:.5} ({cpu_loss:.5}), 1 − cosine {:.1e}, norm {:.1e} off{targets}",
         1.0 - cosine,
         (a / b - 1.0).abs()
     );
