@@ -145,7 +145,7 @@ impl Vocab {
         let mut cuts = Cuts::default();
         for (symbol, rank) in (0..).zip(ranks) {
             let text = self.texts.get(symbol);
-            self.texts.splits(text, &mut cuts, |at, left, right| {
+            self.texts.splits(symbol, &mut cuts, |at, left, right| {
                 self.pairs.insert(left, right, Merge { rank, symbol });
                 join(&mut self.chars, &mut self.borders, &text[..at], &text[at..]);
             });
