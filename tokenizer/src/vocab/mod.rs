@@ -163,7 +163,14 @@ impl Vocab {
 }
 
 /// Notes that some merge joins the end of `left` and the beginning of `right`.
+#[inline]
 fn join(chars: &mut CharTable, borders: &mut Borders, left: &str, right: &str) {
+    // Mostly two ASCII characters that were met before.
+    if let (Some(&before), Some(&after)) = (left.as_bytes().last(), right.as_bytes().first())
+        && borders.joins_ascii(before, after)
+    {
+        return;
+    }
     if let (Some(before), Some(after)) = (left.chars().next_back(), right.chars().next()) {
         chars.join(before, after);
         borders.join(before, after);

@@ -176,16 +176,20 @@ impl Texts {
     /// Calls `each` with every place at which the text of `symbol` falls into two symbols, and with these.
     #[inline]
     pub(super) fn splits(&self, symbol: u32, cuts: &mut Cuts, each: impl FnMut(usize, u32, u32)) {
-        let Cuts { hashes, likely } = cuts;
         let text = self.bytes(symbol);
         let len = text.len();
-        let last = self.word_before(self.range(symbol).1);
+        if len < 2 {
+            return;
+        }
+        let (start, end) = self.range(symbol);
+        let last = self.word_before(end);
         if len <= SHORT {
             let word = Key::ending(last, len).word;
             let halves = |at| (Key::beginning(word, at), Key::ending(last, len - at));
-            return self.splits_at(text, likely, halves, each);
+            return self.splits_at(text, &mut cuts.likely, halves, each);
         }
-        let first = self.word_before(self.range(symbol).0 + SHORT);
+        let first = self.word_before(start + SHORT);
+        let hashes = &mut cuts.hashes;
         hashes.clear();
         hashes.push(0);
         let mut hash = 0;
@@ -200,7 +204,7 @@ impl Texts {
             let right = if rest <= SHORT { Key::ending(last, rest) } else { Key::long(ending(at)) };
             (left, right)
         };
-        self.splits_at(text, likely, halves, each);
+        self.splits_at(text, &mut cuts.likely, halves, each);
     }
 
     /// The same, where `halves` are the keys of both sides of a place.
@@ -288,4 +292,35 @@ fn filter_bit(hash: u64) -> usize {
 #[inline]
 fn step(base: u64, hash: u64, byte: u8) -> u64 {
     hash.wrapping_mul(base).wrapping_add(u64::from(byte) + 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Around the length of a word, with zeros where a word has none, and inside of characters.
+    #[test]
+    fn texts_are_found_and_split() {
+        let texts =
+            ["a", "a\0", "\0", "\0a", "1234567", "12345678", "123456781", "1", "2345678", "23456781", "x", "é", "éx"];
+        let mut table = Texts::new(0, 0);
+        for (symbol, text) in (0..).zip(texts) {
+            assert_eq!(table.push(text, false), symbol);
+            assert!(table.index(symbol), "{text:?} is there already");
+        }
+        for (symbol, text) in (0..).zip(texts) {
+            assert_eq!(table.find(text), Some(symbol));
+            assert!(!table.index(symbol));
+            let mut found = Vec::new();
+            table.splits(symbol, &mut Cuts::default(), |at, left, right| found.push((at, left, right)));
+            let halves = (1..text.len()).filter(|at| text.is_char_boundary(*at)).filter_map(|at| {
+                let find = |half| texts.iter().position(|text| *text == half).map(|symbol| symbol as u32);
+                Some((at, find(&text[..at])?, find(&text[at..])?))
+            });
+            assert_eq!(found, halves.collect::<Vec<_>>(), "{text:?}");
+        }
+        for absent in ["", "\0\0", "a\0\0", "123", "123456789", "1234567812345678"] {
+            assert_eq!(table.find(absent), None, "{absent:?}");
+        }
+    }
 }
