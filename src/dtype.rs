@@ -1,6 +1,8 @@
 //! Element types of buffers and files.
 
+use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
+use rayon::prelude::*;
 
 /// How one element is stored.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
@@ -62,6 +64,39 @@ impl DType {
             _ => value,
         }
     }
+    /// [`Self::round`] of many values, on all threads.
+    pub fn round_all(self, values: &mut [f32]) {
+        values.par_chunks_mut(CHUNK).for_each(|values| match self {
+            // Slices are converted eight at a time, by instructions for which single values would ask each time.
+            DType::F16 => narrow(values).convert_to_f32_slice(values),
+            DType::Bf16 => values.iter_mut().for_each(|x| *x = self.round(*x)),
+            _ => {}
+        });
+    }
+    /// `values` as they are stored in this type (a float), little-endian; made on all threads.
+    pub fn store(self, values: &[f32]) -> Vec<u8> {
+        fn each<const N: usize>(out: &mut [u8], values: impl Iterator<Item = [u8; N]>) {
+            out.as_chunks_mut().0.iter_mut().zip(values).for_each(|(out, bytes)| *out = bytes);
+        }
+        let mut out = vec![0; values.len() * self.bytes()];
+        out.par_chunks_mut(CHUNK * self.bytes()).zip(values.par_chunks(CHUNK)).for_each(|(out, values)| match self {
+            DType::F64 => each(out, values.iter().map(|x| f64::from(*x).to_le_bytes())),
+            DType::F32 => each(out, values.iter().map(|x| x.to_le_bytes())),
+            DType::Bf16 => each(out, values.iter().map(|x| bf16::from_f32(*x).to_le_bytes())),
+            DType::F16 => each(out, narrow(values).iter().map(|x| x.to_le_bytes())),
+            DType::I64 | DType::I32 | DType::U8 => unreachable!("floats are not stored as integers"),
+        });
+        out
+    }
+}
+
+/// Elements that a thread takes at a time.
+const CHUNK: usize = 1 << 14;
+
+fn narrow(values: &[f32]) -> Vec<f16> {
+    let mut out = vec![f16::ZERO; values.len()];
+    out.convert_from_f32_slice(values);
+    out
 }
 
 /// The two 4-bit codebooks.
@@ -96,4 +131,32 @@ pub struct Scheme {
     pub blocksize: usize,
     /// Whether the scales are stored in 8 bits.
     pub double: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// All f16 and their neighbours, ties, subnormals, overflow, the specials; one by one and all at once.
+    #[test]
+    fn many_values_are_rounded_like_one() {
+        let bits = (0..=u16::MAX).map(|b| f16::from_bits(b).to_f32().to_bits());
+        let near = bits.flat_map(|b| [b.wrapping_sub(1), b, b.wrapping_add(1), b.wrapping_add(1 << 12)]);
+        let values: Vec<f32> = near.map(f32::from_bits).collect();
+        for dtype in [DType::F32, DType::Bf16, DType::F16] {
+            let mut rounded = values.clone();
+            dtype.round_all(&mut rounded);
+            let stored = dtype.store(&values);
+            for ((value, rounded), stored) in values.iter().zip(&rounded).zip(stored.chunks(dtype.bytes())) {
+                let one = dtype.round(*value);
+                assert!(one.to_bits() == rounded.to_bits() || one.is_nan() && rounded.is_nan(), "{value} {dtype:?}");
+                let read = match dtype {
+                    DType::F32 => f32::from_le_bytes(stored.try_into().unwrap()),
+                    DType::Bf16 => bf16::from_le_bytes(stored.try_into().unwrap()).to_f32(),
+                    _ => f16::from_le_bytes(stored.try_into().unwrap()).to_f32(),
+                };
+                assert!(one.to_bits() == read.to_bits() || one.is_nan() && read.is_nan(), "{value} {dtype:?}");
+            }
+        }
+    }
 }

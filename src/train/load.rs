@@ -1,6 +1,6 @@
 //! Fills a session: base weights from a checkpoint, adapters from a folder or from the random initialisation.
 
-use super::session::{Session, encode};
+use super::session::Session;
 use crate::config::recipe::LoadDtype;
 use crate::device::cpu::adamw::State8;
 use crate::device::cpu::pointwise::philox;
@@ -59,14 +59,7 @@ fn write_quantized(session: &mut Session, place: &Place4, weight: &Quantized) ->
 /// Writes f32 values in the type of the buffer.
 fn write_f32(session: &mut Session, view: View, values: &[f32]) -> Result<()> {
     let dtype = session.model.program.info(view.buf).dtype;
-    // In pieces: a large embedding in f64 would double the memory of loading.
-    const PIECE: usize = 1 << 20;
-    for (i, piece) in values.chunks(PIECE).enumerate() {
-        let wide: Vec<f64> = piece.iter().map(|&v| f64::from(v)).collect();
-        let at = View { offset: view.offset + i * PIECE, ..view };
-        session.write_bytes(at, &encode(dtype, &wide))?;
-    }
-    Ok(())
+    session.write_bytes(view, &dtype.store(values))
 }
 
 /// The initialisation of PEFT: A uniform within 1/√in (Kaiming with a = √5), B zero. A function of the seed and of the

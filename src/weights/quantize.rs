@@ -55,7 +55,7 @@ pub fn load_dtype(said: LoadDtype, config: &ModelConfig, checkpoint: &Checkpoint
 pub fn load(tensor: &Tensor, dtype: DType) -> Result<Vec<f32>> {
     let mut values = tensor.to_f32()?;
     if tensor.dtype != dtype {
-        values.iter_mut().for_each(|x| *x = dtype.round(*x));
+        dtype.round_all(&mut values);
     }
     Ok(values)
 }

@@ -243,11 +243,7 @@ pub struct Output<'a> {
 impl Output<'_> {
     /// `values` rounded to `dtype` (f32, f16 or bf16).
     pub fn floats(name: String, dtype: DType, shape: Vec<usize>, values: &[f32]) -> Self {
-        let data = match dtype {
-            DType::Bf16 => values.iter().flat_map(|x| bf16::from_f32(*x).to_le_bytes()).collect(),
-            DType::F16 => values.iter().flat_map(|x| f16::from_f32(*x).to_le_bytes()).collect(),
-            _ => values.iter().flat_map(|x| x.to_le_bytes()).collect(),
-        };
+        let data = dtype.store(values);
         Self { name, dtype, shape, data: Cow::Owned(data) }
     }
 }
