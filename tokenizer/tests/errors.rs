@@ -52,6 +52,8 @@ fn contradictory_models_are_refused_by_field_and_value() {
     check(&|m| m.pieces = m.pieces.iter().filter(|p| p.text != "<0x41>").collect(), "no byte piece <0x41>");
     check(&|m| m.pieces.push("<0x4>", 0.0, PieceKind::Byte), "not of the form");
     with(600, &|p| p.score = f32::NAN, "not a number");
+    with(600, &|p| p.text = "a\0", "NUL character");
+    with(600, &|p| (p.text, p.kind) = ("\0", PieceKind::Control), "NUL character");
     check(&|m| m.normalizer.precompiled_charsmap = vec![255; 9], "precompiled_charsmap");
     let long = [vec![4, 0, 0, 0, 0, 0, 0, 0], vec![b'x'; 5000]].concat();
     check(&|m| m.normalizer.precompiled_charsmap = long.clone(), "replacement of 5000 bytes");
@@ -142,5 +144,7 @@ fn impossible_vocabularies_are_refused() {
     assert!(train(Trainer { character_coverage: 0.0, ..Trainer::default() }).contains("character_coverage"));
     let twice = Trainer { user_defined: vec!["<q>".into(), "<q>".into()], ..Trainer::default() };
     assert!(train(twice).contains("<q>"));
+    let nul = Trainer { control: vec!["[\0]".into()], ..Trainer::default() };
+    assert!(train(nul).contains("NUL"));
     assert!(Trainer::default().train::<&str>(&[]).unwrap_err().to_string().contains("empty"));
 }
