@@ -1,4 +1,4 @@
-//! SentencePiece BPE tokenizer: exact and fast.
+//! SentencePiece BPE tokenizer: exact and fast. Where releases of SentencePiece differ, 0.2.3 is followed.
 //!
 //! ```
 //! # fn main() -> Result<(), halfbyte_tokenizer::Error> {

@@ -58,7 +58,21 @@ impl Default for Trainer {
 }
 
 impl Trainer {
-    /// Trains on `texts`. Give documents or lines: pairs across two texts are not seen.
+    /// Trains on `texts`. Give documents or lines: pairs across two texts are not seen. NUL gets no piece, and neither
+    /// does what is a special piece already.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), halfbyte_tokenizer::Error> {
+    /// use halfbyte_tokenizer::{Tokenizer, Trainer};
+    ///
+    /// let lines = ["the king and the queen", "the queen and the knight"];
+    /// let model = Trainer { vocab_size: 280, ..Trainer::default() }.train(&lines)?;
+    /// let file: Vec<u8> = model.to_bytes(); // A tokenizer.model.
+    /// let tokenizer = Tokenizer::from_bytes(&file)?;
+    /// assert_eq!(tokenizer.decode(&tokenizer.encode("the king"))?, "the king");
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn train<T: AsRef<str> + Sync>(&self, texts: &[T]) -> Result<ModelFile> {
         let mut model = ModelFile {
             pieces: self.fixed_pieces()?,
