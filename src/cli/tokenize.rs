@@ -1,11 +1,12 @@
 //! `halfbyte tokenize`: text to ids, pieces or counts, and ids back to text.
 
 use crate::data::document::open_tokenizer;
+use crate::data::tokenizer_config::TokenizerConfig;
 use crate::error::{Error, Result};
-use halfbyte_tokenizer::{SpaceRule, Tokenizer};
+use halfbyte_tokenizer::{SpaceRule, SpecialTokens, Tokenizer};
 use std::fmt::Write as _;
 use std::io::{Read, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Arguments of `tokenize`.
 #[derive(clap::Args, Debug)]
@@ -23,10 +24,11 @@ pub struct Args {
     /// Every line is a text of its own
     #[arg(long, conflicts_with = "decode")]
     lines: bool,
-    /// Special tokens in the text (<s>, [INST]) become their ids; by default text never produces them
+    /// Special tokens in the text (<s>, and what a folder's tokenizer_config.json adds) become their ids; by default
+    /// text never produces them
     #[arg(long, value_enum, conflicts_with = "decode")]
     special: Option<Special>,
-    /// From ids (separated by anything) to text
+    /// From ids (separated by spaces, commas, semicolons or brackets) to text
     #[arg(long)]
     decode: bool,
 }
@@ -37,7 +39,7 @@ enum Show {
     Ids,
     /// The pieces, `▁` for a space
     Pieces,
-    /// Id, piece and bytes of the text, one token a line
+    /// Id, piece and bytes of the text, one token a line; with --lines, an empty line between two texts
     Tokens,
     /// The numbers of texts, bytes, characters and tokens
     Count,
@@ -100,7 +102,7 @@ fn parse_ids(text: &str) -> Result<Vec<u32>> {
 fn encode(tokenizer: &Tokenizer, texts: &[&str], args: &Args) -> Result<String> {
     if args.show == Show::Tokens {
         return match args.special {
-            None => Ok(texts.iter().map(|text| tokens(tokenizer, text)).collect()),
+            None => Ok(texts.iter().map(|text| tokens(tokenizer, text)).collect::<Vec<_>>().join("\n")),
             Some(_) => Err(Error::usage("--show tokens does not go with --special").hint("use --show pieces")),
         };
     }
@@ -110,7 +112,8 @@ fn encode(tokenizer: &Tokenizer, texts: &[&str], args: &Args) -> Result<String> 
         Some(Special::File) => Some(tokenizer.default_special_tokens()),
         Some(rule) => {
             let legacy = rule == Special::Legacy;
-            own = tokenizer.special_tokens(if legacy { SpaceRule::EveryPart } else { SpaceRule::FirstPart });
+            let rule = if legacy { SpaceRule::EveryPart } else { SpaceRule::FirstPart };
+            own = with_added(tokenizer.special_tokens(rule), &args.tokenizer)?;
             Some(&own)
         }
     };
@@ -120,7 +123,7 @@ fn encode(tokenizer: &Tokenizer, texts: &[&str], args: &Args) -> Result<String> 
     };
     let line = |ids: &Vec<u32>| -> String {
         let words: Vec<String> = match args.show {
-            Show::Pieces => ids.iter().map(|id| tokenizer.piece(*id).unwrap_or("?").to_owned()).collect(),
+            Show::Pieces => ids.iter().map(|id| piece(tokenizer, *id)).collect(),
             _ => ids.iter().map(u32::to_string).collect(),
         };
         words.join(" ") + "\n"
@@ -138,10 +141,31 @@ fn encode(tokenizer: &Tokenizer, texts: &[&str], args: &Args) -> Result<String> 
     ))
 }
 
+/// Tokens that are special in transformers' eyes because a folder's `tokenizer_config.json` says so.
+fn with_added(special: SpecialTokens, tokenizer: &Path) -> Result<SpecialTokens> {
+    if !tokenizer.is_dir() {
+        return Ok(special);
+    }
+    let config = TokenizerConfig::open(tokenizer)?;
+    Ok(config.added.iter().fold(special, |special, (text, id)| special.with(text, *id)))
+}
+
+/// The piece as it goes on a line: a line's end in it, or any other control character, is written as in Rust.
+fn piece(tokenizer: &Tokenizer, id: u32) -> String {
+    let mut out = String::new();
+    for c in tokenizer.piece(id).unwrap_or("?").chars() {
+        match c.is_control() {
+            true => out.extend(c.escape_default()),
+            false => out.push(c),
+        }
+    }
+    out
+}
+
 fn tokens(tokenizer: &Tokenizer, text: &str) -> String {
     let mut out = String::new();
     for token in tokenizer.encode_with_offsets(text) {
-        let piece = tokenizer.piece(token.id).unwrap_or("?");
+        let piece = piece(tokenizer, token.id);
         // Writing to a string cannot fail.
         let _ = writeln!(out, "{}\t{piece}\t{}..{}", token.id, token.span.start, token.span.end);
     }

@@ -10,5 +10,6 @@ mod memory;
 mod quickstart;
 mod report;
 mod resume;
+mod tokenize;
 mod track;
 mod train;

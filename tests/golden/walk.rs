@@ -31,7 +31,8 @@ pub type Areas = [(&'static str, Collect)];
 
 /// The folders that an environment variable names.
 pub fn named(variable: &str) -> Vec<PathBuf> {
-    std::env::var_os(variable).map_or(Vec::new(), |v| std::env::split_paths(&v).collect())
+    let places = std::env::var_os(variable).unwrap_or_default();
+    std::env::split_paths(&places).filter(|place| !place.as_os_str().is_empty()).collect()
 }
 
 /// Runs every case of `sets` that the command line asks for; true if none failed.

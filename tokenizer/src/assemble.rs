@@ -1,6 +1,6 @@
 //! Checks a model and puts the tokenizer together.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::OnceLock;
 
 use crate::Tokenizer;
@@ -18,6 +18,7 @@ struct Sorted<'a> {
     user: UserDefined,
     /// Control, unknown and byte pieces by text: text never produces them.
     reserved: HashMap<&'a str, u32>,
+    withheld: HashSet<u32>,
     unk: u32,
 }
 
@@ -26,7 +27,7 @@ impl Tokenizer {
     /// which only [`encode_special`](Self::encode_special) looks for.
     pub(crate) fn assemble(model: ModelFile, normalizer: Normalizer, order: Order) -> Result<Self> {
         let pieces = &model.pieces;
-        let Sorted { user, reserved, unk } = sort(&model, &normalizer, matches!(order, Order::Scores))?;
+        let Sorted { user, reserved, withheld, unk } = sort(&model, &normalizer, matches!(order, Order::Scores))?;
         let byte_ids = if model.byte_fallback { Some(byte_ids(&reserved, pieces)?) } else { None };
         let control = |name: &str| reserved.get(name).copied().filter(|id| is_kind(pieces, *id, PieceKind::Control));
         let names = &model.names;
@@ -60,13 +61,13 @@ impl Tokenizer {
             user,
             user_with_space,
             unused: HashMap::new(),
+            withheld,
             byte_ids,
             unk,
             bos,
             eos,
             pad,
-            // SentencePiece passes it on as a C string.
-            unk_surface: model.unk_surface.split('\0').next().unwrap_or_default().into(),
+            unk_surface: model.unk_surface,
             twins,
             surfaces: OnceLock::new(),
             leading,
@@ -80,19 +81,28 @@ impl Tokenizer {
     }
 }
 
-fn sort<'a>(model: &'a ModelFile, normalizer: &Normalizer, matches_user: bool) -> Result<Sorted<'a>> {
+fn sort<'a>(model: &'a ModelFile, normalizer: &Normalizer, sentencepiece: bool) -> Result<Sorted<'a>> {
     let invalid = |what: String| Err(Error::invalid(what));
     let mut user = UserDefined::new(normalizer.escape);
     let mut reserved = HashMap::new();
+    let mut withheld = HashSet::new();
     let mut unk = None;
     let mut bytes = 0;
     for (id, piece) in (0..).zip(model.pieces.iter()) {
         let text = piece.text;
         bytes += text.len();
+        // SentencePiece passes texts on as C strings; NUL itself it reads as an unused piece where bytes can stand in.
+        let nul = sentencepiece && text.contains('\0');
+        if nul && !(text == "\0" && model.byte_fallback && piece.kind == PieceKind::Normal) {
+            return invalid(format!("piece {id} {text:?} has a NUL character, which SentencePiece does not read"));
+        }
+        if nul || piece.kind == PieceKind::Unused && text.chars().nth(1).is_none() {
+            withheld.insert(id);
+        }
         let new = match piece.kind {
             _ if text.is_empty() => return invalid(format!("piece {id} is empty")),
             PieceKind::Normal | PieceKind::Unused => true,
-            PieceKind::UserDefined => !matches_user || user.insert(text, id),
+            PieceKind::UserDefined => !sentencepiece || user.insert(text, id),
             PieceKind::Unknown if unk.is_some() => {
                 return invalid(format!("piece {id} {text:?} is a second unknown piece"));
             }
@@ -117,7 +127,7 @@ fn sort<'a>(model: &'a ModelFile, normalizer: &Normalizer, matches_user: bool) -
         return Err(Error::unsupported(format!("a vocabulary of {bytes} bytes")));
     }
     let unk = unk.ok_or_else(|| Error::invalid("there is no unknown piece"))?;
-    Ok(Sorted { user, reserved, unk })
+    Ok(Sorted { user, reserved, withheld, unk })
 }
 
 fn is_kind(pieces: &Pieces, id: u32, kind: PieceKind) -> bool {

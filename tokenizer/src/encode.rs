@@ -262,10 +262,16 @@ impl Tokenizer {
         self.take_apart(&mut scratch.symbols);
     }
 
+    /// Whether text may produce the symbol as an id.
+    #[inline(always)]
+    fn has_id(&self, symbol: u32) -> bool {
+        self.vocab.is_piece(symbol) && (self.withheld.is_empty() || !self.withheld.contains(&symbol))
+    }
+
     /// The ids of a symbol: its own, or the bytes of a character that has none.
     #[inline]
     fn emit(&self, symbol: u32, out: &mut Vec<u32>) {
-        if self.vocab.is_piece(symbol) {
+        if self.has_id(symbol) {
             out.push(symbol);
         } else if let Some(c) = self.character(symbol) {
             self.emit_unknown(c, out);
@@ -275,7 +281,7 @@ impl Tokenizer {
     #[inline(always)]
     fn emit_char(&self, c: char, info: CharInfo, out: &mut Vec<u32>) {
         match info.symbol() {
-            Some(symbol) if self.vocab.is_piece(symbol) => out.push(symbol),
+            Some(symbol) if self.has_id(symbol) => out.push(symbol),
             _ => self.emit_unknown(c, out),
         }
     }
@@ -357,7 +363,7 @@ impl Tokenizer {
             for &symbol in &scratch.symbols {
                 ids.clear();
                 self.emit(symbol, &mut ids);
-                let unknown = self.character(symbol).filter(|_| !self.vocab.is_piece(symbol));
+                let unknown = self.character(symbol).filter(|_| !self.has_id(symbol));
                 let len = match unknown {
                     Some(c) => c.len_utf8(),
                     None => self.canonical_len(symbol),

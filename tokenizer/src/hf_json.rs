@@ -192,7 +192,7 @@ fn spaces(file: &File) -> Result<Spaces> {
     for step in Step::flat(file.normalizer.as_ref()) {
         if step.replaces(" ", "▁") {
             spaces.escape = true;
-        } else if step.kind == "Prepend" && step.text("prepend") == Some("▁") {
+        } else if step.kind == "Prepend" && step.text("prepend") == Some("▁") && !spaces.prepends {
             (spaces.prefix, spaces.prepends) = (Prefix::Always, true);
         } else {
             return Err(step.refuse("normalizer"));
@@ -220,35 +220,37 @@ fn spaces(file: &File) -> Result<Spaces> {
     Ok(spaces)
 }
 
-/// Whether decoding drops the first space.
+/// Whether decoding drops the first space. The decoder must be Llama's: spaces for `▁`, bytes to characters, everything
+/// in one, and perhaps one space off its beginning. In another order the steps mean something else.
 fn leading(file: &File, spaces: &Spaces) -> Result<Leading> {
-    let mut leading = Leading::Keep;
     let steps = Step::flat(file.decoder.as_ref());
+    let kinds: Vec<&str> = steps.iter().map(|step| step.kind.as_str()).collect();
+    if file.model.byte_fallback && !kinds.contains(&"ByteFallback") {
+        return Err(Error::unsupported("decoder has no ByteFallback, so that bytes would decode to <0x0A>"));
+    }
+    let mut leading = Leading::Keep;
     for step in &steps {
         let number = |key| step.rest.get(key).and_then(|v| v.as_u64());
         match step.kind.as_str() {
             "ByteFallback" | "Fuse" => {}
             "Replace" if step.replaces("▁", " ") => {}
-            "Strip" if step.text("content") == Some(" ") && number("start") <= Some(1) && number("stop") == Some(0) => {
-                if number("start") == Some(1) {
-                    leading = Leading::DropOne;
-                }
-            }
-            "Metaspace" if step.text("replacement") == Some("▁") => {
-                let kept = step.text("prepend_scheme") == Some("never") || step.flag("add_prefix_space") == Some(false);
-                leading = if kept { Leading::Keep } else { Leading::DropOne };
-            }
+            // What is stripped must be the space of a `▁`.
+            "Strip" if step.text("content") == Some(" ") && number("stop") == Some(0) => match number("start") {
+                Some(0) => {}
+                Some(1) if spaces.escape => leading = Leading::DropOne,
+                _ => return Err(step.refuse("decoder")),
+            },
             _ => return Err(step.refuse("decoder")),
         }
     }
-    let joins_bytes = steps.iter().any(|step| step.kind == "ByteFallback");
-    if file.model.byte_fallback && file.decoder.is_some() && !joins_bytes {
-        return Err(Error::unsupported("decoder has no ByteFallback, so that bytes would decode to <0x0A>"));
+    match kinds.as_slice() {
+        ["Replace", "ByteFallback"]
+        | ["Replace", "ByteFallback", "Fuse"]
+        | ["Replace", "ByteFallback", "Fuse", "Strip"] => Ok(leading),
+        _ => Err(Error::unsupported(format!(
+            "decoder {kinds:?}; Llama's is Replace, ByteFallback, Fuse and perhaps Strip, in this order"
+        ))),
     }
-    if file.decoder.is_none() && spaces.prefix != Prefix::Never {
-        leading = Leading::DropOne;
-    }
-    Ok(leading)
 }
 
 /// The vocabulary in the order of the ids, which must have no holes.

@@ -1,4 +1,4 @@
-//! SentencePiece BPE tokenizer: exact and fast.
+//! SentencePiece BPE tokenizer: exact and fast. Where releases of SentencePiece differ, 0.2.3 is followed.
 //!
 //! ```
 //! # fn main() -> Result<(), halfbyte_tokenizer::Error> {
@@ -54,7 +54,7 @@ mod train;
 mod user_defined;
 mod vocab;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::OnceLock;
 
@@ -81,6 +81,8 @@ pub struct Tokenizer {
     user_with_space: bool,
     /// What each unused piece is made of.
     unused: HashMap<u32, (u32, u32)>,
+    /// Pieces of one character that text never produces: unused ones, which are made of nothing, and NUL.
+    withheld: HashSet<u32>,
     /// The ids of the 256 bytes, if characters without a piece become bytes.
     byte_ids: Option<Box<[u32; 256]>>,
     unk: u32,

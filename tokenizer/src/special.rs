@@ -1,9 +1,9 @@
 //! Special tokens written in the text, the Hugging Face way: an explicit mode, never the default, because whoever
 //! writes `</s>` into a training text would end it.
 
+use crate::Tokenizer;
 use crate::normalize::{Prefix, SPACE_MARK};
 use crate::user_defined::Matcher;
-use crate::{PieceKind, Tokenizer};
 
 /// What happens to the space before each part of a text that special tokens split.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -48,11 +48,13 @@ impl SpecialTokens {
 }
 
 impl Tokenizer {
-    /// The special tokens that transformers finds by itself: the unknown piece and all control pieces.
+    /// The special tokens that transformers' LlamaTokenizer finds when it has a `.model` and nothing else: the unknown,
+    /// the begin and the end piece. Of other control pieces (`[INST]`) it knows by a `tokenizer_config.json`; they are
+    /// added [`with`](SpecialTokens::with) their ids.
     pub fn special_tokens(&self, rule: SpaceRule) -> SpecialTokens {
-        let special = |kind| matches!(kind, PieceKind::Unknown | PieceKind::Control);
-        let pieces = self.pieces.iter().zip(0..).filter(|(piece, _)| special(piece.kind));
-        pieces.fold(SpecialTokens::new(rule), |tokens, (piece, id)| tokens.with(piece.text, id))
+        let ids = [Some(self.unk), self.bos, self.eos].into_iter().flatten();
+        let pieces = ids.filter_map(|id| Some((self.piece(id)?, id)));
+        pieces.fold(SpecialTokens::new(rule), |tokens, (text, id)| tokens.with(text, id))
     }
 
     /// The special tokens that the file itself speaks of: the added tokens of a `tokenizer.json` with its rule for

@@ -1,6 +1,6 @@
 //! Files that must be refused, and what is said about them.
 
-use halfbyte_tokenizer::{ModelFile, Piece, PieceKind, Tokenizer, Trainer};
+use halfbyte_tokenizer::{ModelFile, Piece, PieceKind, SpaceRule, SpecialTokens, Tokenizer, Trainer};
 use serde_json::{Value, json};
 
 const SMALL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/tokenizers/small/tokenizer.model");
@@ -52,6 +52,8 @@ fn contradictory_models_are_refused_by_field_and_value() {
     check(&|m| m.pieces = m.pieces.iter().filter(|p| p.text != "<0x41>").collect(), "no byte piece <0x41>");
     check(&|m| m.pieces.push("<0x4>", 0.0, PieceKind::Byte), "not of the form");
     with(600, &|p| p.score = f32::NAN, "not a number");
+    with(600, &|p| p.text = "a\0", "NUL character");
+    with(600, &|p| (p.text, p.kind) = ("\0", PieceKind::Control), "NUL character");
     check(&|m| m.normalizer.precompiled_charsmap = vec![255; 9], "precompiled_charsmap");
     let long = [vec![4, 0, 0, 0, 0, 0, 0, 0], vec![b'x'; 5000]].concat();
     check(&|m| m.normalizer.precompiled_charsmap = long.clone(), "replacement of 5000 bytes");
@@ -71,6 +73,23 @@ fn special_ids_are_found_by_name() {
     let tokenizer = Tokenizer::open(SMALL).unwrap();
     assert_eq!((tokenizer.unk(), tokenizer.bos(), tokenizer.eos(), tokenizer.pad()), (0, Some(1), Some(2), None));
     assert_eq!((tokenizer.id_of("[INST]"), tokenizer.piece(3)), (Some(3), Some("[INST]")));
+}
+
+/// Transformers knows of `[INST]` by tokenizer_config.json only.
+#[test]
+fn a_model_alone_has_three_special_tokens() {
+    let tokenizer = Tokenizer::open(SMALL).unwrap();
+    let found = |special: SpecialTokens| {
+        let ids = tokenizer.encode_special("<s></s><unk>[INST]", &special);
+        ids.into_iter()
+            .filter(|id| matches!(tokenizer.kind(*id), Some(PieceKind::Control | PieceKind::Unknown)))
+            .collect()
+    };
+    let (first, second): (Vec<u32>, Vec<u32>) = (
+        found(tokenizer.special_tokens(SpaceRule::EveryPart)),
+        found(tokenizer.special_tokens(SpaceRule::FirstPart).with("[INST]", 3)),
+    );
+    assert_eq!((first.as_slice(), second.as_slice()), (&[1, 2, 0][..], &[1, 2, 0, 3][..]));
 }
 
 fn tokenizer_json() -> Value {
@@ -112,7 +131,22 @@ fn what_a_tokenizer_json_means_is_followed_or_refused() {
     check("/pre_tokenizer", json!({"type": "ByteLevel"}), "ByteLevel");
     check("/pre_tokenizer", json!({"type": "Metaspace", "replacement": "▁"}), "Metaspace");
     check("/decoder", json!({"type": "WordPiece"}), "WordPiece");
-    check("/decoder", json!({"type": "Metaspace", "replacement": "_"}), "Metaspace");
+    check("/decoder", json!({"type": "Metaspace", "replacement": "▁", "prepend_scheme": "first"}), "Metaspace");
+    check("/decoder", json!(null), "in this order");
+    let decoder = tokenizer_json()["decoder"]["decoders"].clone();
+    let (spaces, bytes) = (decoder[0].clone(), decoder[1].clone());
+    let (fuse, strip) = (json!({"type": "Fuse"}), json!({"type": "Strip", "content": " ", "start": 1, "stop": 0}));
+    for steps in [
+        vec![bytes.clone(), spaces.clone()],
+        vec![bytes.clone()],
+        vec![spaces.clone(), bytes.clone(), strip.clone()],
+        vec![spaces.clone(), bytes.clone(), strip.clone(), fuse.clone()],
+        vec![spaces, bytes, fuse, strip.clone(), strip],
+    ] {
+        check("/decoder/decoders", json!(steps), "in this order");
+    }
+    let normalizer = tokenizer_json()["normalizer"]["normalizers"].clone();
+    check("/normalizer/normalizers", json!([normalizer[0], normalizer[0], normalizer[1]]), "Prepend");
     check("/added_tokens/0/content", json!("<pad>"), "added_tokens");
     check("/added_tokens/0", json!({"id": 0, "content": "<unk>", "lstrip": true}), "lstrip");
     let mut json = tokenizer_json();
@@ -142,5 +176,7 @@ fn impossible_vocabularies_are_refused() {
     assert!(train(Trainer { character_coverage: 0.0, ..Trainer::default() }).contains("character_coverage"));
     let twice = Trainer { user_defined: vec!["<q>".into(), "<q>".into()], ..Trainer::default() };
     assert!(train(twice).contains("<q>"));
+    let nul = Trainer { control: vec!["[\0]".into()], ..Trainer::default() };
+    assert!(train(nul).contains("NUL"));
     assert!(Trainer::default().train::<&str>(&[]).unwrap_err().to_string().contains("empty"));
 }

@@ -31,7 +31,7 @@ fuzz_target!(|data: &[u8]| {
             1 => PieceKind::Unused,
             _ => PieceKind::Normal,
         };
-        if !text.is_empty() && model.pieces.iter().all(|p| p.text != text) {
+        if !text.is_empty() && !text.contains('\0') && model.pieces.iter().all(|p| p.text != text) {
             model.pieces.push(&text, -f32::from(head & 31), kind);
         }
     }

@@ -58,7 +58,21 @@ impl Default for Trainer {
 }
 
 impl Trainer {
-    /// Trains on `texts`. Give documents or lines: pairs across two texts are not seen.
+    /// Trains on `texts`. Give documents or lines: pairs across two texts are not seen. NUL gets no piece, and neither
+    /// does what is a special piece already.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), halfbyte_tokenizer::Error> {
+    /// use halfbyte_tokenizer::{Tokenizer, Trainer};
+    ///
+    /// let lines = ["the king and the queen", "the queen and the knight"];
+    /// let model = Trainer { vocab_size: 280, ..Trainer::default() }.train(&lines)?;
+    /// let file: Vec<u8> = model.to_bytes(); // A tokenizer.model.
+    /// let tokenizer = Tokenizer::from_bytes(&file)?;
+    /// assert_eq!(tokenizer.decode(&tokenizer.encode("the king"))?, "the king");
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn train<T: AsRef<str> + Sync>(&self, texts: &[T]) -> Result<ModelFile> {
         let mut model = ModelFile {
             pieces: self.fixed_pieces()?,
@@ -67,7 +81,12 @@ impl Trainer {
             ..ModelFile::default()
         };
         let words = words::count(self, &model, texts)?;
-        let chars = words::covered_chars(&words, self.character_coverage);
+        let mut chars = words::covered_chars(&words, self.character_coverage);
+        // Two pieces of one text are no vocabulary, nor is one with a NUL: SentencePiece reads neither.
+        let fixed: HashSet<String> = model.pieces.iter().map(|piece| piece.text.to_owned()).collect();
+        let written =
+            |text: &str| if self.normalizer.escape_whitespaces { text.replace(' ', "▁") } else { text.to_owned() };
+        chars.retain(|c| *c != '\0' && !fixed.contains(&written(c.encode_utf8(&mut [0; 4]))));
         if chars.is_empty() {
             return Err(Error::train("the text is empty"));
         }
@@ -79,7 +98,7 @@ impl Trainer {
                 self.vocab_size
             ))
         })?;
-        let learned = pairs::learn(&words, &chars, merges, self.longest_piece);
+        let learned = pairs::learn(&words, &chars, merges, self.longest_piece, |text| !fixed.contains(&written(text)));
         if learned.len() < merges {
             return Err(Error::train(format!(
                 "vocab_size is {}, but the text has only {} pieces to offer; lower vocab_size or give more text",
@@ -90,8 +109,7 @@ impl Trainer {
         // As in SentencePiece: a piece's score is minus its rank, and characters come last.
         let texts = learned.into_iter().chain(chars.iter().map(char::to_string));
         for (rank, text) in texts.enumerate() {
-            let text = if self.normalizer.escape_whitespaces { text.replace(' ', "▁") } else { text };
-            model.pieces.push(&text, -(rank as f32), PieceKind::Normal);
+            model.pieces.push(&written(&text), -(rank as f32), PieceKind::Normal);
         }
         Ok(model)
     }
@@ -115,8 +133,14 @@ impl Trainer {
             (0..=255).for_each(|byte: u8| add(&format!("<0x{byte:02X}>"), PieceKind::Byte));
         }
         let mut seen = HashSet::new();
-        if let Some(piece) = pieces.iter().find(|p| p.text.is_empty() || !seen.insert(p.text)) {
-            return Err(Error::train(format!("the special piece {:?} is empty or given twice", piece.text)));
+        for piece in pieces.iter() {
+            let wrong = match piece.text {
+                "" => "is empty",
+                text if text.contains('\0') => "has a NUL character, which SentencePiece does not read",
+                text if !seen.insert(text) => "is given twice",
+                _ => continue,
+            };
+            return Err(Error::train(format!("the special piece {:?} {wrong}", piece.text)));
         }
         Ok(pieces)
     }

@@ -34,13 +34,23 @@ struct Learner {
     longest: usize,
 }
 
-/// Up to `wanted` pieces in the order in which they were learned. A pair that occurs once is not worth a piece.
-pub(super) fn learn(words: &Words, chars: &[char], wanted: usize, longest: usize) -> Vec<String> {
+/// Up to `wanted` pieces in the order in which they were learned, all of them texts that `allowed` lets pass. A pair
+/// that occurs once is not worth a piece.
+pub(super) fn learn(
+    words: &Words,
+    chars: &[char],
+    wanted: usize,
+    longest: usize,
+    allowed: impl Fn(&str) -> bool,
+) -> Vec<String> {
     let mut learner = Learner::new(words, chars, longest);
     let mut learned = Vec::new();
     while learned.len() < wanted {
         let Some(pair) = learner.best() else { break };
         let text = format!("{}{}", learner.texts[pair.0 as usize], learner.texts[pair.1 as usize]);
+        if !allowed(&text) {
+            continue;
+        }
         // Another pair may have made the same piece already ("a"+"bc" after "ab"+"c"): then it is the same symbol.
         let symbol = match learner.by_text.get(&text) {
             Some(symbol) => *symbol,
@@ -173,7 +183,7 @@ mod tests {
     #[test]
     fn the_most_frequent_pair_comes_first_and_counts_follow_the_merges() {
         let words: Words = vec![("abc".into(), 5), ("bc".into(), 2), ("ab".into(), 1), ("aaaa".into(), 3)];
-        let learned = learn(&words, &['a', 'b', 'c'], 10, 16);
+        let learned = learn(&words, &['a', 'b', 'c'], 10, 16, |_| true);
         // aa: 9, then bc: 7; of ab only one is left then. "a"+"bc" occurs 5 times, "aa"+"aa" 3 times.
         assert_eq!(learned, ["aa", "bc", "abc", "aaaa"]);
     }
@@ -181,6 +191,6 @@ mod tests {
     #[test]
     fn no_piece_is_longer_than_allowed() {
         let words: Words = vec![("aaaaaaaa".into(), 9)];
-        assert_eq!(learn(&words, &['a'], 10, 4), ["aa", "aaaa"]);
+        assert_eq!(learn(&words, &['a'], 10, 4, |_| true), ["aa", "aaaa"]);
     }
 }

@@ -7,8 +7,8 @@
 //! * `tokenizer_golden/hf_json_<name>.jsonl`: `text`, and the `ids` and their text `decoded` by `tokenizer.json`,
 //! * `tokenizer_golden/mistral_chat_<v>.jsonl`: `messages` and `ids`, for the tokenizer `mistral-<v>`.
 //!
-//! The project's own set is `tests/data`; `HALFBYTE_DATA` names more of them (several separated by ':'), each searched
-//! for folders called `tokenizer_golden`. One line is printed for each file; a named place without any is a failure.
+//! The project's own set is `tests/data`; `HALFBYTE_DATA` names more of them (several separated by ':', seen from the
+//! repository's root), each searched for folders called `tokenizer_golden`. One line is printed for each file; a named place without any is a failure.
 
 mod chat;
 mod records;
@@ -17,10 +17,12 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data");
-    let named = std::env::var_os("HALFBYTE_DATA").map(|v| std::env::split_paths(&v).collect::<Vec<_>>());
+    let krate = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let root = krate.parent().unwrap_or(krate);
+    let named = std::env::var_os("HALFBYTE_DATA").unwrap_or_default();
+    let named = std::env::split_paths(&named).filter(|place| !place.as_os_str().is_empty());
     let mut failed = 0;
-    for place in std::iter::once(own).chain(named.into_iter().flatten()) {
+    for place in std::iter::once(krate.join("tests/data")).chain(named.map(|place| root.join(place))) {
         let mut sets = Vec::new();
         find_sets(&place, 4, &mut sets);
         let files: Vec<(PathBuf, PathBuf)> = sets.into_iter().flat_map(|set| golden_files(&set)).collect();

@@ -80,13 +80,13 @@ fn long_ascii_text_equals_the_naive_reference() {
     let mut rng = Rng::new(8);
     for _ in 0..400 {
         let mut model = random_model(&mut rng);
-        let user = *rng.of(&["b", "ab", " ", "a\0"]);
+        let user = *rng.of(&["b", "ab", " ", "a\u{1}"]);
         if rng.chance(0.5) && model.pieces.iter().all(|p| p.text != user) {
             model.pieces.push(user, 0.0, PieceKind::UserDefined);
         }
         let tokenizer = Tokenizer::from_model(model.clone()).unwrap();
         for length in [15, 16, 17, 62, 63, 64, 65, 66, 127, 128, 129, 200] {
-            let mut text: String = (0..length).map(|_| *rng.of(&["a", "a", "b", "c", " ", "\0"])).collect();
+            let mut text: String = (0..length).map(|_| *rng.of(&["a", "a", "b", "c", " ", "\u{1}"])).collect();
             for _ in 0..rng.below(3) {
                 let at = rng.below(length);
                 let other: &str = if rng.chance(0.5) { "\x7f" } else { "z" };
@@ -114,6 +114,43 @@ fn the_dummy_prefix_can_be_user_defined() {
             assert_eq!(tokenizer.encode(text), naive::encode(&model, text), "{escape} {user:?} {text:?}");
         }
     }
+}
+
+/// As SentencePiece 0.2.3 has it; earlier releases let text produce unused pieces of one character.
+#[test]
+fn unused_characters_and_nul_are_never_produced() {
+    let model = |bytes: bool, nul: bool| {
+        let mut model = ModelFile { byte_fallback: bytes, unk_surface: "x\0y".into(), ..ModelFile::default() };
+        model.pieces.push("<unk>", 0.0, PieceKind::Unknown);
+        if bytes {
+            (0..=255u8).for_each(|b| model.pieces.push(&format!("<0x{b:02X}>"), 0.0, PieceKind::Byte));
+        }
+        model.pieces.push("a", 0.0, PieceKind::Unused);
+        model.pieces.push("b", -1.0, PieceKind::Normal);
+        model.pieces.push("ab", -2.0, PieceKind::Unused);
+        model.pieces.push("abb", -3.0, PieceKind::Normal);
+        if nul {
+            model.pieces.push("\0", -4.0, PieceKind::Normal);
+        }
+        model.normalizer.add_dummy_prefix = false;
+        Tokenizer::from_model(model)
+    };
+    let check = |tokenizer: &Tokenizer, text: &str, ids: &[u32]| {
+        assert_eq!(tokenizer.encode(text), ids, "{text:?}");
+        let tokens = tokenizer.encode_with_offsets(text);
+        assert_eq!(tokens.iter().map(|t| t.id).collect::<Vec<_>>(), ids, "{text:?}");
+    };
+    let bytes = model(true, true).unwrap();
+    check(&bytes, "a", &[98]);
+    check(&bytes, "ab", &[98, 258]);
+    check(&bytes, "abb", &[260]);
+    check(&bytes, "a\0b", &[98, 1, 258]);
+    assert_eq!(bytes.decode(&[0, 257, 261]).unwrap(), "x\0ya\0");
+    let unknown = model(false, false).unwrap();
+    check(&unknown, "a", &[0]);
+    check(&unknown, "abb", &[4]);
+    check(&unknown, "aa\0zb", &[0, 2]);
+    assert!(model(false, true).err().unwrap().to_string().contains("NUL"));
 }
 
 #[test]
@@ -239,6 +276,24 @@ fn streaming_equals_decoding_at_once_and_never_shows_half_a_character() {
             assert_eq!(shown, whole);
         }
     }
+}
+
+/// SentencePiece reads no model with two pieces of one text, or with a NUL in one.
+#[test]
+fn trained_pieces_are_no_reserved_ones_and_have_no_nul() {
+    let control = ["e", "the", "▁king", "|"].map(String::from).to_vec();
+    let trainer = Trainer { vocab_size: 285, character_coverage: 1.0, control, ..Trainer::default() };
+    let text = "the king | the king\0the king | the king\0he he he seeks bees, trees; knees";
+    let model = trainer.train(&[text; 9]).unwrap();
+    let mut texts: Vec<&str> = model.pieces.iter().map(|p| p.text).collect();
+    assert!(texts.iter().all(|text| !text.contains('\0')), "{texts:?}");
+    texts.sort_unstable();
+    texts.dedup();
+    assert_eq!(texts.len(), 285);
+    let tokenizer = Tokenizer::from_model(model).unwrap();
+    let ids = tokenizer.encode("the king | e\0");
+    assert!(ids.iter().all(|id| tokenizer.kind(*id) != Some(PieceKind::Control)), "{ids:?}");
+    assert_eq!(tokenizer.decode(&ids).unwrap(), "the king | e\0");
 }
 
 #[test]

@@ -57,8 +57,10 @@ pub fn encode(model: &ModelFile, text: &str) -> Vec<u32> {
             pending.extend([right.clone(), left.clone()]);
             continue;
         }
-        let unknown = id(&text).is_none();
-        match id(&text) {
+        // An unused piece of one character was not put together, hence cannot be taken apart.
+        let id = id(&text).filter(|id| model.pieces.get(*id as u32).is_some_and(|p| p.kind != PieceKind::Unused));
+        let unknown = id.is_none();
+        match id {
             Some(id) => out.push(id as u32),
             None if model.byte_fallback => {
                 let first = kind(PieceKind::Byte).unwrap() as u32;
