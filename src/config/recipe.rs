@@ -120,7 +120,8 @@ impl Recipe {
         let mut notes = raw.notes;
         notes.append(&mut more);
         if model.device.as_deref() == Some(AUTO) {
-            notes.push("`device_map`: the whole model is on one device, the first GPU that can compute its type".into());
+            notes
+                .push("`device_map`: the whole model is on one device, the first GPU that can compute its type".into());
         }
         notes.extend(note);
         Ok(Self { model, data, lora, quantization, compute, training, notes })

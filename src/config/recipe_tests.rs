@@ -118,7 +118,8 @@ fn a_device_map_puts_the_whole_model_on_one_device() {
         assert_eq!(said, device == "auto", "{value}: {:?}", r.notes);
     }
     assert_eq!(ok("").model.device, None);
-    for value in ["-1", "true", "\"gpu\"", "\"cuda:x\"", "{ \"model.layers.0\" = 0 }", "{ \"\" = 0, \"lm_head\" = 1 }"] {
+    for value in ["-1", "true", "\"gpu\"", "\"cuda:x\"", "{ \"model.layers.0\" = 0 }", "{ \"\" = 0, \"lm_head\" = 1 }"]
+    {
         refused(&format!("device_map = {value}"), &["device_map", "the first GPU"]);
     }
 }
