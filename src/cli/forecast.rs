@@ -23,7 +23,8 @@ pub fn time(name: &str, time: Option<Time>) -> String {
     };
     let mut line = format!("time: about {} on {name}", duration(time.total()));
     let steps = (time.training / time.step).round();
-    line += &format!(" ({steps} steps of {}", duration(time.step));
+    let steps = if steps == 1.0 { "a step".into() } else { format!("{steps} steps") };
+    line += &format!(" ({steps} of {}", duration(time.step));
     match time.evaluations {
         0 => {}
         1 => line += &format!(", an evaluation of {}", duration(time.evaluation)),

@@ -142,7 +142,8 @@ impl Progress {
         }
         let folder = run.adapter_folder();
         let mut text = super::summary::history(&self.log) + &super::summary::results(results);
-        text += &format!("{} steps in {:.1} s", summary.steps, summary.seconds);
+        let steps = if summary.steps == 1 { "1 step".into() } else { format!("{} steps", summary.steps) };
+        text += &format!("{steps} in {:.1} s", summary.seconds);
         if let Some(best) = summary.best.filter(|_| summary.stopped_early || run.recipe.training.best.load_at_end) {
             text += &format!("; the best evaluation was that of step {} ({:.4})", best.step, best.metric);
         }

@@ -56,7 +56,7 @@ pub fn run(args: Args) -> Result<()> {
     let tokenizer = open_tokenizer(&run.model().tokenizer()?)?;
     let shown = examples(&files.held_out);
     let before = Exam::take(&mut run, &tokenizer, &files.held_out, &shown, false)?;
-    finish(&mut run, &mut progress, &stop)?;
+    finish(&mut run, &mut progress, &stop, &format!("`train {} --resume`", files.recipe.display()))?;
     let after = Exam::take(&mut run, &tokenizer, &files.held_out, &shown, true)?;
     if args.json {
         print_json(&shown, &before, &after, files.held_out.len());

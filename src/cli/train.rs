@@ -73,11 +73,11 @@ pub fn run(args: Args) -> Result<()> {
     let kind = if device_name.starts_with("cpu") { "cpu" } else { "cuda" };
     let mut run = prepared.start(device, kind, start)?;
     progress.started(&run);
-    finish(&mut run, &mut progress, &stop)
+    finish(&mut run, &mut progress, &stop, "--resume")
 }
 
-/// Trains to the end and shows it. A run that is stopped from outside is an error.
-pub(super) fn finish(run: &mut Run, progress: &mut Progress, stop: &AtomicBool) -> Result<()> {
+/// Trains to the end and shows it. A run that is stopped from outside is an error; `again` is how it goes on.
+pub(super) fn finish(run: &mut Run, progress: &mut Progress, stop: &AtomicBool, again: &str) -> Result<()> {
     let results = run.train(|event| {
         progress.event(event);
         if stop.load(Ordering::SeqCst) { Reply::Stop } else { Reply::Continue }
@@ -87,5 +87,6 @@ pub(super) fn finish(run: &mut Run, progress: &mut Progress, stop: &AtomicBool) 
         return Ok(());
     }
     let (steps, folder) = (results.summary.steps, run.output_folder().display());
-    Err(Error::run(format!("stopped after step {steps}; its checkpoint is in {folder}")).hint("go on with --resume"))
+    Err(Error::run(format!("stopped after step {steps}; its checkpoint is in {folder}"))
+        .hint(format!("go on with {again}")))
 }

@@ -20,8 +20,13 @@ pub(crate) fn mix(a: u64, b: u64) -> u64 {
 }
 
 #[inline]
+pub(crate) fn hash_word(seed: u64, word: u64) -> u64 {
+    mix(word ^ seed, ODD)
+}
+
+#[inline]
 pub(crate) fn hash_pair(seed: u64, left: u32, right: u32) -> u64 {
-    mix((u64::from(left) << 32 | u64::from(right)) ^ seed, ODD)
+    hash_word(seed, u64::from(left) << 32 | u64::from(right))
 }
 
 #[inline]

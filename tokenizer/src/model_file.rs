@@ -1,7 +1,7 @@
 //! The SentencePiece `.model` file: its pieces and the settings that encoding and decoding depend on.
 
 use crate::error::{Error, Result};
-use crate::pieces::{PieceKind, Pieces};
+use crate::pieces::{PieceKind, Pieces, Unchecked};
 use crate::proto::{Fields, Value, Writer};
 
 /// The settings of a model that matter for encoding and decoding, and the pieces.
@@ -100,11 +100,11 @@ impl ModelFile {
         // An absent field means the format's default, which is unigram.
         let mut model_type = 1;
         // A piece takes some sixteen bytes, of which half are text.
-        model.pieces = Pieces::with_capacity(bytes.len() / 15, bytes.len() / 2);
+        let mut pieces = Unchecked::with_capacity(bytes.len() / 15, bytes.len() / 2);
         let mut fields = Fields::new(bytes, "the model");
         while let Some((field, value)) = fields.next()? {
             match field {
-                1 => parse_piece(value.bytes("pieces")?, &mut model.pieces)?,
+                1 => parse_piece(value.bytes("pieces")?, &mut pieces)?,
                 2 => model.parse_trainer(value.bytes("trainer_spec")?, &mut model_type)?,
                 3 => model.normalizer.parse(value.bytes("normalizer_spec")?)?,
                 5 => {
@@ -117,6 +117,8 @@ impl ModelFile {
                 _ => {}
             }
         }
+        model.pieces =
+            pieces.check().map_err(|id| Error::malformed(format!("piece {id}: its text is not valid UTF-8")))?;
         if model.pieces.is_empty() {
             return Err(Error::malformed("it has no pieces"));
         }
@@ -200,17 +202,17 @@ impl ModelFile {
     }
 }
 
-fn parse_piece(bytes: &[u8], pieces: &mut Pieces) -> Result<()> {
+fn parse_piece(bytes: &[u8], pieces: &mut Unchecked) -> Result<()> {
     if let Some((text, score)) = plain_piece(bytes) {
         pieces.push(text, score, PieceKind::Normal);
         return Ok(());
     }
-    let (mut text, mut score, mut kind) = ("", 0.0, PieceKind::Normal);
+    let (mut text, mut score, mut kind): (&[u8], _, _) = (&[], 0.0, PieceKind::Normal);
     let mut fields = Fields::new(bytes, "a piece");
     let mut read = || -> Result<()> {
         while let Some((field, value)) = fields.next()? {
             match field {
-                1 => text = value.text("its text")?,
+                1 => text = value.bytes("its text")?,
                 2 => score = value.float("its score")?,
                 3 => kind = parse_kind(value)?,
                 _ => {}
@@ -227,10 +229,10 @@ fn parse_piece(bytes: &[u8], pieces: &mut Pieces) -> Result<()> {
 }
 
 /// A piece as nearly all are written: its text, of less than 128 bytes, and its score, in this order and nothing else.
-fn plain_piece(bytes: &[u8]) -> Option<(&str, f32)> {
+fn plain_piece(bytes: &[u8]) -> Option<(&[u8], f32)> {
     let (&[0x0a, len @ ..0x80], rest) = bytes.split_first_chunk()? else { return None };
     let (text, &[0x15, ref score @ ..]) = rest.split_at_checked(len.into())? else { return None };
-    Some((std::str::from_utf8(text).ok()?, f32::from_le_bytes(score.try_into().ok()?)))
+    Some((text, f32::from_le_bytes(score.try_into().ok()?)))
 }
 
 fn parse_kind(value: Value) -> Result<PieceKind> {

@@ -41,15 +41,59 @@ pub struct Pieces {
     kinds: Vec<PieceKind>,
 }
 
-impl Pieces {
+/// Pieces whose texts have not been looked at yet: all at once is cheaper.
+#[derive(Default)]
+pub(crate) struct Unchecked {
+    texts: Vec<u8>,
+    /// The texts are missing.
+    pieces: Pieces,
+}
+
+impl Unchecked {
     /// Room for `count` pieces with `bytes` of text in all.
     pub(crate) fn with_capacity(count: usize, bytes: usize) -> Self {
-        Self {
-            texts: String::with_capacity(bytes),
+        let pieces = Pieces {
+            texts: String::new(),
             ends: Vec::with_capacity(count),
             scores: Vec::with_capacity(count),
             kinds: Vec::with_capacity(count),
+        };
+        Self { texts: Vec::with_capacity(bytes), pieces }
+    }
+
+    /// Adds a piece.
+    #[inline]
+    pub(crate) fn push(&mut self, text: &[u8], score: f32, kind: PieceKind) {
+        self.texts.extend_from_slice(text);
+        self.pieces.ends.push(self.texts.len());
+        self.pieces.scores.push(score);
+        self.pieces.kinds.push(kind);
+    }
+
+    /// How many pieces there are.
+    pub(crate) fn len(&self) -> usize {
+        self.pieces.len()
+    }
+
+    /// The pieces, or the first whose text is not UTF-8.
+    pub(crate) fn check(self) -> Result<Pieces, usize> {
+        let Self { texts, mut pieces } = self;
+        match String::from_utf8(texts) {
+            Ok(texts) if pieces.ends.iter().all(|end| texts.is_char_boundary(*end)) => {
+                pieces.texts = texts;
+                Ok(pieces)
+            }
+            Ok(texts) => Err(pieces.first_not_utf8(texts.as_bytes())),
+            Err(error) => Err(pieces.first_not_utf8(error.as_bytes())),
         }
+    }
+}
+
+impl Pieces {
+    /// The first piece whose text in `texts` is not UTF-8.
+    fn first_not_utf8(&self, texts: &[u8]) -> usize {
+        let text = |id: usize| &texts[id.checked_sub(1).map_or(0, |before| self.ends[before])..self.ends[id]];
+        (0..self.len()).find(|id| std::str::from_utf8(text(*id)).is_err()).unwrap_or_default()
     }
 
     /// Adds a piece; its id is the number of those before it.

@@ -145,7 +145,7 @@ impl Vocab {
         let mut cuts = Cuts::default();
         for (symbol, rank) in (0..).zip(ranks) {
             let text = self.texts.get(symbol);
-            self.texts.splits(text, &mut cuts, |at, left, right| {
+            self.texts.splits(symbol, &mut cuts, |at, left, right| {
                 self.pairs.insert(left, right, Merge { rank, symbol });
                 join(&mut self.chars, &mut self.borders, &text[..at], &text[at..]);
             });
@@ -163,7 +163,14 @@ impl Vocab {
 }
 
 /// Notes that some merge joins the end of `left` and the beginning of `right`.
+#[inline]
 fn join(chars: &mut CharTable, borders: &mut Borders, left: &str, right: &str) {
+    // Mostly two ASCII characters that were met before.
+    if let (Some(&before), Some(&after)) = (left.as_bytes().last(), right.as_bytes().first())
+        && borders.joins_ascii(before, after)
+    {
+        return;
+    }
     if let (Some(before), Some(after)) = (left.chars().next_back(), right.chars().next()) {
         chars.join(before, after);
         borders.join(before, after);

@@ -198,6 +198,11 @@ impl Borders {
         let bit = Self::bit(left, right);
         self.filter[bit >> 6] |= 1 << (bit & 63);
     }
+    /// Whether these are two ASCII characters that are known to be joined.
+    #[inline]
+    pub(super) fn joins_ascii(&self, left: u8, right: u8) -> bool {
+        left.is_ascii() && right.is_ascii() && !self.ascii_stops[usize::from(left) << 7 | usize::from(right)]
+    }
     /// A user-defined piece may start with `c`. To be called when all joins are known.
     pub(super) fn starts_user(&mut self, c: char) {
         if c.is_ascii() {

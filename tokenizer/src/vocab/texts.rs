@@ -1,24 +1,82 @@
 //! The texts of all symbols in one string, and a table to find a symbol by its text.
 //!
-//! Building the pair table asks for every beginning and every end of every piece. The hash is a polynomial in the
-//! bytes, so that those of all beginnings fall out of one walk over the piece, and those of the ends by subtraction.
+//! Building the pair table asks for every beginning and every end of every piece. Most are short: up to eight bytes are a
+//! number, and found by it without a look at the texts. Longer ones have a hash, a polynomial in the bytes, so that those of
+//! all beginnings fall out of one walk over the piece, and those of the ends by subtraction.
 
-use std::ops::Range;
-
-use crate::hash::{mix, seed};
+use crate::hash::{hash_word, seed};
 use crate::normalize::push_spaced;
 
 pub(super) struct Texts {
+    /// [`SHORT`] zeros, so that a word may begin before any text, and all texts.
     arena: String,
-    ends: Vec<u32>,
-    /// The upper half of the hash, and the symbol; or free.
-    slots: Vec<u64>,
-    /// A bit for each text's hash. Half of all questions have no answer, and this small table knows that.
+    /// Where the texts begin, and where the last one ends.
+    bounds: Vec<u32>,
+    /// Open addressing, linear probing, at most two thirds full.
+    slots: Vec<Slot>,
+    /// A bit for each text's key. Half of all questions have no answer, and this small table knows that.
     filter: Vec<u64>,
     /// The point at which the polynomial is taken.
     base: u64,
     /// Powers of the base, up to the length of the longest text.
     powers: Vec<u64>,
+}
+
+/// Bytes of a word: a text of so many is short.
+const SHORT: usize = 8;
+/// In place of its length: a text that is longer.
+const LONG: u32 = SHORT as u32 + 1;
+
+/// What a text is found by.
+#[derive(Clone, Copy)]
+struct Key {
+    /// The bytes of a short text, the first lowest; the hash of a long one.
+    word: u64,
+    /// Bytes of a short text, or [`LONG`].
+    len: u32,
+}
+
+impl Key {
+    /// A text of `len` bytes, up to [`SHORT`], which are the highest of a word.
+    #[inline]
+    fn ending(word: u64, len: usize) -> Self {
+        Self { word: word >> (8 * (SHORT - len)), len: len as u32 }
+    }
+    /// A text of `len` bytes, up to [`SHORT`], which are the lowest of a word.
+    #[inline]
+    fn beginning(word: u64, len: usize) -> Self {
+        Self { word: word & u64::MAX >> (8 * (SHORT - len)), len: len as u32 }
+    }
+    #[inline]
+    fn long(hash: u64) -> Self {
+        Self { word: hash, len: LONG }
+    }
+}
+
+/// A key and its symbol, of 28 bits, in twelve bytes: there are many, and new memory is what loading waits for.
+#[derive(Clone, Copy)]
+struct Slot {
+    word: [u32; 2],
+    /// `len << 28 | symbol`
+    symbol: u32,
+}
+
+const SYMBOL: u32 = (1 << 28) - 1;
+const FREE: Slot = Slot { word: [0; 2], symbol: u32::MAX };
+const FILTER_BITS: u32 = 18;
+
+impl Slot {
+    fn new(key: Key, symbol: u32) -> Self {
+        Self { word: [key.word as u32, (key.word >> 32) as u32], symbol: key.len << 28 | symbol }
+    }
+    #[inline]
+    fn has(&self, key: Key) -> bool {
+        (u64::from(self.word[0]) | u64::from(self.word[1]) << 32) == key.word && self.symbol >> 28 == key.len
+    }
+    #[inline]
+    fn is_free(&self) -> bool {
+        self.symbol == FREE.symbol
+    }
 }
 
 /// Buffers of [`splits`](Texts::splits).
@@ -32,13 +90,14 @@ pub(super) struct Cuts {
 
 impl Texts {
     pub(super) fn new(count: usize, bytes: usize) -> Self {
-        let slots = vec![FREE; (2 * count).next_power_of_two().max(64)];
-        let mut ends = Vec::with_capacity(count + 1);
-        ends.push(0);
+        let mut arena = String::with_capacity(SHORT + bytes);
+        arena.extend(['\0'; SHORT]);
+        let mut bounds = Vec::with_capacity(count + 1);
+        bounds.push(SHORT as u32);
         Self {
-            arena: String::with_capacity(bytes),
-            ends,
-            slots,
+            arena,
+            bounds,
+            slots: vec![FREE; count + count / 2 + 64],
             filter: vec![0; 1 << (FILTER_BITS - 6)],
             base: seed(),
             powers: vec![1],
@@ -46,38 +105,38 @@ impl Texts {
     }
 
     pub(super) fn len(&self) -> usize {
-        self.ends.len() - 1
+        self.bounds.len() - 1
     }
 
     #[inline]
     pub(super) fn get(&self, symbol: u32) -> &str {
-        let Range { start, end } = self.range(symbol);
-        &self.arena[start as usize..end as usize]
+        let (start, end) = self.range(symbol);
+        &self.arena[start..end]
     }
 
     /// The same as bytes, which need no look at where characters begin.
     #[inline]
     fn bytes(&self, symbol: u32) -> &[u8] {
-        let Range { start, end } = self.range(symbol);
-        &self.arena.as_bytes()[start as usize..end as usize]
+        let (start, end) = self.range(symbol);
+        &self.arena.as_bytes()[start..end]
     }
 
     /// Where in the arena the text of a symbol is.
     #[inline]
-    fn range(&self, symbol: u32) -> Range<u32> {
+    fn range(&self, symbol: u32) -> (usize, usize) {
         let i = symbol as usize;
-        self.ends[i]..self.ends[i + 1]
+        (self.bounds[i] as usize, self.bounds[i + 1] as usize)
     }
 
     /// All texts, one after the other.
     pub(super) fn all(&self) -> &str {
-        &self.arena
+        &self.arena[SHORT..]
     }
 
     /// The text gets the next symbol, without being findable. With `escape`, `▁` becomes a space.
     pub(super) fn push(&mut self, text: &str, escape: bool) -> u32 {
         push_spaced(&mut self.arena, text, escape);
-        self.ends.push(self.arena.len() as u32);
+        self.bounds.push(self.arena.len() as u32);
         while self.powers.len() <= text.len() {
             self.powers.push(self.powers[self.powers.len() - 1].wrapping_mul(self.base));
         }
@@ -86,52 +145,91 @@ impl Texts {
 
     /// Makes a symbol findable; false if its text is there already.
     pub(super) fn index(&mut self, symbol: u32) -> bool {
-        if 2 * self.len() > self.slots.len() {
-            let old = std::mem::take(&mut self.slots);
-            self.slots = vec![FREE; 4 * old.len()];
-            for slot in old.into_iter().filter(|slot| *slot != FREE) {
-                self.index(slot as u32);
+        if 3 * self.len() > 2 * self.slots.len() {
+            let size = 2 * self.slots.len();
+            for slot in std::mem::replace(&mut self.slots, vec![FREE; size]) {
+                if !slot.is_free() {
+                    self.index(slot.symbol & SYMBOL);
+                }
             }
         }
-        let text = self.get(symbol);
-        let hash = finish(hash(self.base, text));
-        match self.probe(hash, text.as_bytes()) {
+        let text = self.bytes(symbol);
+        let key = match text.len() {
+            len @ ..=SHORT => Key::ending(self.word_before(self.range(symbol).1), len),
+            _ => self.key(text),
+        };
+        match self.probe(key, text) {
             Ok(_) => false,
             Err(free) => {
-                self.slots[free] = hash >> 32 << 32 | u64::from(symbol);
-                self.filter[filter_bit(hash) >> 6] |= 1 << (filter_bit(hash) & 63);
+                let bit = filter_bit(self.hash(key));
+                self.slots[free] = Slot::new(key, symbol);
+                self.filter[bit >> 6] |= 1 << (bit & 63);
                 true
             }
         }
     }
 
     pub(super) fn find(&self, text: &str) -> Option<u32> {
-        self.probe(finish(hash(self.base, text)), text.as_bytes()).ok()
+        self.probe(self.key(text.as_bytes()), text.as_bytes()).ok()
     }
 
-    /// Calls `each` with every place at which `text` falls into two symbols, and with the symbols.
+    /// Calls `each` with every place at which the text of `symbol` falls into two symbols, and with these.
     #[inline]
-    pub(super) fn splits(&self, text: &str, cuts: &mut Cuts, mut each: impl FnMut(usize, u32, u32)) {
-        let Cuts { hashes, likely } = cuts;
+    pub(super) fn splits(&self, symbol: u32, cuts: &mut Cuts, each: impl FnMut(usize, u32, u32)) {
+        let text = self.bytes(symbol);
+        let len = text.len();
+        if len < 2 {
+            return;
+        }
+        let (start, end) = self.range(symbol);
+        let last = self.word_before(end);
+        if len <= SHORT {
+            let word = Key::ending(last, len).word;
+            let halves = |at| (Key::beginning(word, at), Key::ending(last, len - at));
+            return self.splits_at(text, &mut cuts.likely, halves, each);
+        }
+        let first = self.word_before(start + SHORT);
+        let hashes = &mut cuts.hashes;
         hashes.clear();
         hashes.push(0);
         let mut hash = 0;
-        hashes.extend(text.bytes().map(|byte| {
-            hash = step(self.base, hash, byte);
+        hashes.extend(text.iter().map(|byte| {
+            hash = step(self.base, hash, *byte);
             hash
         }));
+        let ending = |at: usize| hash.wrapping_sub(hashes[at].wrapping_mul(self.powers[len - at]));
+        let halves = |at| {
+            let rest = len - at;
+            let left = if at <= SHORT { Key::beginning(first, at) } else { Key::long(hashes[at]) };
+            let right = if rest <= SHORT { Key::ending(last, rest) } else { Key::long(ending(at)) };
+            (left, right)
+        };
+        self.splits_at(text, &mut cuts.likely, halves, each);
+    }
+
+    /// The same, where `halves` are the keys of both sides of a place.
+    #[inline]
+    fn splits_at(
+        &self,
+        text: &[u8],
+        likely: &mut Vec<usize>,
+        halves: impl Fn(usize) -> (Key, Key),
+        mut each: impl FnMut(usize, u32, u32),
+    ) {
         // Mostly one of the two does not exist, which the filter knows for less than what it takes to find the other.
         // Nothing foretells its answers: each place is written down, and counted if it is one.
-        likely.resize(text.len(), 0);
+        if likely.len() < text.len() {
+            likely.resize(text.len(), 0);
+        }
         let mut count = 0;
         for at in 1..text.len() {
-            let (left, right) = self.half_hashes(text, hashes, at);
+            let (left, right) = halves(at);
             likely[count] = at;
             count += usize::from(self.may_exist(left) & self.may_exist(right));
         }
         for &at in &likely[..count] {
-            let (left, right) = self.half_hashes(text, hashes, at);
-            let (start, end) = text.as_bytes().split_at(at);
+            let (left, right) = halves(at);
+            let (start, end) = text.split_at(at);
             if let Ok(left) = self.probe(left, start)
                 && let Ok(right) = self.probe(right, end)
             {
@@ -140,55 +238,89 @@ impl Texts {
         }
     }
 
-    /// The hashes of `text[..at]` and `text[at..]`, from those of all beginnings.
+    /// The word that ends at this byte of the arena.
     #[inline]
-    fn half_hashes(&self, text: &str, hashes: &[u64], at: usize) -> (u64, u64) {
-        let power = self.powers[text.len() - at];
-        (finish(hashes[at]), finish(hashes[text.len()].wrapping_sub(hashes[at].wrapping_mul(power))))
+    fn word_before(&self, end: usize) -> u64 {
+        let mut word = [0; SHORT];
+        word.copy_from_slice(&self.arena.as_bytes()[end - SHORT..end]);
+        u64::from_le_bytes(word)
+    }
+
+    fn key(&self, text: &[u8]) -> Key {
+        if text.len() <= SHORT {
+            let word = text.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte));
+            return Key { word, len: text.len() as u32 };
+        }
+        Key::long(text.iter().fold(0, |hash, byte| step(self.base, hash, *byte)))
     }
 
     #[inline]
-    fn may_exist(&self, hash: u64) -> bool {
-        let bit = filter_bit(hash);
+    fn hash(&self, key: Key) -> u64 {
+        hash_word(self.base, key.word)
+    }
+
+    #[inline]
+    fn may_exist(&self, key: Key) -> bool {
+        let bit = filter_bit(self.hash(key));
         self.filter[bit >> 6] >> (bit & 63) & 1 == 1
     }
 
     /// The symbol with this text, or the free slot where it would be.
     #[inline]
-    fn probe(&self, hash: u64, text: &[u8]) -> Result<u32, usize> {
-        let mask = self.slots.len() - 1;
-        let mut at = hash as usize & mask;
+    fn probe(&self, key: Key, text: &[u8]) -> Result<u32, usize> {
+        let slots = self.slots.as_slice();
+        let mut at = ((u64::from(self.hash(key) as u32) * slots.len() as u64) >> 32) as usize;
         loop {
-            let slot = self.slots[at];
-            if slot == FREE {
-                return Err(at);
-            }
-            let symbol = slot as u32;
-            if slot >> 32 == hash >> 32 && self.bytes(symbol) == text {
+            let slot = slots[at];
+            let symbol = slot.symbol & SYMBOL;
+            if slot.has(key) && (key.len != LONG || self.bytes(symbol) == text) {
                 return Ok(symbol);
             }
-            at = (at + 1) & mask;
+            if slot.is_free() {
+                return Err(at);
+            }
+            at = if at + 1 == slots.len() { 0 } else { at + 1 };
         }
     }
 }
-
-/// No symbol's slot: symbols have 29 bits.
-const FREE: u64 = u64::MAX;
-const FILTER_BITS: u32 = 18;
 
 #[inline]
 fn filter_bit(hash: u64) -> usize {
     (hash >> (64 - FILTER_BITS)) as usize
 }
 
+#[inline]
 fn step(base: u64, hash: u64, byte: u8) -> u64 {
     hash.wrapping_mul(base).wrapping_add(u64::from(byte) + 1)
 }
 
-fn hash(base: u64, text: &str) -> u64 {
-    text.bytes().fold(0, |hash, byte| step(base, hash, byte))
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-fn finish(hash: u64) -> u64 {
-    mix(hash, 0x9e37_79b9_7f4a_7c15)
+    /// Around the length of a word, with zeros where a word has none, and inside of characters.
+    #[test]
+    fn texts_are_found_and_split() {
+        let texts =
+            ["a", "a\0", "\0", "\0a", "1234567", "12345678", "123456781", "1", "2345678", "23456781", "x", "é", "éx"];
+        let mut table = Texts::new(0, 0);
+        for (symbol, text) in (0..).zip(texts) {
+            assert_eq!(table.push(text, false), symbol);
+            assert!(table.index(symbol), "{text:?} is there already");
+        }
+        for (symbol, text) in (0..).zip(texts) {
+            assert_eq!(table.find(text), Some(symbol));
+            assert!(!table.index(symbol));
+            let mut found = Vec::new();
+            table.splits(symbol, &mut Cuts::default(), |at, left, right| found.push((at, left, right)));
+            let halves = (1..text.len()).filter(|at| text.is_char_boundary(*at)).filter_map(|at| {
+                let find = |half| texts.iter().position(|text| *text == half).map(|symbol| symbol as u32);
+                Some((at, find(&text[..at])?, find(&text[at..])?))
+            });
+            assert_eq!(found, halves.collect::<Vec<_>>(), "{text:?}");
+        }
+        for absent in ["", "\0\0", "a\0\0", "123", "123456789", "1234567812345678"] {
+            assert_eq!(table.find(absent), None, "{absent:?}");
+        }
+    }
 }
