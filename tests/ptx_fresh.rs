@@ -76,6 +76,51 @@ fn the_compiler_gives_what_is_checked_in() {
     assert!(run.status.success(), "{said}");
 }
 
+/// Kernels that the build must refuse, and one like them that it must not.
+const JUDGED: &str = r#"
+import sys
+from pathlib import Path
+sys.dont_write_bytecode = True
+sys.path.insert(0, sys.argv[1])
+import build
+
+def complaints(name, body, target, gpu):
+    source = Path(sys.argv[2]) / f"{name}.cu"
+    source.write_text('extern "C" __global__ void __launch_bounds__(1024, 2) ' + name + "(float* p, unsigned long long d) {" + body + "}")
+    return build.judge(build.Nvrtc().compile(source, target, "__half"), [gpu], name, False)
+
+def held(count):
+    return (f"float a[{count}]; for (int i = 0; i < {count}; i++) a[i] = p[i * 1024]; __syncthreads();"
+            f"for (int i = 0; i < {count}; i++) p[i * 1024 + 1] = a[{count - 1} - i] * a[i];")
+
+def wgmma(between):
+    product = ('asm volatile("wgmma.mma_async.sync.aligned.m64n8k16.f32.bf16.bf16 {%0,%1,%2,%3}, %4, %4, 1, 1, 1, 0, 0;"'
+               ': "+f"(a[0]), "+f"(a[1]), "+f"(a[2]), "+f"(a[3]) : "l"(d));')
+    return ('float a[4] = {}; asm volatile("wgmma.fence.sync.aligned;");' + product + between + product +
+            'asm volatile("wgmma.commit_group.sync.aligned;"); asm volatile("wgmma.wait_group.sync.aligned 0;");'
+            "for (int i = 0; i < 4; i++) p[i] = a[i];")
+
+assert not complaints("held", held(8), "compute_80", "sm_80")
+assert "spills registers" in "".join(complaints("spilling", held(96), "compute_80", "sm_80"))
+assert not complaints("wgmma", wgmma(""), "compute_90a", "sm_90a")
+assert "serialized" in "".join(complaints("serial", wgmma("a[0] += p[4];"), "compute_90a", "sm_90a"))
+"#;
+
+#[test]
+fn spills_and_serialised_products_fail_the_build() {
+    if !root().join(".cuda/requirements.txt").exists() {
+        println!("SKIPPED: the compiler is not installed (kernels/build.py install)");
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let run = Command::new("python3")
+        .args(["-c", JUDGED])
+        .args([root().join("kernels"), folder.path().to_path_buf()])
+        .output()
+        .expect("python3 runs");
+    assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
+}
+
 /// The value tables of the kernels, read from their source.
 fn table(text: &str, name: &str) -> Vec<u32> {
     let start = text.find(&format!("float {name}[")).unwrap_or_else(|| panic!("no table {name}"));

@@ -5,9 +5,13 @@ use halfbyte::dtype::DType;
 use halfbyte::op::Op;
 
 pub fn benches(t: usize) -> Vec<Bench> {
-    vec![Bench::memory(format!("embed/mistral-7b T={t}"), 2 * t * 4096 * 2, move |b| {
-        let ids = b.i32(t, 1, |i| (i * 7919 % 32000) as i32);
-        let table = b.normal(32000, 4096, DType::Bf16, 1.0);
-        Op::Embed { ids, table, out: b.out(t, 4096, DType::Bf16) }
-    })]
+    // From a table of so many rows to so many.
+    let bench = |name: &str, from: usize, to: usize| {
+        Bench::memory(format!("embed/{name} T={t}"), 2 * to * 4096 * 2, move |b| {
+            let ids = b.i32(to, 1, move |i| (i * 7919 % from) as i32);
+            let table = b.normal(from, 4096, DType::Bf16, 1.0);
+            Op::Embed { ids, table, out: b.out(to, 4096, DType::Bf16) }
+        })
+    };
+    vec![bench("mistral-7b", 32000, t), bench("mixtral rows of experts", t, 2 * t)]
 }

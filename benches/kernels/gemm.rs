@@ -1,8 +1,8 @@
-//! The products of Mistral-7B's layer, and those of its adapters.
+//! The products of Mistral-7B's layer, those of its adapters, and those of Mixtral's experts.
 
 use crate::harness::Bench;
 use halfbyte::dtype::DType::{Bf16, F32};
-use halfbyte::op::{Form, Op};
+use halfbyte::op::{Form, Groups, Op};
 
 pub fn benches(t: usize) -> Vec<Bench> {
     let mut benches = Vec::new();
@@ -23,6 +23,17 @@ pub fn benches(t: usize) -> Vec<Bench> {
             let (a, w) = (b.normal(t, n, Bf16, 1.0), b.normal(n, k, Bf16, 0.02));
             let out = b.out(t, k, Bf16);
             Op::Gemm { form: Form::Nn, a, b: w, scale: 1.0, plus: None, out, groups: None }
+        }));
+    }
+    // Eight experts over 2·t rows, unevenly.
+    let (n, k) = if t < 1024 { (64, 128) } else { (4096, 14336) };
+    let flops = 2.0 * 2.0 * t as f64 * n as f64 * k as f64;
+    for (name, form, from, to) in [("grouped_nt", Form::Nt, k, n), ("grouped_nn", Form::Nn, n, k)] {
+        benches.push(Bench::compute(format!("{name}/mixtral down T={t}"), flops, move |b| {
+            let offsets = b.i32(9, 1, move |e| (2 * t * e * e / 64) as i32);
+            let (a, w, out) =
+                (b.normal(2 * t, from, Bf16, 1.0), b.normal(8 * n, k, Bf16, 0.02), b.out(2 * t, to, Bf16));
+            Op::Gemm { form, a, b: w, scale: 1.0, plus: None, out, groups: Some(Groups { offsets, count: 8 }) }
         }));
     }
     // x·Aᵀ reads x; t·Bᵀ reads and writes y; dA reads x, dB reads dy.

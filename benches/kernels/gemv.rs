@@ -9,14 +9,14 @@ pub fn benches(t: usize) -> Vec<Bench> {
     let shapes = if t < 1024 { vec![(256, 4096)] } else { vec![(4096, 4096), (14336, 4096), (4096, 14336)] };
     let mut benches = Vec::new();
     for (n, k) in shapes {
-        for rows in [1, 4] {
+        for (kind, rows) in [(QuantKind::Nf4, 1), (QuantKind::Nf4, 4), (QuantKind::Fp4, 1)] {
             let bytes = n * k / 2 + n * k / 64 + n * k / 16384 * 4 + rows * (n + k) * 2;
-            benches.push(Bench::memory(format!("gemv/mistral-7b {n}x{k} T={rows}"), bytes, move |b| {
+            benches.push(Bench::memory(format!("gemv/mistral-7b {n}x{k} {} T={rows}", kind.name()), bytes, move |b| {
                 let (codes, absmax) = (b.u8(n, k / 2), b.u8(1, n * k / 64));
                 let nested =
                     Nested { absmax: b.normal(1, n * k / 64 / 256, F32, 1e-2), offset: b.normal(1, 1, F32, 1e-2) };
                 let (x, out) = (b.normal(rows, k, Bf16, 1.0), b.out(rows, n, Bf16));
-                Op::Gemv { kind: QuantKind::Nf4, block: 64, x, codes, absmax, nested: Some(nested), out }
+                Op::Gemv { kind, block: 64, x, codes, absmax, nested: Some(nested), out }
             }));
         }
     }

@@ -15,6 +15,18 @@ use std::time::{Duration, Instant};
 /// More than any L2 cache has.
 const FOOTPRINT: usize = 512 << 20;
 
+/// TFLOP/s of products of 16-bit numbers, summed in f32, that the data sheets of cards promise (dense).
+const PEAKS: [(&str, f64); 8] = [
+    ("NVIDIA H200", 989.0),
+    ("NVIDIA H100 80GB HBM3", 989.0),
+    ("NVIDIA H100 PCIe", 756.0),
+    ("NVIDIA A100-SXM4-40GB", 312.0),
+    ("NVIDIA A100-SXM4-80GB", 312.0),
+    ("NVIDIA GeForce RTX 4090", 165.0),
+    ("NVIDIA GeForce RTX 4070", 58.0),
+    ("NVIDIA GeForce RTX 3090", 71.0),
+];
+
 /// One bench.
 pub struct Bench {
     /// `rms_norm/mistral-7b T=8192`.
@@ -170,13 +182,21 @@ impl Bencher {
         group.finish();
         if best.is_finite() {
             let rate = if bench.flops > 0.0 {
-                format!("{:7.1} TFLOP/s", bench.flops / best / 1e12)
+                let share = self.peak().map(|peak| format!("  {:3.0} % of peak", bench.flops / best / peak * 100.0));
+                format!("{:7.1} TFLOP/s{}", bench.flops / best / 1e12, share.unwrap_or_default())
             } else {
-                let share = if self.copy_rate > 0.0 { bench.bytes / best / self.copy_rate * 100.0 } else { 0.0 };
-                format!("{:7.0} GB/s  {share:3.0} % of copy", bench.bytes / best / 1e9)
+                let share = bench.bytes / best / self.copy_rate * 100.0;
+                let share = if share.is_finite() { format!("  {share:3.0} % of copy") } else { String::new() };
+                format!("{:7.1} GB/s{share}", bench.bytes / best / 1e9)
             };
             self.lines.push(format!("{:48} {:9.1} us  {rate}", bench.name, best * 1e6));
         }
+    }
+
+    /// Operations per second that the GPU's data sheet promises, if we know it.
+    fn peak(&self) -> Option<f64> {
+        let name = &self.cuda.as_ref()?.gpu().name;
+        PEAKS.iter().find(|(card, _)| card == name).map(|(_, peak)| peak * 1e12)
     }
 
     /// All rates once more, together.

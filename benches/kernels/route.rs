@@ -1,11 +1,11 @@
-//! Mixtral's routing: bound by latency, its bytes are few.
+//! Mixtral's routing and its load balancing: bound by latency, their bytes are few.
 
 use crate::harness::Bench;
 use halfbyte::dtype::DType::{Bf16, F32, I32};
-use halfbyte::op::Op;
+use halfbyte::op::{CONTROL_FIELDS, Op};
 
 pub fn benches(t: usize) -> Vec<Bench> {
-    vec![Bench::memory(format!("route/mixtral T={t}"), t * (16 + 8 + 8 + 8 + 8), move |b| {
+    let route = Bench::memory(format!("route/mixtral T={t}"), t * (16 + 8 + 8 + 8 + 8), move |b| {
         let logits = b.normal(t, 8, Bf16, 1.0);
         Op::Route {
             logits,
@@ -16,5 +16,18 @@ pub fn benches(t: usize) -> Vec<Bench> {
             offsets: b.out(9, 1, I32),
             touched: None,
         }
-    })]
+    });
+    let backward = Bench::memory(format!("route_bwd/mixtral T={t}"), t * (8 + 16 + 8 + 16), move |b| {
+        let (dweights, logits) = (b.normal(t, 2, F32, 1.0), b.normal(t, 8, Bf16, 1.0));
+        let experts = b.i32(t, 2, |i| (i * 3 % 8) as i32);
+        Op::RouteBwd { dweights, logits, experts, plus: None, dlogits: b.out(t, 8, Bf16) }
+    });
+    let layers = 32;
+    let balance = Bench::memory(format!("aux_loss/mixtral T={t}, {layers} layers"), layers * t * 3 * 16, move |b| {
+        let logits = (0..layers).map(|_| b.normal(t, 8, Bf16, 1.0)).collect();
+        let dlogits = (0..layers).map(|_| b.out(t, 8, Bf16)).collect();
+        let (control, aux) = (b.normal(1, CONTROL_FIELDS, F32, 1.0), b.out(1, 1, F32));
+        Op::AuxLoss { logits, coef: 0.02, control, aux, dlogits }
+    });
+    vec![route, backward, balance]
 }

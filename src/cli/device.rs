@@ -1,5 +1,6 @@
 //! `--device`: where a command runs.
 
+use crate::config::recipe::AUTO;
 use crate::device::Device;
 use crate::device::cpu::{Cpu, CpuOptions};
 use crate::device::cuda::{self, Arch, Cuda, CudaOptions, DeviceName};
@@ -10,8 +11,9 @@ use crate::error::{Error, Result};
 #[derive(clap::Args, Debug)]
 pub struct DeviceArgs {
     /// cpu, cuda or cuda:N; auto: the first GPU if there is one that can compute in the recipe's type, else the CPU
-    #[arg(long, default_value = "auto")]
-    device: String,
+    /// [default: the recipe's device_map, or auto]
+    #[arg(long)]
+    device: Option<String>,
     /// Code path on the GPU [default: the best for the card]
     #[arg(long)]
     arch: Option<Arch>,
@@ -21,10 +23,11 @@ pub struct DeviceArgs {
 }
 
 impl DeviceArgs {
-    /// Starts the device; also says in words which one it is.
-    pub fn open(&self, compute: DType, cpu: CpuOptions) -> Result<(Box<dyn Device>, String)> {
-        let name = match self.device.as_str() {
-            "auto" => self.auto(compute),
+    /// Starts the device, that of the recipe (`device_map`) if the command line names none; also says in words which one
+    /// it is.
+    pub fn open(&self, map: Option<&str>, compute: DType, cpu: CpuOptions) -> Result<(Box<dyn Device>, String)> {
+        let name = match self.device.as_deref().or(map).unwrap_or(AUTO) {
+            AUTO => self.auto(compute),
             name => name.parse()?,
         };
         match name {

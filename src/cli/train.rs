@@ -62,7 +62,8 @@ pub fn run(args: Args) -> Result<()> {
     let place = if args.dummy_weights { ModelPlace::dummy(model)? } else { ModelPlace::find(model)? };
     let prepared = prepare(recipe, place, &|_| ())?;
     let cpu = CpuOptions { poison: args.poison, late_copies: false };
-    let (device, device_name) = args.device.open(prepared.recipe.compute, cpu)?;
+    let map = prepared.recipe.model.device.as_deref();
+    let (device, device_name) = args.device.open(map, prepared.recipe.compute, cpu)?;
     progress.prepared(&prepared, &device_name);
     let start = match (args.resume, args.overwrite) {
         (true, _) => Start::Resume,

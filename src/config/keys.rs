@@ -79,7 +79,7 @@ pub const KEYS: &[(&str, Use)] = &[
     ("router_aux_loss_coef", Used(Model)),
     ("attn_implementation", NoEffect("attention is always computed in tiles, exactly")),
     ("use_flash_attention_2", NoEffect("attention is always computed in tiles, exactly")),
-    ("device_map", NoEffect(ONE_GPU)),
+    ("device_map", Used(Model)),
     ("max_memory", NoEffect("the memory plan is made before anything is loaded")),
     ("low_cpu_mem_usage", NoEffect("weights are mapped, not read")),
     ("trust_remote_code", NoEffect(REMOTE)),

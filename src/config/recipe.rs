@@ -60,6 +60,8 @@ pub struct ModelSource {
     pub output_router_logits: Option<bool>,
     /// `router_aux_loss_coef`; None: as config.json says.
     pub router_aux_loss_coef: Option<f64>,
+    /// `device_map`, in the words of `--device`: `auto`, `cpu`, `cuda` or `cuda:1`.
+    pub device: Option<String>,
 }
 
 /// `[quantization]`: how the base is quantised.
@@ -71,6 +73,9 @@ pub struct Quantization {
     /// `llm_int8_skip_modules`: modules left in 16 bit.
     pub skip_modules: Vec<String>,
 }
+
+/// A `device_map` or `--device` that leaves the choice to the program.
+pub const AUTO: &str = "auto";
 
 /// A checked recipe.
 #[derive(Clone, PartialEq, Debug)]
@@ -114,6 +119,10 @@ impl Recipe {
         }
         let mut notes = raw.notes;
         notes.append(&mut more);
+        if model.device.as_deref() == Some(AUTO) {
+            notes
+                .push("`device_map`: the whole model is on one device, the first GPU that can compute its type".into());
+        }
         notes.extend(note);
         Ok(Self { model, data, lora, quantization, compute, training, notes })
     }
@@ -199,6 +208,7 @@ impl ModelSource {
             adapter: raw.text("adapter_name_or_path")?,
             output_router_logits: raw.flag("output_router_logits")?,
             router_aux_loss_coef: raw.at_least("router_aux_loss_coef", 0.0)?,
+            device: device_map(raw)?,
         })
     }
 
@@ -216,8 +226,28 @@ impl ModelSource {
             ("adapter_name_or_path", self.adapter.clone().map(Value::from)),
             ("output_router_logits", self.output_router_logits.map(Value::from)),
             ("router_aux_loss_coef", self.router_aux_loss_coef.map(Value::from)),
+            ("device_map", self.device.clone().map(Value::from)),
         ]
     }
+}
+
+/// What `device_map` says in the words of `--device`: a GPU's number, a device's name, or a table that puts all (`""`) on one.
+fn device_map(raw: &Raw) -> Result<Option<String>> {
+    let Some(value) = raw.value("device_map") else { return Ok(None) };
+    let all = value.as_table().filter(|parts| parts.len() == 1).and_then(|parts| parts.get("")).unwrap_or(value);
+    let name = match all {
+        Value::Integer(number) => format!("cuda:{number}"),
+        // How a model is spread over several GPUs does not matter on one.
+        Value::String(name) if ["balanced", "balanced_low_0", "sequential"].contains(&name.as_str()) => AUTO.into(),
+        Value::String(name) => name.clone(),
+        _ => String::new(),
+    };
+    let number = name.strip_prefix("cuda:").and_then(|number| number.parse::<usize>().ok());
+    if number.is_none() && ![AUTO, "cpu", "cuda"].contains(&name.as_str()) {
+        let why = "expected \"auto\", \"cpu\", a GPU's number, or a table with one of them for the whole model (\"\")";
+        return Err(raw.wrong("device_map", why).hint("device_map = 0 is the first GPU"));
+    }
+    Ok(Some(name))
 }
 
 fn lora(raw: &Raw, start: Option<&str>) -> Result<LoraConfig> {

@@ -102,6 +102,29 @@ fn aliases_keys_without_effect_and_refused_keys() {
 }
 
 #[test]
+fn a_device_map_puts_the_whole_model_on_one_device() {
+    for (value, device) in [
+        ("0", "cuda:0"),
+        ("\"cuda:3\"", "cuda:3"),
+        ("\"cpu\"", "cpu"),
+        ("{ \"\" = 1 }", "cuda:1"),
+        ("{ \"\" = \"cpu\" }", "cpu"),
+        ("\"auto\"", "auto"),
+        ("\"balanced\"", "auto"),
+    ] {
+        let r = ok(&format!("device_map = {value}"));
+        assert_eq!(r.model.device.as_deref(), Some(device), "{value}");
+        let said = r.notes.iter().any(|note| note.contains("device_map") && note.contains("one device"));
+        assert_eq!(said, device == "auto", "{value}: {:?}", r.notes);
+    }
+    assert_eq!(ok("").model.device, None);
+    for value in ["-1", "true", "\"gpu\"", "\"cuda:x\"", "{ \"model.layers.0\" = 0 }", "{ \"\" = 0, \"lm_head\" = 1 }"]
+    {
+        refused(&format!("device_map = {value}"), &["device_map", "the first GPU"]);
+    }
+}
+
+#[test]
 fn values_have_the_type_that_is_expected() {
     refused("learning_rate = \"fast\"", &["`learning_rate` is \"fast\"", "number", "no hint"]);
     refused("lora_r = 1.5", &["`lora_r` is 1.5", "no hint"]);

@@ -22,7 +22,7 @@ pub enum Start {
 }
 
 /// Keys that may change and leave the numbers as they are.
-const FREE: [&str; 24] = [
+const FREE: [&str; 25] = [
     "output_dir",
     "adapter_dir",
     "run_name",
@@ -47,6 +47,7 @@ const FREE: [&str; 24] = [
     "save_total_limit",
     "gradient_checkpointing",
     "adapter_name_or_path",
+    "device_map",
 ];
 
 /// Keys that may change, but then the run is another one from here on. A folder or a data set may also have moved: what

@@ -23,6 +23,34 @@ fn a_missing_file_is_named() {
 }
 
 #[test]
+fn the_devices_that_are_not_there_are_refused_before_anything_is_written() {
+    let gpu = "bnb_4bit_compute_dtype=bfloat16";
+    let folder = Folder::new();
+    for (arguments, words) in [
+        (&["--set", "device_map=9999"][..], ["9999", "NVIDIA", "hint"]),
+        (&["--device", "cuda:9999"], ["9999", "NVIDIA", "hint"]),
+        // The command line decides.
+        (&["--set", "device_map=cpu", "--device", "cuda:9999"], ["9999", "NVIDIA", "hint"]),
+    ] {
+        let run = folder.run(&[&["train", "recipe.toml", "--set", gpu], arguments].concat());
+        assert!([Some(2), Some(4)].contains(&run.code), "{arguments:?}: {}", run.err);
+        // Without a driver that is what is said.
+        assert!(words[..2].iter().any(|word| run.err.contains(word)) && run.err.contains(words[2]), "{}", run.err);
+        assert!(!folder.path("run").exists(), "a refused run leaves no folder behind");
+    }
+    for device in ["gpu", "cuda:x", "cuda:-1", ""] {
+        folder.run(&["train", "recipe.toml", "--device", device]).refused(2, &["unknown device", "cuda:1"]);
+    }
+    folder.run(&["train", "recipe.toml", "--arch", "sm_75"]).refused(2, &["sm_75", "sm_80"]);
+    // Both device maps that a machine without a GPU can follow.
+    for (map, said) in [("cpu", "device: cpu"), ("auto", "one device")] {
+        let set = format!("device_map={map}");
+        let run = folder.run(&["train", "recipe.toml", "--overwrite", "--set", "max_steps=1", "--set", &set]).fine();
+        assert!(run.out.contains(said), "{}", run.out);
+    }
+}
+
+#[test]
 fn rank_zero_is_refused() {
     refused("r=0", 2, &["r"]);
 }

@@ -110,7 +110,7 @@ pub fn driver_version() -> Result<(i32, i32)> {
     match result::init() {
         Ok(()) => Ok(pair),
         Err(e) => Err(failed("start the driver", e)
-            .hint("look whether `nvidia-smi` shows a GPU, or use the CPU with `--device cpu`")),
+            .hint("look at `nvidia-smi` and at CUDA_VISIBLE_DEVICES, or use the CPU with `--device cpu`")),
     }
 }
 
