@@ -183,7 +183,7 @@ fn is_mergeable(piece: Piece) -> bool {
 }
 
 /// The place of each piece in the order of the scores; equal scores have equal ranks, since ties go from left to right
-/// in the text.
+/// in the text. As in SentencePiece 0.2.3, 0 is above −0.
 fn ranks(scores: &[f32]) -> Vec<u32> {
     let score = |id: u32| scores[id as usize];
     let mut order: Vec<u32> = (0..scores.len() as u32).collect();
@@ -191,7 +191,7 @@ fn ranks(scores: &[f32]) -> Vec<u32> {
     let mut ranks = vec![0; scores.len()];
     for pair in order.windows(2) {
         let (before, id) = (pair[0], pair[1]);
-        ranks[id as usize] = ranks[before as usize] + u32::from(score(before) != score(id));
+        ranks[id as usize] = ranks[before as usize] + u32::from(score(before).to_bits() != score(id).to_bits());
     }
     ranks
 }

@@ -1,7 +1,7 @@
 """Records the small golden set in this folder with the SentencePiece library, slow transformers tokenizers and the
 tokenizers library.
 
-    pip install sentencepiece==0.2.1 transformers==4.44.2 tokenizers==0.19.1 protobuf==7.36.2
+    pip install sentencepiece==0.2.3 transformers==4.44.2 tokenizers==0.19.1 protobuf==7.36.2
     cargo build --release -p halfbyte-tokenizer --example train
     python tokenizer/tests/data/record.py target/release/examples/train
 

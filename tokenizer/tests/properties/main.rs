@@ -40,7 +40,8 @@ fn random_model(rng: &mut Rng) -> ModelFile {
             x if x < user + unused => PieceKind::Unused,
             _ => PieceKind::Normal,
         };
-        pieces.push(&text, -(rng.below(levels) as f32), kind);
+        let score = 1.0 - rng.below(levels) as f32;
+        pieces.push(&text, if score == 0.0 && rng.chance(0.5) { -0.0 } else { score }, kind);
     }
     let normalizer = NormalizerSpec {
         add_dummy_prefix: rng.chance(0.7),

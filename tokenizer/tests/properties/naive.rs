@@ -37,8 +37,9 @@ pub fn encode(model: &ModelFile, text: &str) -> Vec<u32> {
         Some(piece.score)
     };
     let mut scores: Vec<Option<f32>> = (1..symbols.len()).map(|i| pair(&symbols, i - 1)).collect();
-    while let Some(best) = scores.iter().flatten().copied().reduce(f32::max) {
-        let i = scores.iter().position(|s| *s == Some(best)).unwrap();
+    // 0 goes before −0.
+    while let Some(best) = scores.iter().flatten().copied().max_by(f32::total_cmp) {
+        let i = scores.iter().position(|s| s.is_some_and(|s| s.to_bits() == best.to_bits())).unwrap();
         let right = symbols.remove(i + 1).0;
         symbols[i].0.push_str(&right);
         scores.remove(i);
