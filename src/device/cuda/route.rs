@@ -76,11 +76,11 @@ pub fn aux_loss(
         return Err(Error::run("aux_loss: no layer has a router"));
     };
     check_experts(l, first)?;
-    let (rows, experts, tokens) = (l.rows(first), first.cols, l.grid_rows(first));
+    let (rows, experts) = (l.rows(first), first.cols);
     let (n, layers, factor) = (experts as i32, logits.len() as i32, (coef * experts as f64) as f32);
-    let chunks = tokens.div_ceil(CHUNK);
-    let sums = partial_sums(logits, tokens);
-    let partials = l.memory.partials(scratch(logits, tokens))?;
+    let chunks = l.grid_rows(first).div_ceil(CHUNK);
+    let sums = partial_sums(logits, l.tokens);
+    let partials = l.memory.partials(scratch(logits, l.tokens))?;
     let share = partials + sums as u64;
     let (loss_scale, aux) = (l.flat(control, DType::F32)?, l.flat(aux, DType::F32)?);
     let from = layers_of(l, logits)?;
@@ -99,10 +99,10 @@ pub fn aux_loss(
     l.launch(Family::Route, "aux_grad", grid, &[&rows, &n, &layers, &factor, &loss_scale, &share, &from, &to])
 }
 
-/// Bytes of the partial sums of all layers.
+/// Bytes of the partial sums of all layers, with `tokens` tokens.
 fn partial_sums(logits: &[View], tokens: usize) -> usize {
-    let experts = logits.first().map_or(0, |l| l.cols);
-    (logits.len() * tokens.div_ceil(CHUNK) * 2 * experts * 4).next_multiple_of(256)
+    let one_layer = logits.first().map_or(0, |l| l.rows.count(tokens).div_ceil(CHUNK) * 2 * l.cols * 4);
+    (logits.len() * one_layer).next_multiple_of(256)
 }
 
 /// Bytes of scratch memory of `aux_loss`: partial sums, and the share of each expert.
