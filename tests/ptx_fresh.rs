@@ -65,8 +65,8 @@ fn the_compiler_gives_what_is_checked_in() {
         println!("SKIPPED: the compiler is not installed (kernels/build.py install)");
         return;
     }
-    // The whole takes minutes: the families that compile in seconds stand for the compiler and its options; a family whose
-    // stamp is stale is always compared.
+    // The whole takes a minute, which `.ci/run` spends: the families that compile in seconds stand for the compiler and its
+    // options; a family whose stamp is stale is always compared.
     let run = Command::new("python3")
         .arg(root().join("kernels/build.py"))
         .args(["--check", "embed", "rms_norm", "pointwise"])
