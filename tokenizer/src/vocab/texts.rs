@@ -155,7 +155,8 @@ impl Texts {
         }
         let text = self.bytes(symbol);
         let key = match text.len() {
-            len @ ..=SHORT => Key::ending(self.word_before(self.range(symbol).1), len),
+            // In the arena it is one load, for each of a vocabulary's pieces.
+            len @ 1..=SHORT => Key::ending(self.word_before(self.range(symbol).1), len),
             _ => self.key(text),
         };
         match self.probe(key, text) {
