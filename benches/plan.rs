@@ -4,8 +4,8 @@
 #![expect(missing_docs, reason = "criterion_group! makes a public function")]
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use halfbyte::model::record;
-use halfbyte::plan::plan;
+use halfbyte_core::model::record;
+use halfbyte_core::plan::plan;
 
 #[path = "../tests/model/shapes.rs"]
 mod shapes;

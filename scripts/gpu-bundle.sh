@@ -48,8 +48,8 @@ golden_files() {
     return 0
 }
 tokenizer=tokenizer/tests/data/tokenizers/small
-mkdir -p "$root/tests/data" "$root/$tokenizer"
-cp -r tests/data/golden "$root/tests/data/"
+mkdir -p "$root/app/tests/data" "$root/$tokenizer"
+cp -r app/tests/data/golden "$root/app/tests/data/"
 cp "$tokenizer/tokenizer.model" "$root/$tokenizer/"
 number=0
 IFS=:

@@ -56,6 +56,11 @@ impl DType {
             DType::U8 => "uint8",
         }
     }
+    /// The storage type that torch calls `name` (with or without "torch.").
+    pub fn from_torch_name(name: &str) -> Option<DType> {
+        let name = name.strip_prefix("torch.").unwrap_or(name);
+        [DType::F32, DType::F16, DType::Bf16].into_iter().find(|d| d.torch_name() == name)
+    }
     /// `value` after a round trip through this type (identity for f32; integers are not meant).
     pub fn round(self, value: f32) -> f32 {
         match self {
@@ -97,40 +102,6 @@ fn narrow(values: &[f32]) -> Vec<f16> {
     let mut out = vec![f16::ZERO; values.len()];
     out.convert_from_f32_slice(values);
     out
-}
-
-/// The two 4-bit codebooks.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum QuantKind {
-    /// NormalFloat: quantiles of the normal distribution.
-    Nf4,
-    /// A 4-bit float (sign, two exponent bits, one mantissa bit).
-    Fp4,
-}
-
-impl QuantKind {
-    /// `bnb_4bit_quant_type`.
-    pub fn name(self) -> &'static str {
-        match self {
-            QuantKind::Nf4 => "nf4",
-            QuantKind::Fp4 => "fp4",
-        }
-    }
-    /// The inverse of [`Self::name`].
-    pub fn parse(name: &str) -> Option<Self> {
-        [QuantKind::Nf4, QuantKind::Fp4].into_iter().find(|k| k.name() == name)
-    }
-}
-
-/// How to quantise a weight.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Scheme {
-    /// The codebook.
-    pub kind: QuantKind,
-    /// Elements that share a scale: a power of two from 32 to 4096.
-    pub blocksize: usize,
-    /// Whether the scales are stored in 8 bits.
-    pub double: bool,
 }
 
 #[cfg(test)]

@@ -5,8 +5,8 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-/// What computes. `quant8` has no op of its own: it is the 8-bit half of `nf4` and `adamw`.
-const FAMILIES: [&str; 16] = [
+/// What computes.
+const FAMILIES: [&str; 15] = [
     "adamw",
     "attention",
     "cross_entropy",
@@ -17,7 +17,6 @@ const FAMILIES: [&str; 16] = [
     "nf4",
     "permute",
     "pointwise",
-    "quant8",
     "rms_norm",
     "rope",
     "route",
@@ -37,15 +36,15 @@ struct Place {
 
 const PLACES: [Place; 5] = [
     Place { folder: "src/device/cpu", extension: "rs", without: Some(&[]), common: &["exec", "memory", "mod", "real"] },
-    Place { folder: "kernels", extension: "cu", without: Some(&["quant8"]), common: &[] },
+    Place { folder: "kernels", extension: "cu", without: Some(&[]), common: &[] },
     Place {
         folder: "src/device/cuda",
         extension: "rs",
-        without: Some(&["quant8"]),
+        without: Some(&[]),
         common: &["copy", "exec", "gpu", "graph", "launch", "memory", "mod", "modules", "nvml", "stream"],
     },
-    Place { folder: "tests/kernels", extension: "rs", without: Some(&["quant8"]), common: &["harness", "main"] },
-    Place { folder: "benches/kernels", extension: "rs", without: Some(&["quant8"]), common: &["harness", "main"] },
+    Place { folder: "tests/kernels", extension: "rs", without: Some(&[]), common: &["harness", "main"] },
+    Place { folder: "benches/kernels", extension: "rs", without: Some(&[]), common: &["harness", "main"] },
 ];
 
 #[test]

@@ -144,14 +144,14 @@ fn hex_float(text: &str) -> f32 {
 
 #[test]
 fn the_kernels_tables_are_the_cpus() {
-    use halfbyte::device::cpu::{nf4, quant8};
+    use halfbyte_core::quant::{blockwise8, codebook4};
     let read = |name: &str| fs::read_to_string(root().join("kernels").join(name)).expect(name);
     let bits = |values: &[f32]| values.iter().map(|v| v.to_bits()).collect::<Vec<u32>>();
     let (quant, four, quantize) = (read("quant8.cuh"), read("nf4.cuh"), read("nf4.cu"));
-    assert_eq!(table(&quant, "SIGNED"), bits(&*quant8::SIGNED));
-    assert_eq!(table(&quant, "UNSIGNED"), bits(&*quant8::UNSIGNED));
-    assert_eq!(table(&four, "NF4_LEVELS"), bits(&nf4::NF4_LEVELS));
-    assert_eq!(table(&four, "FP4_LEVELS"), bits(&nf4::FP4_LEVELS));
-    assert_eq!(table(&quantize, "NF4_THRESHOLDS"), bits(&nf4::NF4_THRESHOLDS));
-    assert_eq!(table(&quantize, "FP4_THRESHOLDS"), bits(&nf4::FP4_THRESHOLDS));
+    assert_eq!(table(&quant, "SIGNED"), bits(&*blockwise8::SIGNED));
+    assert_eq!(table(&quant, "UNSIGNED"), bits(&*blockwise8::UNSIGNED));
+    assert_eq!(table(&four, "NF4_LEVELS"), bits(&codebook4::NF4_LEVELS));
+    assert_eq!(table(&four, "FP4_LEVELS"), bits(&codebook4::FP4_LEVELS));
+    assert_eq!(table(&quantize, "NF4_THRESHOLDS"), bits(&codebook4::NF4_THRESHOLDS));
+    assert_eq!(table(&quantize, "FP4_THRESHOLDS"), bits(&codebook4::FP4_THRESHOLDS));
 }

@@ -1,8 +1,8 @@
 //! AdamW over Mistral-7B's adapter, rank 16 on all seven linears: 448 tensors.
 
 use crate::harness::{Bench, Buffers};
-use halfbyte::dtype::DType::{F32, U8};
-use halfbyte::op::{AdamState, Betas, CONTROL_FIELDS, Op};
+use halfbyte_core::dtype::DType::{F32, U8};
+use halfbyte_core::op::{AdamState, Betas, CONTROL_FIELDS, Op};
 
 pub fn benches(t: usize) -> Vec<Bench> {
     // 14 tensors in each layer; on the CPU one layer.

@@ -1,8 +1,8 @@
 //! Causal attention of Mistral-7B over documents of 2048 tokens.
 
 use crate::harness::{Bench, Buffers};
-use halfbyte::dtype::DType::{Bf16, F32};
-use halfbyte::op::{Op, View};
+use halfbyte_core::dtype::DType::{Bf16, F32};
+use halfbyte_core::op::{Op, View};
 
 pub fn benches(t: usize) -> Vec<Bench> {
     let (heads, kv_heads, d, length) = (32, 8, 128, t.min(2048));

@@ -1,8 +1,8 @@
 //! Loss of a chunk of 2048 rows with a vocabulary of 32000.
 
 use crate::harness::Bench;
-use halfbyte::dtype::DType::{Bf16, F32, I32};
-use halfbyte::op::{CONTROL_FIELDS, Op};
+use halfbyte_core::dtype::DType::{Bf16, F32, I32};
+use halfbyte_core::op::{CONTROL_FIELDS, Op};
 
 pub fn benches(t: usize) -> Vec<Bench> {
     let (n, v) = (t.min(2048), 32000);

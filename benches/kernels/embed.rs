@@ -1,8 +1,8 @@
 //! Token embeddings, and the rows of experts.
 
 use crate::harness::Bench;
-use halfbyte::dtype::DType;
-use halfbyte::op::Op;
+use halfbyte_core::dtype::DType;
+use halfbyte_core::op::Op;
 
 pub fn benches(t: usize) -> Vec<Bench> {
     // From a table of so many rows to so many.

@@ -1,8 +1,8 @@
 //! The products of Mistral-7B's layer, those of its adapters, and those of Mixtral's experts.
 
 use crate::harness::Bench;
-use halfbyte::dtype::DType::{Bf16, F32};
-use halfbyte::op::{Form, Groups, Op};
+use halfbyte_core::dtype::DType::{Bf16, F32};
+use halfbyte_core::op::{Form, Groups, Op};
 
 pub fn benches(t: usize) -> Vec<Bench> {
     let mut benches = Vec::new();

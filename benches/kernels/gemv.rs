@@ -1,8 +1,9 @@
 //! One and four rows times Mistral-7B's largest weights, double quantised.
 
 use crate::harness::Bench;
-use halfbyte::dtype::DType::{Bf16, F32};
-use halfbyte::op::{Nested, Op, QuantKind};
+use halfbyte_core::dtype::DType::{Bf16, F32};
+use halfbyte_core::op::{Nested, Op};
+use halfbyte_core::quant::QuantKind;
 
 pub fn benches(t: usize) -> Vec<Bench> {
     // On the CPU a small one.

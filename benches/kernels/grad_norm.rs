@@ -1,8 +1,8 @@
 //! Norm of the gradient of Mistral-7B's adapter, rank 16 on all seven linears.
 
 use crate::harness::Bench;
-use halfbyte::dtype::DType::F32;
-use halfbyte::op::Op;
+use halfbyte_core::dtype::DType::F32;
+use halfbyte_core::op::Op;
 
 pub fn benches(t: usize) -> Vec<Bench> {
     let n: usize = if t < 1024 { 1 << 20 } else { 41_943_040 };

@@ -3,12 +3,12 @@
 
 use criterion::{Criterion, Throughput};
 use half::bf16;
-use halfbyte::device::Device;
-use halfbyte::device::cpu::{Cpu, CpuOptions};
-use halfbyte::device::cuda::{Cuda, CudaOptions};
-use halfbyte::dtype::DType;
-use halfbyte::op::{Buf, Info, Kind, Op, Phase, Place, Program, Rows, Transfer, View};
-use halfbyte::plan::plan;
+use halfbyte_core::device::Device;
+use halfbyte_core::device::cpu::{Cpu, CpuOptions};
+use halfbyte_core::device::cuda::{Cuda, CudaOptions};
+use halfbyte_core::dtype::DType;
+use halfbyte_core::op::{Buf, Info, Kind, Op, Phase, Place, Program, Rows, Transfer, View};
+use halfbyte_core::plan::plan;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 

@@ -1,8 +1,9 @@
 //! Mistral-7B's largest weight: dequantised and quantised.
 
 use crate::harness::Bench;
-use halfbyte::dtype::DType::{Bf16, F32, U8};
-use halfbyte::op::{Nested, Op, QuantKind};
+use halfbyte_core::dtype::DType::{Bf16, F32, U8};
+use halfbyte_core::op::{Nested, Op};
+use halfbyte_core::quant::QuantKind;
 
 pub fn benches(t: usize) -> Vec<Bench> {
     // On the CPU a part of it.

@@ -1,8 +1,8 @@
 //! Mixtral-8x7B's way back from experts.
 
 use crate::harness::Bench;
-use halfbyte::dtype::DType::{Bf16, F32};
-use halfbyte::op::Op;
+use halfbyte_core::dtype::DType::{Bf16, F32};
+use halfbyte_core::op::Op;
 
 pub fn benches(t: usize) -> Vec<Bench> {
     let d = 4096;

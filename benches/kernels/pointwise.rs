@@ -1,8 +1,8 @@
 //! Residual sums, dropout and noise of Mistral-7B; its adapter (r = 16 on all seven linears) cast and zeroed.
 
 use crate::harness::Bench;
-use halfbyte::dtype::DType::{Bf16, F32};
-use halfbyte::op::Op;
+use halfbyte_core::dtype::DType::{Bf16, F32};
+use halfbyte_core::op::Op;
 
 pub fn benches(t: usize) -> Vec<Bench> {
     let d = 4096;

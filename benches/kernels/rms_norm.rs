@@ -1,8 +1,8 @@
 //! RMSNorm of Mistral-7B and Llama-2-13B.
 
 use crate::harness::Bench;
-use halfbyte::dtype::DType::{Bf16, F32};
-use halfbyte::op::Op;
+use halfbyte_core::dtype::DType::{Bf16, F32};
+use halfbyte_core::op::Op;
 
 pub fn benches(t: usize) -> Vec<Bench> {
     let mut benches = Vec::new();

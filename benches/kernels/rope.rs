@@ -1,8 +1,8 @@
 //! Queries and keys of Mistral-7B: 40 heads of a q|k|v product.
 
 use crate::harness::Bench;
-use halfbyte::dtype::DType;
-use halfbyte::op::Op;
+use halfbyte_core::dtype::DType;
+use halfbyte_core::op::Op;
 
 pub fn benches(t: usize) -> Vec<Bench> {
     let bench = |name: &str, inverse| {

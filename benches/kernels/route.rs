@@ -1,8 +1,8 @@
 //! Mixtral's routing and its load balancing: bound by latency, their bytes are few.
 
 use crate::harness::Bench;
-use halfbyte::dtype::DType::{Bf16, F32, I32};
-use halfbyte::op::{CONTROL_FIELDS, Op};
+use halfbyte_core::dtype::DType::{Bf16, F32, I32};
+use halfbyte_core::op::{CONTROL_FIELDS, Op};
 
 pub fn benches(t: usize) -> Vec<Bench> {
     let route = Bench::memory(format!("route/mixtral T={t}"), t * (16 + 8 + 8 + 8 + 8), move |b| {

@@ -1,8 +1,8 @@
 //! The next token of one text, with a vocabulary of 32000: greedy, and with all three rules.
 
 use crate::harness::Bench;
-use halfbyte::dtype::DType::{F32, I32};
-use halfbyte::op::{Op, SAMPLE_FIELDS};
+use halfbyte_core::dtype::DType::{F32, I32};
+use halfbyte_core::op::{Op, SAMPLE_FIELDS};
 
 pub fn benches(_: usize) -> Vec<Bench> {
     let v = 32000;

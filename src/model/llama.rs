@@ -1,10 +1,10 @@
 //! Llama and Mistral (and Mixtral's attention): pre-norm blocks of attention and MLP on a residual stream. The shapes that
 //! differ (grouped heads, window, experts) are data.
 
+use super::config::ModelConfig;
 use super::linear::{AdapterUse, Projection};
 use super::moe;
 use super::params::{Exchange, Params};
-use crate::config::model::ModelConfig;
 use crate::op::View;
 use crate::tape::{HeadShape, Ranges, Tape};
 

@@ -3,7 +3,8 @@
 use super::params::{AdapterTensor, Half};
 use super::spec::{OptimizerKind, OptimizerSpec};
 use crate::dtype::DType;
-use crate::op::{AdamState, BLOCK_8BIT, Kind, SEGMENT_FIELDS, Segment, View};
+use crate::op::{AdamState, Kind, SEGMENT_FIELDS, Segment, View};
+use crate::quant::blockwise8::BLOCK;
 use crate::tape::Tape;
 
 /// bitsandbytes keeps the moments of tensors with fewer elements in f32 (`min_8bit_size`).
@@ -57,7 +58,7 @@ pub fn declare_optimizer(t: &mut Tape, spec: &OptimizerSpec, adapter: &[AdapterT
             let factor = if a.half == Half::B { spec.lora_b_factor } else { 1.0 };
             rates.extend([factor as f32, spec.weight_decay as f32]);
             state += length;
-            blocks += length.div_ceil(BLOCK_8BIT);
+            blocks += length.div_ceil(BLOCK);
         }
         let n = tensors.len();
         let bytes = table.iter().flat_map(|x| x.to_le_bytes()).collect();

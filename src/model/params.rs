@@ -5,9 +5,11 @@ use super::linear::{Adapter, Base, Part, Projection};
 use super::llama::Block;
 use super::optimizer::{OptimizerState, declare_optimizer};
 use super::spec::{AdapterSpec, Spec};
-use crate::dtype::{DType, Scheme};
+use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::op::{BLOCK_8BIT, CONTROL_FIELDS, Kind, Nested, Place, Rows, SAMPLE_FIELDS, View};
+use crate::op::{CONTROL_FIELDS, Kind, Nested, Place, Rows, SAMPLE_FIELDS, View};
+use crate::quant::Scheme;
+use crate::quant::blockwise8::BLOCK;
 use crate::tape::{Quantized, Tape};
 
 /// Columns of the padded copies of adapters are a multiple of this: the K step of a tensor-core product.
@@ -304,7 +306,7 @@ impl Declare<'_> {
                     absmax: t.resident(
                         &format!("{name}.nested_absmax"),
                         1,
-                        blocks.div_ceil(BLOCK_8BIT),
+                        blocks.div_ceil(BLOCK),
                         DType::F32,
                         Kind::Weight,
                     ),

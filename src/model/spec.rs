@@ -1,8 +1,9 @@
 //! What is to be recorded.
 
-use crate::config::model::ModelConfig;
-use crate::dtype::{DType, Scheme};
+use super::config::ModelConfig;
+use crate::dtype::DType;
 use crate::op::{Betas, ControlRule};
+use crate::quant::Scheme;
 use std::collections::HashMap;
 
 /// The adapter of one linear module.

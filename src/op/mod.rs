@@ -8,7 +8,7 @@
 mod program;
 mod view;
 
-pub use crate::dtype::QuantKind;
+use crate::quant::QuantKind;
 pub use program::{Info, Kind, Phase, Place, Program};
 pub use view::{Buf, Rows, View};
 
@@ -130,8 +130,6 @@ pub enum SampleField {
 /// Number of fields of a sampling rule.
 pub const SAMPLE_FIELDS: usize = 3;
 
-/// Elements of 8-bit codes that share a scale: in the moments of an optimizer, and in the scales of double quantisation.
-pub const BLOCK_8BIT: usize = 256;
 /// Rows that an [`Op::Gemv`] may have.
 pub const GEMV_ROWS: usize = 4;
 /// Columns of a [`Op::Gemv`]'s x are a multiple of this.

@@ -1,8 +1,9 @@
 //! The forward ops: one method each. A method checks shapes, declares the results, and records.
 
 use super::Tape;
-use crate::dtype::{DType, QuantKind};
+use crate::dtype::DType;
 use crate::op::{Form, GEMV_ROWS, GEMV_STEP, Groups, Nested, Op, Rows, SAMPLE_FIELDS, View};
+use crate::quant::QuantKind;
 
 /// The heads of an attention op.
 #[derive(Clone, Copy, Debug)]

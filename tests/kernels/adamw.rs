@@ -1,8 +1,8 @@
 //! The three forms of AdamW over a table of ragged tensors; 8-bit codes must be the CPU's.
 
 use crate::harness::Case;
-use halfbyte::dtype::DType;
-use halfbyte::op::{AdamState, Betas, CONTROL_FIELDS, Op, Rows, SEGMENT_FIELDS};
+use halfbyte_core::dtype::DType;
+use halfbyte_core::op::{AdamState, Betas, CONTROL_FIELDS, Op, Rows, SEGMENT_FIELDS};
 
 const ONE: Rows = Rows::Fixed(1);
 

@@ -1,8 +1,8 @@
 //! Loss of a chunk of rows.
 
 use crate::harness::Case;
-use halfbyte::dtype::DType;
-use halfbyte::op::{CONTROL_FIELDS, Op, Rows};
+use halfbyte_core::dtype::DType;
+use halfbyte_core::op::{CONTROL_FIELDS, Op, Rows};
 
 pub fn cases() -> Vec<Case> {
     let mut cases = Vec::new();

@@ -1,7 +1,7 @@
 //! Row gather.
 
 use crate::harness::Case;
-use halfbyte::op::{Op, Rows};
+use halfbyte_core::op::{Op, Rows};
 
 pub fn cases() -> Vec<Case> {
     let shapes = [(1, 64, 11), (37, 40, 32000), (130, 4096, 500)];

@@ -1,8 +1,8 @@
 //! The three products, plain and grouped by expert.
 
 use crate::harness::{Build, Case};
-use halfbyte::dtype::DType;
-use halfbyte::op::{Form, Groups, Op, Rows, View};
+use halfbyte_core::dtype::DType;
+use halfbyte_core::op::{Form, Groups, Op, Rows, View};
 
 const T: Rows = Rows::Tokens(1);
 

@@ -2,8 +2,9 @@
 
 use crate::harness::Case;
 use crate::nf4::weight;
-use halfbyte::dtype::{DType, QuantKind};
-use halfbyte::op::{Op, Rows};
+use halfbyte_core::dtype::DType;
+use halfbyte_core::op::{Op, Rows};
+use halfbyte_core::quant::QuantKind;
 
 pub fn cases() -> Vec<Case> {
     let mut cases = Vec::new();

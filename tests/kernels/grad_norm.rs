@@ -1,8 +1,8 @@
 //! Norm of the gradient, and what follows from it.
 
 use crate::harness::Case;
-use halfbyte::dtype::DType;
-use halfbyte::op::{CONTROL_FIELDS, ControlRule, Op, Rows};
+use halfbyte_core::dtype::DType;
+use halfbyte_core::op::{CONTROL_FIELDS, ControlRule, Op, Rows};
 
 const ONE: Rows = Rows::Fixed(1);
 

@@ -4,12 +4,12 @@
 
 use crate::cases::gpu_is_required;
 use half::{bf16, f16};
-use halfbyte::device::Device;
-use halfbyte::device::cpu::{Cpu, CpuOptions};
-use halfbyte::device::cuda::{Cuda, CudaOptions};
-use halfbyte::dtype::DType;
-use halfbyte::op::{Access, Buf, Info, Kind, Op, Phase, Place, Program, Rows, View};
-use halfbyte::plan::plan;
+use halfbyte_core::device::Device;
+use halfbyte_core::device::cpu::{Cpu, CpuOptions};
+use halfbyte_core::device::cuda::{Cuda, CudaOptions};
+use halfbyte_core::dtype::DType;
+use halfbyte_core::op::{Access, Buf, Info, Kind, Op, Phase, Place, Program, Rows, View};
+use halfbyte_core::plan::plan;
 use std::sync::Arc;
 
 /// One op with operands.
@@ -294,7 +294,7 @@ fn run(
     let mut program = build.program;
     program.phases.push((Phase::Micro, vec![op]));
     let program = Arc::new(program);
-    let said = |e: halfbyte::error::Error| e.to_string();
+    let said = |e: halfbyte_core::error::Error| e.to_string();
     device.allocate(program.clone(), Arc::new(plan(&program))).map_err(said)?;
 
     // All ones: NaN in every float type, −1 in the integers. Then what the op may read.

@@ -1,8 +1,9 @@
 //! 4-bit blocks, there and back: every bit is the CPU's, which the golden tests hold against bitsandbytes.
 
 use crate::harness::{Build, Case};
-use halfbyte::dtype::DType;
-use halfbyte::op::{Nested, Op, QuantKind, Rows, View};
+use halfbyte_core::dtype::DType;
+use halfbyte_core::op::{Nested, Op, Rows, View};
+use halfbyte_core::quant::QuantKind;
 
 pub fn cases() -> Vec<Case> {
     let mut cases = Vec::new();

@@ -1,8 +1,8 @@
 //! From rows sorted by expert back to tokens.
 
 use crate::harness::{Build, Case};
-use halfbyte::dtype::DType;
-use halfbyte::op::{Op, Rows, View};
+use halfbyte_core::dtype::DType;
+use halfbyte_core::op::{Op, Rows, View};
 
 const T: Rows = Rows::Tokens(1);
 

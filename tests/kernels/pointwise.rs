@@ -1,8 +1,8 @@
 //! Sums, dropout, noise, casts, zeros, copies.
 
 use crate::harness::Case;
-use halfbyte::dtype::DType;
-use halfbyte::op::{Op, Rows, Transfer};
+use halfbyte_core::dtype::DType;
+use halfbyte_core::op::{Op, Rows, Transfer};
 
 const T: Rows = Rows::Tokens(1);
 

@@ -1,8 +1,8 @@
 //! RMSNorm, forward and backward.
 
 use crate::harness::Case;
-use halfbyte::dtype::DType;
-use halfbyte::op::{Op, Rows};
+use halfbyte_core::dtype::DType;
+use halfbyte_core::op::{Op, Rows};
 
 const T: Rows = Rows::Tokens(1);
 

@@ -1,8 +1,8 @@
 //! Rotary positions, both ways.
 
 use crate::harness::Case;
-use halfbyte::dtype::DType;
-use halfbyte::op::{Op, Rows};
+use halfbyte_core::dtype::DType;
+use halfbyte_core::op::{Op, Rows};
 
 const T: Rows = Rows::Tokens(1);
 

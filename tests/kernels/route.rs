@@ -1,8 +1,8 @@
 //! Top-2 routing and its load-balancing loss.
 
 use crate::harness::{Build, Case};
-use halfbyte::dtype::DType;
-use halfbyte::op::{CONTROL_FIELDS, Op, Rows, View};
+use halfbyte_core::dtype::DType;
+use halfbyte_core::op::{CONTROL_FIELDS, Op, Rows, View};
 
 const T: Rows = Rows::Tokens(1);
 

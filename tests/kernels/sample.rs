@@ -2,8 +2,8 @@
 //! bits of the exponential, so no draw falls into the gap between two devices' sums.
 
 use crate::harness::Case;
-use halfbyte::dtype::DType;
-use halfbyte::op::{Op, Rows, SAMPLE_FIELDS};
+use halfbyte_core::dtype::DType;
+use halfbyte_core::op::{Op, Rows, SAMPLE_FIELDS};
 
 pub fn cases() -> Vec<Case> {
     let mut cases = Vec::new();

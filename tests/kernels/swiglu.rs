@@ -1,7 +1,7 @@
 //! SwiGLU, forward and backward; gate and up are the halves of one product.
 
 use crate::harness::Case;
-use halfbyte::op::{Op, Rows};
+use halfbyte_core::op::{Op, Rows};
 
 const T: Rows = Rows::Tokens(1);
 

@@ -1,9 +1,9 @@
 //! Runs single ops on memory that the test lays out: every buffer has a place of its own, and holds what the test puts there.
 
-use halfbyte::device::Device;
-use halfbyte::device::cpu::{Cpu, CpuOptions};
-use halfbyte::op::{Access, Buf, Kind, Op, Phase, Place, Program, View};
-use halfbyte::plan::{Plan, plan};
+use halfbyte_core::device::Device;
+use halfbyte_core::device::cpu::{Cpu, CpuOptions};
+use halfbyte_core::op::{Access, Buf, Kind, Op, Phase, Place, Program, View};
+use halfbyte_core::plan::{Plan, plan};
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, OnceLock};

@@ -7,11 +7,11 @@ use crate::alone::{Alone, State};
 use crate::lies::{Key, Lie, Lies};
 use crate::made::made;
 use crate::rig::{batch, session, spec};
-use halfbyte::device::cpu::CpuOptions;
-use halfbyte::dtype::DType;
-use halfbyte::model::{AdapterSpec, OptimizerKind, Spec};
-use halfbyte::op::{Buf, FusedKind, Op, Phase, Place, Program, View};
-use halfbyte::train::session::{Sampling, Session};
+use halfbyte_core::device::cpu::CpuOptions;
+use halfbyte_core::dtype::DType;
+use halfbyte_core::model::{AdapterSpec, OptimizerKind, Spec};
+use halfbyte_core::op::{Buf, FusedKind, Op, Phase, Place, Program, View};
+use halfbyte_core::session::{Sampling, Session};
 use std::collections::BTreeMap;
 
 /// What has been audited.

@@ -4,9 +4,9 @@
 #[path = "../shared/copies.rs"]
 mod shared;
 
-use halfbyte::device::cpu::{Cpu, CpuOptions};
-use halfbyte::op::{Program, View};
-use halfbyte::plan::{Plan, plan};
+use halfbyte_core::device::cpu::{Cpu, CpuOptions};
+use halfbyte_core::op::{Program, View};
+use halfbyte_core::plan::{Plan, plan};
 use shared::{Names, expected, program, run};
 
 fn on_cpu(program: &Program, names: &Names, plan: &Plan, late_copies: bool) -> Vec<f64> {

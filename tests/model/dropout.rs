@@ -3,9 +3,9 @@
 
 use crate::alone::Alone;
 use crate::rig::{batch, session, spec};
-use halfbyte::device::cpu::CpuOptions;
-use halfbyte::dtype::DType;
-use halfbyte::op::{Buf, Info, Kind, Op, Place, Program, Rows};
+use halfbyte_core::device::cpu::CpuOptions;
+use halfbyte_core::dtype::DType;
+use halfbyte_core::op::{Buf, Info, Kind, Op, Place, Program, Rows};
 
 const ROWS: usize = 64;
 const COLS: usize = 4096;

@@ -1,12 +1,12 @@
 //! Weights that are made up: their size, and that they are a function of the seed.
 
 use crate::rig::spec;
-use halfbyte::device::cpu::nf4::{Nested, dequantize};
-use halfbyte::device::cpu::{Cpu, CpuOptions};
-use halfbyte::dtype::DType;
-use halfbyte::model::{Fill, record};
-use halfbyte::train::dummy::fill_base;
-use halfbyte::train::session::Session;
+use halfbyte_core::device::cpu::{Cpu, CpuOptions};
+use halfbyte_core::dtype::DType;
+use halfbyte_core::model::{Fill, record};
+use halfbyte_core::quant::codebook4::{Nested, dequantize};
+use halfbyte_core::session::Session;
+use halfbyte_core::session::dummy::fill_base;
 use std::collections::BTreeMap;
 
 /// The values of every weight, by name.

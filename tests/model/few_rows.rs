@@ -1,10 +1,10 @@
 //! Programs for at most four tokens multiply with 4-bit weights directly.
 
 use crate::rig::{batch, session, spec};
-use halfbyte::device::cpu::CpuOptions;
-use halfbyte::dtype::DType;
-use halfbyte::model::{Spec, record};
-use halfbyte::op::{Op, Phase};
+use halfbyte_core::device::cpu::CpuOptions;
+use halfbyte_core::dtype::DType;
+use halfbyte_core::model::{Spec, record};
+use halfbyte_core::op::{Op, Phase};
 
 /// Width 32, so that rows are whole runs of codes; `inner` of the MLP.
 fn narrow(tokens: usize, dtype: DType, inner: usize) -> Spec {

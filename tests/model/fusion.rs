@@ -1,9 +1,9 @@
 //! Every base product takes the adapters' products of its output into its group; none is left alone.
 
 use crate::rig::spec;
-use halfbyte::dtype::DType;
-use halfbyte::model::record;
-use halfbyte::op::{FusedKind, Op, Phase, Program};
+use halfbyte_core::dtype::DType;
+use halfbyte_core::model::record;
+use halfbyte_core::op::{FusedKind, Op, Phase, Program};
 
 fn groups(program: &Program, kind: FusedKind) -> usize {
     let fused = |op: &&Op| matches!(op, Op::Fused { kind: k, .. } if *k == kind);

@@ -1,9 +1,9 @@
 //! Every adapter gradient against central differences, in f64, at planned (overlapping) addresses.
 
 use crate::rig::{batch, session, spec};
-use halfbyte::device::cpu::CpuOptions;
-use halfbyte::dtype::DType;
-use halfbyte::train::session::Session;
+use halfbyte_core::device::cpu::CpuOptions;
+use halfbyte_core::dtype::DType;
+use halfbyte_core::session::Session;
 
 /// Two micro-batches of packed documents: the loss and, left in the gradient buffer, its gradient.
 fn accumulate(s: &mut Session) -> f64 {

@@ -1,13 +1,13 @@
 //! What must not change a bit: how a program is run, planned or grouped. Whole training steps, update included.
 
 use crate::rig::{batch, session, spec, start};
-use halfbyte::data::batch::MicroBatch;
-use halfbyte::device::cpu::CpuOptions;
-use halfbyte::dtype::DType;
-use halfbyte::model::{Spec, record, record_on};
-use halfbyte::op::{Control, Kind, Place, Rows};
-use halfbyte::tape::Tape;
-use halfbyte::train::session::{EvalLoss, Session};
+use halfbyte_core::device::cpu::CpuOptions;
+use halfbyte_core::dtype::DType;
+use halfbyte_core::model::{Spec, record, record_on};
+use halfbyte_core::op::{Control, Kind, Place, Rows};
+use halfbyte_core::session::batch::MicroBatch;
+use halfbyte_core::session::{EvalLoss, Session};
+use halfbyte_core::tape::Tape;
 use std::collections::BTreeMap;
 
 /// Everything that training leaves behind, by name: losses, and the resident buffers of fixed size but for the weights.

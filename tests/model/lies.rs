@@ -1,7 +1,7 @@
 //! Does the audit notice? Each declaration of each kind of op is falsified once.
 
 use crate::alone::{Alone, State};
-use halfbyte::op::{Access, Op, View};
+use halfbyte_core::op::{Access, Op, View};
 use std::collections::BTreeMap;
 
 /// One falsehood about an op.

@@ -2,9 +2,12 @@
 
 use crate::alone::State;
 use crate::rig::Random;
-use halfbyte::dtype::{DType, QuantKind};
-use halfbyte::op::{Buf, Form, FusedKind, Groups, Info, Kind, Nested, Op, Phase, Place, Program, Rows, Transfer, View};
-use halfbyte::train::session::encode;
+use halfbyte_core::dtype::DType;
+use halfbyte_core::op::{
+    Buf, Form, FusedKind, Groups, Info, Kind, Nested, Op, Phase, Place, Program, Rows, Transfer, View,
+};
+use halfbyte_core::quant::QuantKind;
+use halfbyte_core::session::encode;
 
 const TOKENS: usize = 9;
 const T: Rows = Rows::Tokens(1);

@@ -3,11 +3,11 @@
 use crate::alone::Alone;
 use crate::invariants::left;
 use crate::rig::{batch, session, spec};
-use halfbyte::device::cpu::CpuOptions;
-use halfbyte::dtype::DType;
-use halfbyte::model::{Spec, record};
-use halfbyte::op::{Buf, Info, Kind, Op, Phase, Place, Program, Rows};
-use halfbyte::train::session::Session;
+use halfbyte_core::device::cpu::CpuOptions;
+use halfbyte_core::dtype::DType;
+use halfbyte_core::model::{Spec, record};
+use halfbyte_core::op::{Buf, Info, Kind, Op, Phase, Place, Program, Rows};
+use halfbyte_core::session::Session;
 
 /// What the op leaves of zeros.
 fn noise(seed: [i32; 2], site: u32, magnitude: f32, n: usize) -> Vec<f64> {

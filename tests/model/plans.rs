@@ -1,8 +1,8 @@
 //! Memory plans of real model sizes: sound, and next to as small as can be.
 
 use crate::shapes::{MODELS, spec};
-use halfbyte::model::{Model, record};
-use halfbyte::plan::{Plan, plan};
+use halfbyte_core::model::{Model, record};
+use halfbyte_core::plan::{Plan, plan};
 
 const GIB: f64 = (1u64 << 30) as f64;
 

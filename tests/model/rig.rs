@@ -1,14 +1,14 @@
 //! Tiny models with random weights, and sessions on the CPU that run them.
 
-use halfbyte::config::model::ModelConfig;
-use halfbyte::data::batch::{Document, IGNORED, MicroBatch};
-use halfbyte::device::cpu::{Cpu, CpuOptions};
-use halfbyte::dtype::{DType, QuantKind, Scheme};
-use halfbyte::model::{AdapterSpec, Fill, LossSpec, Model, OptimizerKind, OptimizerSpec, Spec, record};
-use halfbyte::op::{Betas, ControlRule, View};
-use halfbyte::train::session::Session;
+use halfbyte_core::device::cpu::{Cpu, CpuOptions};
+use halfbyte_core::dtype::DType;
+use halfbyte_core::model::{AdapterSpec, Fill, LossSpec, Model, OptimizerKind, OptimizerSpec, Spec, record};
+use halfbyte_core::model::{Experts, Family, ModelConfig, Rope, RopeScaling};
+use halfbyte_core::op::{Betas, ControlRule, View};
+use halfbyte_core::quant::{QuantKind, Scheme};
+use halfbyte_core::session::Session;
+use halfbyte_core::session::batch::{Document, IGNORED, MicroBatch};
 use std::collections::HashMap;
-use std::path::Path;
 
 /// SplitMix64.
 pub struct Random(pub u64);
@@ -35,15 +35,26 @@ impl Random {
 
 /// Two layers, width 8, grouped heads, a window of 4; with 4 experts if `moe`.
 pub fn config(moe: bool) -> ModelConfig {
-    let family = if moe { "mixtral" } else { "mistral" };
-    let experts = if moe { r#""num_local_experts": 4, "num_experts_per_tok": 2,"# } else { "" };
-    let json = format!(
-        r#"{{"model_type": "{family}", "vocab_size": 19, "hidden_size": 8, "intermediate_size": 12, "num_hidden_layers": 2,
-        "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 4, "max_position_embeddings": 64, {experts}
-        "rms_norm_eps": 1e-5, "sliding_window": 4, "rope_theta": 100.0, "tie_word_embeddings": false,
-        "hidden_act": "silu", "bos_token_id": 1, "eos_token_id": 2}}"#
-    );
-    ModelConfig::parse(&json, Path::new("tiny/config.json")).expect("a valid config")
+    ModelConfig {
+        family: if moe { Family::Mixtral } else { Family::Mistral },
+        vocab_size: 19,
+        hidden_size: 8,
+        intermediate_size: 12,
+        layers: 2,
+        heads: 4,
+        kv_heads: 2,
+        head_dim: 4,
+        rms_norm_eps: 1e-5,
+        rope: Rope { theta: 100.0, scaling: RopeScaling::None },
+        max_positions: 64,
+        sliding_window: Some(4),
+        tied: false,
+        experts: moe.then_some(Experts { count: 4, per_token: 2, aux_loss_coef: 0.001, output_router_logits: false }),
+        torch_dtype: None,
+        quantization: None,
+        bos_id: Some(1),
+        eos_ids: vec![2],
+    }
 }
 
 /// All linears adapted, head and router included; NF4 base; AdamW of torch.
@@ -155,5 +166,5 @@ pub fn packed(documents: &[&Document]) -> MicroBatch {
 pub fn batch(lengths: &[usize], seed: u64) -> (MicroBatch, usize) {
     let documents = documents(lengths, seed);
     let all: Vec<&Document> = documents.iter().collect();
-    (packed(&all), halfbyte::data::batch::num_items(all).max(1))
+    (packed(&all), halfbyte_core::session::batch::num_items(all).max(1))
 }

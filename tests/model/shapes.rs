@@ -1,18 +1,21 @@
 //! Recordings of models of real size: NF4 base with double quantisation, rank 16 on every linear but the head, bf16, full
 //! checkpointing, AdamW of torch. (The benchmark of the planner uses this file too.)
 
-use halfbyte::config::known::known;
-use halfbyte::dtype::{DType, QuantKind, Scheme};
-use halfbyte::model::{AdapterSpec, LossSpec, OptimizerKind, OptimizerSpec, Spec};
-use halfbyte::op::{Betas, ControlRule};
-use halfbyte::weights::names::{HEAD, linears};
+#[path = "../shared/models.rs"]
+mod models;
+
+use halfbyte_core::dtype::DType;
+use halfbyte_core::model::{AdapterSpec, LossSpec, OptimizerKind, OptimizerSpec, Spec};
+use halfbyte_core::model::{HEAD, linears};
+use halfbyte_core::op::{Betas, ControlRule};
+use halfbyte_core::quant::{QuantKind, Scheme};
 
 /// Known architectures.
 pub const MODELS: [&str; 4] = ["llama-2-7b", "mistral-7b-v0.1", "mixtral-8x7b-v0.1", "llama-2-70b"];
 
 /// What to record for `model` with room for `tokens` tokens.
 pub fn spec(model: &str, tokens: usize) -> Spec {
-    let (_, config) = known(model).expect("a known architecture");
+    let config = models::model(model);
     let modules: Vec<String> = linears(&config).into_iter().map(|l| l.name).filter(|name| name != HEAD).collect();
     let scheme = Scheme { kind: QuantKind::Nf4, blocksize: 64, double: true };
     let aux = config.experts.as_ref().map(|_| 0.001);

@@ -2,11 +2,11 @@
 
 use crate::invariants::{left, loss_scale};
 use crate::rig::{batch, session, spec};
-use halfbyte::device::cpu::{CpuOptions, adamw};
-use halfbyte::dtype::DType;
-use halfbyte::model::{AdapterSpec, AdapterTensor, Half, OptimizerKind, Spec};
-use halfbyte::op::{AdamState, Betas, Control};
-use halfbyte::train::session::{Session, Update};
+use halfbyte_core::device::cpu::{CpuOptions, adamw};
+use halfbyte_core::dtype::DType;
+use halfbyte_core::model::{AdapterSpec, AdapterTensor, Half, OptimizerKind, Spec};
+use halfbyte_core::op::{AdamState, Betas, Control};
+use halfbyte_core::session::{Session, Update};
 use std::collections::{BTreeSet, HashMap};
 
 /// An f16 model; the loss scale grows after two good steps.

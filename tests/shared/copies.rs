@@ -1,11 +1,11 @@
 //! A program whose buffer goes to host memory and comes back while other ops run.
 
-use halfbyte::device::Device;
-use halfbyte::dtype::DType;
-use halfbyte::error::Result;
-use halfbyte::op::{Buf, Info, Kind, Op, Phase, Place, Program, Rows, Transfer, View};
-use halfbyte::plan::Plan;
-use halfbyte::train::session::{decode, encode};
+use halfbyte_core::device::Device;
+use halfbyte_core::dtype::DType;
+use halfbyte_core::error::Result;
+use halfbyte_core::op::{Buf, Info, Kind, Op, Phase, Place, Program, Rows, Transfer, View};
+use halfbyte_core::plan::Plan;
+use halfbyte_core::session::{decode, encode};
 use std::sync::Arc;
 
 const TOKENS: usize = 50;

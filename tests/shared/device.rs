@@ -1,15 +1,15 @@
 //! The device that tests of whole programs run on: the CPU, or with `HALFBYTE_DEVICE=cuda` the GPU, for programs that store
 //! 16-bit types (f32 ones are the CPU's).
 
-use halfbyte::device::Device;
-use halfbyte::device::cpu::{Cpu, CpuOptions, Observer};
-use halfbyte::device::cuda::{Cuda, CudaOptions, DeviceName};
-use halfbyte::dtype::DType;
+use halfbyte_core::device::Device;
+use halfbyte_core::device::cpu::{Cpu, CpuOptions, Observer};
+use halfbyte_core::device::cuda::{Cuda, CudaOptions, DeviceName};
+use halfbyte_core::dtype::DType;
 
 /// The device that the environment names.
 pub fn named() -> Result<DeviceName, String> {
     match std::env::var("HALFBYTE_DEVICE") {
-        Ok(name) => name.parse().map_err(|e: halfbyte::error::Error| format!("HALFBYTE_DEVICE: {e}")),
+        Ok(name) => name.parse().map_err(|e: halfbyte_core::error::Error| format!("HALFBYTE_DEVICE: {e}")),
         Err(_) => Ok(DeviceName::Cpu),
     }
 }

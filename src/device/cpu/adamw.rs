@@ -9,7 +9,9 @@
 //! Arithmetic is f32. `round` is the type in which the parameters (and torch's moments) are stored: identity for
 //! f32; slices hold values that `round` leaves as they are.
 
-use super::quant8::{self, BLOCK};
+use super::memory::Memory;
+use crate::op::{AdamState, Betas, Control, SEGMENT_FIELDS, Segment, View};
+use crate::quant::blockwise8::{self, BLOCK};
 
 /// Constants of one step, as typed in the recipe (rounded to f32 where the original rounds them).
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -118,19 +120,14 @@ pub fn bitsandbytes32(
 
 /// The moments of one tensor in 8 bits: a code per element, a scale per [`BLOCK`].
 pub struct State8<'a> {
-    /// First moment: codes of [`quant8::SIGNED`].
+    /// First moment: codes of [`blockwise8::SIGNED`].
     pub codes1: &'a mut [u8],
     /// Scales of `codes1`.
     pub absmax1: &'a mut [f32],
-    /// Second moment: codes of [`quant8::UNSIGNED`].
+    /// Second moment: codes of [`blockwise8::UNSIGNED`].
     pub codes2: &'a mut [u8],
     /// Scales of `codes2`.
     pub absmax2: &'a mut [f32],
-}
-
-impl State8<'_> {
-    /// The code of zero in the first moment's map: what fresh `codes1` hold (`codes2`: 0; scales: 0).
-    pub const ZERO1: u8 = 127;
 }
 
 /// bitsandbytes' blockwise 8-bit AdamW; `step` counts from 1. The update uses the new moments before they are
@@ -150,8 +147,8 @@ pub fn bitsandbytes8(
         let (g, codes1, codes2) = (&g[at.clone()], &mut state.codes1[at.clone()], &mut state.codes2[at]);
         let (absmax1, absmax2) = (&mut state.absmax1[block], &mut state.absmax2[block]);
         for i in 0..p.len() {
-            let old1 = quant8::SIGNED[usize::from(codes1[i])] * *absmax1;
-            let old2 = quant8::UNSIGNED[usize::from(codes2[i])] * *absmax2;
+            let old1 = blockwise8::SIGNED[usize::from(codes1[i])] * *absmax1;
+            let old2 = blockwise8::UNSIGNED[usize::from(codes2[i])] * *absmax2;
             (m[i], v[i]) = if g[i].is_finite() { constants.moments(old1, old2, g[i]) } else { (0.0, 0.0) };
             if g[i].is_finite() {
                 p[i] = constants.update(p[i], m[i], v[i], &round);
@@ -160,8 +157,8 @@ pub fn bitsandbytes8(
         *absmax1 = m[..p.len()].iter().fold(0.0, |max, x| x.abs().max(max));
         *absmax2 = v[..p.len()].iter().fold(0.0, |max, x| x.abs().max(max));
         for i in 0..p.len() {
-            codes1[i] = keep_sign(m[i], quant8::nearest(&quant8::SIGNED, m[i] / *absmax1));
-            codes2[i] = quant8::nearest(&quant8::UNSIGNED, v[i] / *absmax2);
+            codes1[i] = keep_sign(m[i], blockwise8::nearest(&blockwise8::SIGNED, m[i] / *absmax1));
+            codes2[i] = blockwise8::nearest(&blockwise8::UNSIGNED, v[i] / *absmax2);
         }
     }
 }
@@ -169,7 +166,7 @@ pub fn bitsandbytes8(
 /// Moves a first moment's code by one if its value would have the other sign (zero counts as positive), so that a
 /// small moment is not stored as one that pushes the other way.
 fn keep_sign(moment: f32, code: u8) -> u8 {
-    if quant8::SIGNED[usize::from(code)].is_sign_negative() == moment.is_sign_negative() {
+    if blockwise8::SIGNED[usize::from(code)].is_sign_negative() == moment.is_sign_negative() {
         code
     } else if moment > 0.0 {
         code.wrapping_add(1)
@@ -178,9 +175,91 @@ fn keep_sign(moment: f32, code: u8) -> u8 {
     }
 }
 
+/// The tables that tell an AdamW op what its tensors are.
+pub struct AdamTable<'a> {
+    pub(super) segments: &'a View,
+    pub(super) rates: &'a View,
+    pub(super) steps: &'a View,
+    pub(super) touched: &'a View,
+}
+
+/// Updates tensor by tensor. Only f32 (f64 programs are for gradients).
+pub fn adamw_segments(
+    mem: &mut Memory,
+    state: &AdamState,
+    betas: &Betas,
+    master: &View,
+    grads: &View,
+    table: &AdamTable,
+    control: &View,
+) {
+    let fields = mem.ints::<f32>(control, 0).to_vec();
+    if fields[Control::Skipped as usize] != 0.0 {
+        return;
+    }
+    let segments = mem.ints::<i64>(table.segments, 0).to_vec();
+    let rates = mem.ints::<f32>(table.rates, 0).to_vec();
+    let touched = mem.ints::<i32>(table.touched, 0).to_vec();
+    let mut steps = mem.ints::<i32>(table.steps, 0).to_vec();
+    for (i, segment) in segments.chunks_exact(SEGMENT_FIELDS).enumerate() {
+        let field = |f: Segment| segment[f as usize];
+        let group = field(Segment::Touched);
+        if group >= 0 && touched[group as usize] == 0 {
+            continue; // no token came here in the whole accumulation: PyTorch would have no gradient
+        }
+        steps[i] += 1;
+        let hyper = Hyper {
+            lr: f64::from(fields[Control::LearningRate as usize]) * f64::from(rates[2 * i]),
+            beta1: betas.beta1,
+            beta2: betas.beta2,
+            eps: betas.eps,
+            weight_decay: f64::from(rates[2 * i + 1]),
+        };
+        let length = field(Segment::Length) as usize;
+        let part = |v: &View, offset: i64, n: usize| v.within(offset as usize, 1, n);
+        let (p_at, state_at) = (field(Segment::Offset), field(Segment::State));
+        let mut p = mem.ints::<f32>(&part(master, p_at, length), 0).to_vec();
+        let scale = fields[Control::GradScale as usize];
+        let g: Vec<f32> = mem.ints::<f32>(&part(grads, p_at, length), 0).iter().map(|g| g * scale).collect();
+        let step = steps[i] as u64;
+        match state {
+            AdamState::Torch { m, v } | AdamState::Bitsandbytes { m, v } => {
+                let (m, v) = (part(m, state_at, length), part(v, state_at, length));
+                let (mut m_new, mut v_new) = (mem.ints::<f32>(&m, 0).to_vec(), mem.ints::<f32>(&v, 0).to_vec());
+                if matches!(state, AdamState::Torch { .. }) {
+                    torch(&hyper, step, &mut p, &g, &mut m_new, &mut v_new, |x| x);
+                } else {
+                    bitsandbytes32(&hyper, step, &mut p, &g, &mut m_new, &mut v_new, |x| x);
+                }
+                mem.store_ints(&m, &m_new);
+                mem.store_ints(&v, &v_new);
+            }
+            AdamState::Blockwise8 { m, v, absmax_m, absmax_v } => {
+                let blocks = length.div_ceil(BLOCK);
+                let (m, v) = (part(m, state_at, length), part(v, state_at, length));
+                let block_at = field(Segment::Block);
+                let (absmax_m, absmax_v) = (part(absmax_m, block_at, blocks), part(absmax_v, block_at, blocks));
+                let (mut codes1, mut codes2) = (mem.ints::<u8>(&m, 0).to_vec(), mem.ints::<u8>(&v, 0).to_vec());
+                let mut absmax1 = mem.ints::<f32>(&absmax_m, 0).to_vec();
+                let mut absmax2 = mem.ints::<f32>(&absmax_v, 0).to_vec();
+                let mut state =
+                    State8 { codes1: &mut codes1, absmax1: &mut absmax1, codes2: &mut codes2, absmax2: &mut absmax2 };
+                bitsandbytes8(&hyper, step, &mut p, &g, &mut state, |x| x);
+                mem.store_ints(&m, &codes1);
+                mem.store_ints(&v, &codes2);
+                mem.store_ints(&absmax_m, &absmax1);
+                mem.store_ints(&absmax_v, &absmax2);
+            }
+        }
+        mem.store_ints(&part(master, p_at, length), &p);
+    }
+    mem.store_ints(table.steps, &steps);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::quant::blockwise8::SIGNED_ZERO;
 
     const HYPER: Hyper = Hyper { lr: 1e-3, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.01 };
 
@@ -204,7 +283,7 @@ mod tests {
                 0 => torch(&HYPER, 1, &mut p, &g, &mut m, &mut v, |x| x),
                 1 => bitsandbytes32(&HYPER, 1, &mut p, &g, &mut m, &mut v, |x| x),
                 _ => {
-                    let (mut c1, mut c2) = (vec![State8::ZERO1; 300], vec![0; 300]);
+                    let (mut c1, mut c2) = (vec![SIGNED_ZERO; 300], vec![0; 300]);
                     let (mut a1, mut a2) = (vec![0.0; 2], vec![0.0; 2]);
                     let mut state = State8 { codes1: &mut c1, absmax1: &mut a1, codes2: &mut c2, absmax2: &mut a2 };
                     bitsandbytes8(&HYPER, 1, &mut p, &g, &mut state, |x| x);
@@ -222,7 +301,7 @@ mod tests {
     #[test]
     fn a_gradient_that_is_not_finite_leaves_its_parameter_alone() {
         let (mut p, g) = ([1.0, 1.0], [f32::NAN, 1.0]);
-        let (mut c1, mut c2, mut a1, mut a2) = ([State8::ZERO1; 2], [0; 2], [0.0], [0.0]);
+        let (mut c1, mut c2, mut a1, mut a2) = ([SIGNED_ZERO; 2], [0; 2], [0.0], [0.0]);
         let mut state = State8 { codes1: &mut c1, absmax1: &mut a1, codes2: &mut c2, absmax2: &mut a2 };
         bitsandbytes8(&HYPER, 1, &mut p, &g, &mut state, |x| x);
         assert_eq!(p[0], 1.0);

@@ -4,12 +4,8 @@ use super::attention::{Grads, Heads, Saved, attention, attention_bwd};
 use super::cross_entropy::cross_entropy;
 use super::memory::{Mat, Memory};
 use super::real::Real;
-use super::{
-    adamw, embed, gemm, gemv, grad_norm, nf4, permute, pointwise, quant8, rms_norm, rope, route, sample, swiglu,
-};
-use crate::op::{
-    AdamState, Betas, Control, Nested, Op, QuantKind, SEGMENT_FIELDS, SampleField, Segment, Transfer, View,
-};
+use super::{adamw, embed, gemm, gemv, grad_norm, nf4, permute, pointwise, rms_norm, rope, route, sample, swiglu};
+use crate::op::{Control, Op, SampleField, Transfer, View};
 
 /// Runs `op` with `live` tokens. `late_copies`: an asynchronous copy happens at its `Wait`, not at its `Start`.
 pub fn exec<A: Real>(mem: &mut Memory, op: &Op, live: usize, late_copies: bool) {
@@ -37,16 +33,16 @@ pub fn exec<A: Real>(mem: &mut Memory, op: &Op, live: usize, late_copies: bool) 
             mem.store(out, live, &result);
         }
         Op::Dequantize { kind, block, codes, absmax, nested, out } => {
-            let result: Vec<A> = dequantize(mem, *kind, *block, codes, absmax, nested.as_ref());
+            let result: Vec<A> = nf4::dequantize(mem, *kind, *block, codes, absmax, nested.as_ref());
             mem.store(out, live, &result);
         }
         Op::Quantize { kind, block, x, codes, absmax, nested } => {
             let x = mem.load::<A>(x, live);
             let values: Vec<f32> = x.data().iter().map(|x| x.f64() as f32).collect();
-            quantize(mem, *kind, *block, &values, codes, absmax, nested.as_ref());
+            nf4::quantize(mem, *kind, *block, &values, codes, absmax, nested.as_ref());
         }
         Op::Gemv { kind, block, x, codes, absmax, nested, out } => {
-            let weights = dequantize(mem, *kind, *block, codes, absmax, nested.as_ref());
+            let weights = nf4::dequantize(mem, *kind, *block, codes, absmax, nested.as_ref());
             let result: Vec<A> = gemv::gemv(&mem.load(x, live), weights, mem.dtype(x));
             mem.store(out, live, &result);
         }
@@ -181,8 +177,8 @@ pub fn exec<A: Real>(mem: &mut Memory, op: &Op, live: usize, late_copies: bool) 
             mem.store(control, live, &state);
         }
         Op::AdamW { state, betas, master, grads, segments, rates, steps, touched, control } => {
-            let table = AdamTable { segments, rates, steps, touched };
-            adamw_segments(mem, state, betas, master, grads, &table, control);
+            let table = adamw::AdamTable { segments, rates, steps, touched };
+            adamw::adamw_segments(mem, state, betas, master, grads, &table, control);
         }
         Op::Start { copy } => {
             if !late_copies {
@@ -208,132 +204,4 @@ fn transfer(mem: &mut Memory, copy: &Transfer, live: usize) {
     let n = copy.from.rows.count(live) * copy.from.cols * size;
     let bytes = mem.bytes(copy.from.buf)[copy.from.offset * size..][..n].to_vec();
     mem.bytes_mut(copy.to.buf)[copy.to.offset * size..][..n].copy_from_slice(&bytes);
-}
-
-fn dequantize<A: Real>(
-    mem: &Memory,
-    kind: QuantKind,
-    block: usize,
-    codes: &View,
-    absmax: &View,
-    nested: Option<&Nested>,
-) -> Vec<A> {
-    let restored = nested.map(|nested| {
-        nf4::Nested {
-            codes: mem.ints::<u8>(absmax, 0).to_vec(),
-            absmax: mem.ints::<f32>(&nested.absmax, 0).to_vec(),
-            offset: mem.ints::<f32>(&nested.offset, 0)[0],
-        }
-        .restore()
-    });
-    let absmax = restored.as_deref().unwrap_or_else(|| mem.ints::<f32>(absmax, 0));
-    let codes = mem.ints::<u8>(codes, 0);
-    let mut values = vec![A::zero(); 2 * codes.len()];
-    nf4::dequantize(kind, block, codes, absmax, &mut values, |x| A::of(f64::from(x)));
-    values
-}
-
-fn quantize(
-    mem: &mut Memory,
-    kind: QuantKind,
-    block: usize,
-    values: &[f32],
-    codes: &View,
-    absmax: &View,
-    nested: Option<&Nested>,
-) {
-    let mut found = vec![0; values.len().div_ceil(2)];
-    let mut scales = vec![0.0; values.len().div_ceil(block)];
-    nf4::quantize(kind, block, values, &mut found, &mut scales);
-    mem.store_ints(codes, &found);
-    let Some(to) = nested else { return mem.store_ints(absmax, &scales) };
-    let second = nf4::nest(&scales, nf4::mean(&scales));
-    mem.store_ints(absmax, &second.codes);
-    mem.store_ints(&to.absmax, &second.absmax);
-    mem.store_ints(&to.offset, &[second.offset]);
-}
-
-/// The tables that tell an AdamW op what its tensors are.
-struct AdamTable<'a> {
-    segments: &'a View,
-    rates: &'a View,
-    steps: &'a View,
-    touched: &'a View,
-}
-
-/// Updates tensor by tensor. Only f32 (f64 programs are for gradients).
-fn adamw_segments(
-    mem: &mut Memory,
-    state: &AdamState,
-    betas: &Betas,
-    master: &View,
-    grads: &View,
-    table: &AdamTable,
-    control: &View,
-) {
-    let fields = mem.ints::<f32>(control, 0).to_vec();
-    if fields[Control::Skipped as usize] != 0.0 {
-        return;
-    }
-    let segments = mem.ints::<i64>(table.segments, 0).to_vec();
-    let rates = mem.ints::<f32>(table.rates, 0).to_vec();
-    let touched = mem.ints::<i32>(table.touched, 0).to_vec();
-    let mut steps = mem.ints::<i32>(table.steps, 0).to_vec();
-    for (i, segment) in segments.chunks_exact(SEGMENT_FIELDS).enumerate() {
-        let field = |f: Segment| segment[f as usize];
-        let group = field(Segment::Touched);
-        if group >= 0 && touched[group as usize] == 0 {
-            continue; // no token came here in the whole accumulation: PyTorch would have no gradient
-        }
-        steps[i] += 1;
-        let hyper = adamw::Hyper {
-            lr: f64::from(fields[Control::LearningRate as usize]) * f64::from(rates[2 * i]),
-            beta1: betas.beta1,
-            beta2: betas.beta2,
-            eps: betas.eps,
-            weight_decay: f64::from(rates[2 * i + 1]),
-        };
-        let length = field(Segment::Length) as usize;
-        let part = |v: &View, offset: i64, n: usize| v.within(offset as usize, 1, n);
-        let (p_at, state_at) = (field(Segment::Offset), field(Segment::State));
-        let mut p = mem.ints::<f32>(&part(master, p_at, length), 0).to_vec();
-        let scale = fields[Control::GradScale as usize];
-        let g: Vec<f32> = mem.ints::<f32>(&part(grads, p_at, length), 0).iter().map(|g| g * scale).collect();
-        let step = steps[i] as u64;
-        match state {
-            AdamState::Torch { m, v } | AdamState::Bitsandbytes { m, v } => {
-                let (m, v) = (part(m, state_at, length), part(v, state_at, length));
-                let (mut m_new, mut v_new) = (mem.ints::<f32>(&m, 0).to_vec(), mem.ints::<f32>(&v, 0).to_vec());
-                if matches!(state, AdamState::Torch { .. }) {
-                    adamw::torch(&hyper, step, &mut p, &g, &mut m_new, &mut v_new, |x| x);
-                } else {
-                    adamw::bitsandbytes32(&hyper, step, &mut p, &g, &mut m_new, &mut v_new, |x| x);
-                }
-                mem.store_ints(&m, &m_new);
-                mem.store_ints(&v, &v_new);
-            }
-            AdamState::Blockwise8 { m, v, absmax_m, absmax_v } => {
-                let blocks = length.div_ceil(quant8::BLOCK);
-                let (m, v) = (part(m, state_at, length), part(v, state_at, length));
-                let block_at = field(Segment::Block);
-                let (absmax_m, absmax_v) = (part(absmax_m, block_at, blocks), part(absmax_v, block_at, blocks));
-                let (mut codes1, mut codes2) = (mem.ints::<u8>(&m, 0).to_vec(), mem.ints::<u8>(&v, 0).to_vec());
-                let mut absmax1 = mem.ints::<f32>(&absmax_m, 0).to_vec();
-                let mut absmax2 = mem.ints::<f32>(&absmax_v, 0).to_vec();
-                let mut state = adamw::State8 {
-                    codes1: &mut codes1,
-                    absmax1: &mut absmax1,
-                    codes2: &mut codes2,
-                    absmax2: &mut absmax2,
-                };
-                adamw::bitsandbytes8(&hyper, step, &mut p, &g, &mut state, |x| x);
-                mem.store_ints(&m, &codes1);
-                mem.store_ints(&v, &codes2);
-                mem.store_ints(&absmax_m, &absmax1);
-                mem.store_ints(&absmax_v, &absmax2);
-            }
-        }
-        mem.store_ints(&part(master, p_at, length), &p);
-    }
-    mem.store_ints(table.steps, &steps);
 }

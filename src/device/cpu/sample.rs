@@ -4,7 +4,7 @@
 //! chooses. Probabilities are whole multiples of 2⁻⁴⁰ of the largest one, so their sums do not depend on an order: the GPU
 //! adds them up in another one and gets the same.
 
-use super::pointwise::philox;
+use crate::random::philox;
 
 /// What [`sample`] returns for a row that has no largest number.
 pub const UNDEFINED: i32 = -1;

@@ -5,7 +5,8 @@ use super::modules::Family;
 use super::nf4::{Scales, block_bits};
 use crate::dtype::DType;
 use crate::error::Result;
-use crate::op::{GEMV_ROWS, GEMV_STEP, Nested, QuantKind, View};
+use crate::op::{GEMV_ROWS, GEMV_STEP, Nested, View};
+use crate::quant::QuantKind;
 
 /// Columns of the result that a block makes, and its threads (`ROWS`, `WARPS` in the kernel).
 const COLUMNS: usize = 16;

@@ -4,7 +4,9 @@ use super::launch::{Grid, Launcher, PACK};
 use super::modules::Family;
 use crate::dtype::DType;
 use crate::error::Result;
-use crate::op::{BLOCK_8BIT, Nested, QuantKind, View};
+use crate::op::{Nested, View};
+use crate::quant::QuantKind;
+use crate::quant::blockwise8::BLOCK;
 
 /// Packs of a block (`THREADS · PACKS` in the kernel).
 const PACKS_OF_BLOCK: usize = 1024;
@@ -99,7 +101,7 @@ pub fn quantize(
     let (offset, second) = (l.flat(&to.offset, DType::F32)?, l.flat(&to.absmax, DType::F32)?);
     let absmax = l.flat(absmax, DType::U8)?;
     l.launch(Family::Nf4, "scales_mean", Grid::blocks(1, 1024), &[&count, &scales, &offset])?;
-    let grid = Grid::blocks(blocks.div_ceil(BLOCK_8BIT), BLOCK_8BIT);
+    let grid = Grid::blocks(blocks.div_ceil(BLOCK), BLOCK);
     l.launch(Family::Nf4, "nest", grid, &[&count, &scales, &offset, &absmax, &second])
 }
 

@@ -1,0 +1,142 @@
+//! Whole training steps of real architectures with random weights, on the GPU: time, memory, and whether the bits repeat.
+//!
+//!     cargo bench --bench step -- --model mistral-7b-v0.1 --rows 4 --length 2048 --steps 10
+//!
+//! Without a GPU it says so and ends.
+
+mod model;
+
+use halfbyte::config::known::known;
+use halfbyte_core::device::cuda::{Cuda, CudaOptions, free_memory, list};
+use halfbyte_core::dtype::DType;
+use halfbyte_core::model::record;
+use halfbyte_core::op::Phase;
+use halfbyte_core::session::Session;
+use std::time::Instant;
+
+/// What is measured.
+struct Wanted {
+    model: String,
+    rows: usize,
+    length: usize,
+    steps: usize,
+    layers: Option<usize>,
+    checkpointing: bool,
+    graph: bool,
+    f16: bool,
+    profile: bool,
+}
+
+fn wanted() -> Wanted {
+    let args: Vec<String> = std::env::args().collect();
+    let value = |name: &str| args.iter().position(|a| a == name).and_then(|i| args.get(i + 1)).cloned();
+    let number = |name: &str, default| value(name).and_then(|v| v.parse().ok()).unwrap_or(default);
+    let flag = |name: &str| args.iter().any(|a| a == name);
+    Wanted {
+        model: value("--model").unwrap_or("mistral-7b-v0.1".into()),
+        rows: number("--rows", 4),
+        length: number("--length", 2048),
+        steps: number("--steps", 10),
+        layers: value("--layers").and_then(|v| v.parse().ok()),
+        checkpointing: flag("--checkpointing"),
+        graph: !flag("--no-graph"),
+        f16: flag("--f16"),
+        profile: flag("--profile"),
+    }
+}
+
+fn main() {
+    if list().map_or(true, |gpus| gpus.is_empty()) {
+        println!("step: skipped, there is no GPU");
+        return;
+    }
+    if let Err(error) = run(&wanted()) {
+        eprintln!("error: {error}");
+        std::process::exit(1);
+    }
+}
+
+fn run(w: &Wanted) -> halfbyte_core::error::Result<()> {
+    let (_, mut config) = known(&w.model)?;
+    config.layers = w.layers.unwrap_or(config.layers);
+    let compute = if w.f16 { DType::F16 } else { DType::Bf16 };
+    let spec = model::spec(config, compute, w.rows * w.length, w.checkpointing, w.steps)?;
+    let before = free_memory(0)?;
+    let recorded = Instant::now();
+    let model = record(spec)?;
+    let ops = model.program.ops(Phase::Micro).len();
+    let device = Cuda::new(CudaOptions { graph: w.graph, ..CudaOptions::default() })?;
+    let mut s = Session::new(model, Box::new(device))?;
+    println!(
+        "{} {}×{}: {ops} ops, recorded, planned, allocated in {:.2} s",
+        w.model,
+        w.rows,
+        w.length,
+        recorded.elapsed().as_secs_f64()
+    );
+    model::fill(&mut s)?;
+    let config = &s.model.spec.config;
+    let (batch, items) = model::texts(&vec![w.length; w.rows], config.vocab_size, config.sliding_window, false);
+    let mut times = Vec::new();
+    let mut first = (0.0, 0.0);
+    for step in 0..w.steps {
+        let started = Instant::now();
+        s.begin()?;
+        let loss = s.micro(&batch, items, [1, 0])?.loss;
+        let update = s.update()?;
+        times.push(started.elapsed().as_secs_f64() * 1e3);
+        if step == 0 {
+            first = (loss, update.grad_norm);
+        }
+        println!("step {step}: loss {loss:.6} grad_norm {:.6e} {:.1} ms", update.grad_norm, times[step]);
+    }
+    // The state decides about the bits of everything after it.
+    let hash = match s.model.params.master {
+        Some((master, _)) => fnv(&s.read_bytes(master)?),
+        None => 0,
+    };
+    let used = before.saturating_sub(free_memory(0)?);
+    times.sort_by(f64::total_cmp);
+    let median = times[times.len() / 2];
+    let tokens = w.rows * w.length;
+    println!(
+        "RESULT {} {}x{} ckpt={} graph={} first loss {:.6} norm {:.6e} hash {hash:016x} median {median:.1} ms {:.0} tokens/s plan {:.2} GiB driver {:.2} GiB",
+        w.model,
+        w.rows,
+        w.length,
+        w.checkpointing,
+        w.graph,
+        first.0,
+        first.1,
+        tokens as f64 / median * 1e3,
+        s.plan.bytes as f64 / f64::from(1 << 30),
+        used as f64 / f64::from(1 << 30),
+    );
+    if w.profile {
+        profile(&mut s, tokens)?;
+    }
+    Ok(())
+}
+
+/// Time of the micro phase by kind of op.
+fn profile(s: &mut Session, tokens: usize) -> halfbyte_core::error::Result<()> {
+    s.begin()?;
+    let timings = s.device().profile(Phase::Micro, tokens)?;
+    let mut by_name = std::collections::BTreeMap::<&str, (usize, f64)>::new();
+    for t in &timings {
+        let entry = by_name.entry(s.model.program.ops(Phase::Micro)[t.op].name()).or_default();
+        entry.0 += 1;
+        entry.1 += t.time.as_secs_f64() * 1e3;
+    }
+    let mut rows: Vec<_> = by_name.into_iter().collect();
+    rows.sort_by(|a, b| b.1.1.total_cmp(&a.1.1));
+    for (name, (count, ms)) in rows {
+        println!("  {name:16} {count:6} ops {ms:9.2} ms");
+    }
+    Ok(())
+}
+
+/// FNV-1a.
+fn fnv(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |h, b| (h ^ u64::from(*b)).wrapping_mul(0x0100_0000_01b3))
+}

@@ -1,0 +1,54 @@
+//! `--device`: where a command runs.
+
+use crate::config::recipe::AUTO;
+use halfbyte_core::device::Device;
+use halfbyte_core::device::cpu::{Cpu, CpuOptions};
+use halfbyte_core::device::cuda::{self, Arch, Cuda, CudaOptions, DeviceName};
+use halfbyte_core::dtype::DType;
+use halfbyte_core::error::{Error, Result};
+
+/// Arguments of every command that computes.
+#[derive(clap::Args, Debug)]
+pub struct DeviceArgs {
+    /// cpu, cuda or cuda:N; auto: the first GPU if there is one that can compute in the recipe's type, else the CPU
+    /// [default: the recipe's device_map, or auto]
+    #[arg(long)]
+    device: Option<String>,
+    /// Code path on the GPU [default: the best for the card]
+    #[arg(long)]
+    arch: Option<Arch>,
+    /// Launch kernels one by one instead of replaying CUDA graphs
+    #[arg(long)]
+    no_graph: bool,
+}
+
+impl DeviceArgs {
+    /// Starts the device, that of the recipe (`device_map`) if the command line names none; also says in words which one
+    /// it is.
+    pub fn open(&self, map: Option<&str>, compute: DType, cpu: CpuOptions) -> Result<(Box<dyn Device>, String)> {
+        let name = match self.device.as_deref().or(map).unwrap_or(AUTO) {
+            AUTO => self.auto(compute),
+            name => name.parse()?,
+        };
+        match name {
+            DeviceName::Cpu => Ok((Box::new(Cpu::new(cpu)), "cpu".into())),
+            DeviceName::Cuda(_) if !matches!(compute, DType::Bf16 | DType::F16) => {
+                Err(Error::usage(format!("the GPU computes in bf16 or f16, not in {}", compute.torch_name()))
+                    .hint("set bnb_4bit_compute_dtype = \"bfloat16\", or use --device cpu"))
+            }
+            DeviceName::Cuda(ordinal) => {
+                let device = Cuda::new(CudaOptions { ordinal, arch: self.arch, graph: !self.no_graph })?;
+                let gpu = device.gpu();
+                let sensors = device.without_sensors().map(|why| format!(" (its sensors are not logged: {why})"));
+                let words = format!("{name}, {}{}", gpu.name, sensors.unwrap_or_default());
+                Ok((Box::new(device), words))
+            }
+        }
+    }
+
+    fn auto(&self, compute: DType) -> DeviceName {
+        let usable = |gpus: Vec<cuda::Gpu>| gpus.iter().find(|g| g.arch.is_some()).map(|g| g.ordinal);
+        let gpu = cuda::list().ok().and_then(usable).filter(|_| matches!(compute, DType::Bf16 | DType::F16));
+        gpu.map_or(DeviceName::Cpu, DeviceName::Cuda)
+    }
+}

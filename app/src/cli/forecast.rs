@@ -1,0 +1,57 @@
+//! The predicted memory and time of a run, in words.
+
+use super::human_bytes;
+use crate::run::preflight::Time;
+use halfbyte_core::device::cpu;
+use halfbyte_core::plan::Plan;
+use halfbyte_core::plan::cost::Rates;
+
+/// The rates of a device that is called `name` (see [`DeviceArgs::open`](super::device::DeviceArgs::open)).
+pub fn rates(name: &str) -> Option<Rates> {
+    if name == "cpu" { Some(cpu::rates()) } else { Rates::measured(name) }
+}
+
+/// The line about memory.
+pub fn memory(plan: &Plan) -> String {
+    format!("memory: {} ({} of activations)", human_bytes(plan.bytes), human_bytes(plan.arena_bytes))
+}
+
+/// The line about time on the device called `name`; `None`: nothing was measured on such a device.
+pub fn time(name: &str, time: Option<Time>) -> String {
+    let Some(time) = time else {
+        return format!("time: not predicted, nothing was measured on {name}; the first steps will tell");
+    };
+    let mut line = format!("time: about {} on {name}", duration(time.total()));
+    let steps = (time.training / time.step).round();
+    let steps = if steps == 1.0 { "a step".into() } else { format!("{steps} steps") };
+    line += &format!(" ({steps} of {}", duration(time.step));
+    match time.evaluations {
+        0 => {}
+        1 => line += &format!(", an evaluation of {}", duration(time.evaluation)),
+        n => line += &format!(", {n} evaluations of {}", duration(time.evaluation)),
+    }
+    line + ")"
+}
+
+/// Seconds as people say them: `40 ms`, `12 s`, `3 min 20 s`, `5 h 10 min`.
+fn duration(seconds: f64) -> String {
+    let whole = seconds.round() as u64;
+    match whole {
+        0 => format!("{:.0} ms", seconds * 1e3),
+        1..10 => format!("{seconds:.1} s"),
+        10..60 => format!("{whole} s"),
+        60..3600 => format!("{} min {} s", whole / 60, whole % 60),
+        _ => format!("{} h {} min", whole / 3600, whole % 3600 / 60),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_have_two_figures_or_so() {
+        let said = [0.04, 0.4999, 0.6, 5.0, 59.4, 59.6, 200.0, 18600.0].map(duration);
+        assert_eq!(said, ["40 ms", "500 ms", "0.6 s", "5.0 s", "59 s", "1 min 0 s", "3 min 20 s", "5 h 10 min"]);
+    }
+}

@@ -1,0 +1,85 @@
+//! `halfbyte inspect-data RECIPE`: what the recipe's data become, before anything is trained.
+
+use std::io::IsTerminal;
+use std::path::PathBuf;
+
+use serde_json::json;
+
+use super::{forecast, out};
+use crate::config::recipe::Recipe;
+use crate::data::open::open_records;
+use crate::data::report::{first_records, show_rows, write_texts};
+use crate::run::ModelPlace;
+use crate::run::preflight::Preflight;
+use halfbyte_core::error::{Error, Result};
+use halfbyte_core::plan::cost::Rates;
+
+/// Arguments of `halfbyte inspect-data`.
+#[derive(clap::Args, Debug)]
+pub struct Args {
+    /// The recipe (TOML)
+    pub recipe: PathBuf,
+    /// Override a key of the recipe: --set max_seq_length=512
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+    /// How many records and rows to show
+    #[arg(long, default_value_t = 2)]
+    pub rows: usize,
+    /// Show only these rows: --row 131,25
+    #[arg(long, value_name = "NUMBER", value_delimiter = ',', conflicts_with = "rows")]
+    pub row: Vec<usize>,
+    /// Write the formatted text of all training records to FILE, a JSON object a line
+    #[arg(long, value_name = "FILE.jsonl")]
+    pub write: Option<PathBuf>,
+    /// Know a real model by its name alone; the tokenizer is that of tokenizer_name_or_path
+    #[arg(long)]
+    pub dummy_weights: bool,
+    /// Print the report as JSON
+    #[arg(long, conflicts_with = "row")]
+    pub json: bool,
+}
+
+/// Runs the command.
+pub fn run(args: &Args) -> Result<()> {
+    let recipe = Recipe::open(&args.recipe, &args.set)?;
+    let model = &recipe.model;
+    let place = if args.dummy_weights { ModelPlace::dummy(model)? } else { ModelPlace::find(model)? };
+    let config = recipe.apply(place.config.clone())?;
+    let records = open_records(&recipe.data, &place.tokenizer()?, &config)?;
+    if let Some(file) = &args.write {
+        write_texts(&records.train, &records.format, file)?;
+    }
+    // Before the rows are made: a record shows best why they cannot be.
+    if !args.json && args.row.is_empty() {
+        out(&first_records(&records.train, &records.format, args.rows)?);
+    }
+    let mut data = records.prepare(&|_| ())?;
+    let there = data.train.rows.len();
+    if let Some(row) = args.row.iter().find(|row| !(1..=there).contains(row)) {
+        return Err(Error::usage(format!("--row {row}: there are rows 1 to {there}")).hint("choose among them"));
+    }
+    if !args.row.is_empty() {
+        let rows = args.row.iter().map(|row| row - 1);
+        out(&show_rows(&data.train, &data.encoder, rows, std::io::stdout().is_terminal()));
+        return Ok(());
+    }
+    let preflight = Preflight::new(&recipe, &config, None, &mut data)?;
+    let times = Rates::names().map(|name| (name, forecast::rates(name).map(|r| preflight.time(&recipe, &data, r))));
+    let eval = data.eval.as_ref().map(|(_, report)| report);
+    if args.json {
+        let times: serde_json::Map<_, _> = times.map(|(name, time)| (name.to_string(), json!(time))).collect();
+        let report = json!({
+            "train": data.report, "eval": eval, "memory": preflight.plan.bytes, "time": times, "notes": preflight.notes,
+        });
+        out(&format!("{report:#}\n"));
+        return Ok(());
+    }
+    out(&show_rows(&data.train, &data.encoder, 0..args.rows.min(there), std::io::stdout().is_terminal()));
+    out(&data.about);
+    out(&data.report.text());
+    out(&eval.map(|report| report.text()).unwrap_or_default());
+    preflight.notes.iter().for_each(|note| say!("note: {note}"));
+    say!("{}", forecast::memory(&preflight.plan));
+    times.for_each(|(name, time)| say!("{}", forecast::time(name, time)));
+    Ok(())
+}

@@ -1,0 +1,122 @@
+//! `halfbyte plan RECIPE`: the resolved recipe and the memory that it needs, from config.json alone.
+
+use super::{human_bytes, out};
+use crate::config::recipe::Recipe;
+use crate::run::preflight::parameters;
+use crate::run::spec::Capacity;
+use crate::run::{ModelPlace, lora_config, record_training, targets};
+use halfbyte_core::error::{Error, Result};
+use halfbyte_core::model::Model;
+use halfbyte_core::op::{Kind, Phase};
+use halfbyte_core::plan::{Plan, plan};
+use halfbyte_core::tape::listing;
+use serde_json::json;
+use std::path::PathBuf;
+
+/// Arguments of `plan`.
+#[derive(clap::Args, Debug)]
+pub struct Args {
+    /// The recipe (TOML)
+    recipe: PathBuf,
+    /// Override a key of the recipe: --set max_seq_length=512
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// For a run with --dummy-weights: model_name_or_path may be an architecture's name, such as mistral-7b-v0.1
+    #[arg(long)]
+    dummy_weights: bool,
+    /// Print the op listing of every phase
+    #[arg(long)]
+    list: bool,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// What each kind of resident memory is called.
+fn name(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Weight => "base weights",
+        Kind::Constant => "tables",
+        Kind::Master => "adapter (full precision)",
+        Kind::Adapter => "adapter (compute type)",
+        Kind::Gradient => "gradients",
+        Kind::Optimizer => "optimizer state",
+        Kind::Exchange => "inputs and outputs",
+    }
+}
+
+/// Runs the command.
+pub fn run(args: Args) -> Result<()> {
+    let recipe = Recipe::open(&args.recipe, &args.set)?;
+    let model = &recipe.model;
+    let place = if args.dummy_weights { ModelPlace::dummy(model)? } else { ModelPlace::find(model)? };
+    let config = recipe.apply(place.config)?;
+    let max = recipe.data.max_seq_length.unwrap_or_else(|| config.max_positions.min(1024));
+    let batch = recipe.training.batch_size;
+    let tokens = batch.checked_mul(max).ok_or_else(|| Error::usage("batch size times max_seq_length is too large"))?;
+    let updates = recipe.training.max_steps.unwrap_or(1);
+    let (model, notes) = record_training(&recipe, &config, None, Capacity { tokens, updates })?;
+    let plan = plan(&model.program);
+    if args.json {
+        say!("{:#}", as_json(&model, &plan));
+        return Ok(());
+    }
+    out(&recipe.resolved_toml());
+    say!("");
+    recipe.notes.iter().chain(&notes).for_each(|note| say!("note: {note}"));
+    say!("{}", parameters(&recipe, &config, &targets(&lora_config(&recipe)?, &config)?.0));
+    print_memory(&model, &plan, &format!("{batch} × {max}"));
+    if args.list {
+        for (phase, _) in &model.program.phases {
+            say!("\nphase {phase:?}\n{}", listing(&model.program, &plan.address, *phase));
+        }
+    }
+    Ok(())
+}
+
+fn print_memory(model: &Model, plan: &Plan, size: &str) {
+    say!("memory for micro-batches of {size} = {} tokens:", model.spec.tokens);
+    for (kind, bytes) in &plan.resident {
+        say!("  {:26} {:>12}", name(*kind), human_bytes(*bytes));
+    }
+    say!(
+        "  {:26} {:>12}   (at least {} is alive at once)",
+        "activations",
+        human_bytes(plan.arena_bytes),
+        human_bytes(plan.lower_bound)
+    );
+    say!("  {:26} {:>12}", "in all", human_bytes(plan.bytes));
+    if let Some(peak) = plan.peak(&model.program) {
+        let ops = model.program.ops(peak.phase);
+        say!("\nalive at the peak (phase {:?}, op {} of {}, {}):", peak.phase, peak.op, ops.len(), ops[peak.op].name());
+        const SHOWN: usize = 12;
+        for (buf, bytes) in peak.alive.iter().take(SHOWN) {
+            say!("  {:40} {:>12}", model.program.info(*buf).name, human_bytes(*bytes));
+        }
+        let rest: usize = peak.alive.iter().skip(SHOWN).map(|(_, b)| b).sum();
+        if rest > 0 {
+            say!("  {:40} {:>12}", format!("and {} more", peak.alive.len() - SHOWN), human_bytes(rest));
+        }
+    }
+    let fused: usize = model.fusion.groups.values().sum();
+    say!("\n{fused} groups of products fused, {} left single", model.fusion.missed);
+}
+
+fn as_json(model: &Model, plan: &Plan) -> serde_json::Value {
+    let resident: serde_json::Map<String, serde_json::Value> =
+        plan.resident.iter().map(|(k, b)| (name(*k).replace(' ', "_"), json!(b))).collect();
+    let peak = plan.peak(&model.program).map(|p| {
+        let alive = p.alive.iter().map(|(b, n)| json!({"buffer": model.program.info(*b).name, "bytes": n}));
+        json!({"phase": format!("{:?}", p.phase), "op": p.op, "alive": alive.collect::<Vec<_>>()})
+    });
+    let ops = |phase: Phase| model.program.ops(phase).len();
+    json!({
+        "tokens": model.spec.tokens,
+        "resident": resident,
+        "activations": plan.arena_bytes,
+        "activations_lower_bound": plan.lower_bound,
+        "total": plan.bytes,
+        "peak": peak,
+        "micro_ops": ops(Phase::Micro),
+    })
+}

@@ -1,0 +1,156 @@
+//! `halfbyte quickstart`: the run of `train` on the model and the data that come with the program, with questions asked
+//! before and after.
+
+use super::progress::Progress;
+use super::train::{finish, stop_flag};
+use crate::config::recipe::Recipe;
+use crate::data::document::open_tokenizer;
+use crate::generate::{Decoding, decode};
+use crate::quickstart::tasks::Task;
+use crate::quickstart::{examples, extract};
+use crate::run::{ModelPlace, Run, Start, prepare};
+use halfbyte_core::device::cpu::{Cpu, CpuOptions};
+use halfbyte_core::error::{Error, Result};
+use halfbyte_core::session::Sampling;
+use halfbyte_tokenizer::Tokenizer;
+use serde_json::json;
+use std::path::PathBuf;
+use std::time::Instant;
+
+/// Arguments of `quickstart`.
+#[derive(clap::Args, Debug)]
+pub struct Args {
+    /// The folder to work in; it is created
+    #[arg(long, default_value = "quickstart")]
+    output: PathBuf,
+    /// Override a key of the recipe: --set learning_rate=1e-3
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// Replace the results of an earlier run
+    #[arg(long)]
+    overwrite: bool,
+    /// Print every event as a line of JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Tokens of an answer of the base model, which would go on and on.
+const SHOWN_TOKENS: usize = 16;
+
+/// Runs the command.
+pub fn run(args: Args) -> Result<()> {
+    let began = Instant::now();
+    let files = extract(&args.output)?;
+    let recipe = Recipe::open(&files.recipe, &args.set)?;
+    let stop = stop_flag()?;
+    if !args.json {
+        say!("A Mistral of a million parameters, fine-tuned in 4 bits on this CPU.");
+        say!("Model, data and recipe are in {}.\n", args.output.display());
+    }
+    let mut progress = Progress::new(args.json);
+    let place = ModelPlace::find(&recipe.model)?;
+    let prepared = prepare(recipe, place, &|_| ())?;
+    progress.prepared(&prepared, "cpu");
+    let start = if args.overwrite { Start::Overwrite } else { Start::Fresh };
+    let mut run = prepared.start(Box::new(Cpu::new(CpuOptions::default())), "cpu", start)?;
+    let tokenizer = open_tokenizer(&run.model().tokenizer()?)?;
+    let shown = examples(&files.held_out);
+    let before = Exam::take(&mut run, &tokenizer, &files.held_out, &shown, false)?;
+    finish(&mut run, &mut progress, &stop, &format!("`train {} --resume`", files.recipe.display()))?;
+    let after = Exam::take(&mut run, &tokenizer, &files.held_out, &shown, true)?;
+    if args.json {
+        print_json(&shown, &before, &after, files.held_out.len());
+        return Ok(());
+    }
+
+    print_table(&shown, &before.answers, &after.answers);
+    let count = files.held_out.len();
+    say!("\nNone of the {count} held-out questions was trained on:");
+    say!("{:>24}  {:>8}  {:>8}", "", "before", "after");
+    say!("{:>24}  {:8.3}  {:8.3}", "loss", before.loss, after.loss);
+    say!("{:>24}  {:8}  {:8}", "answered right", before.right, after.right);
+    let (folder, adapter) = (args.output.display(), run.adapter_folder().display());
+    say!("\nThe adapter (PEFT's format) is in {adapter}. {:.0} s in all.", began.elapsed().as_secs_f64());
+    // As the program was called: after `cargo run` it is on no path.
+    let program = std::env::args().next().unwrap_or_else(|| "halfbyte".into());
+    say!("Ask it something:");
+    say!("  {program} generate {folder}/model --load-in-4bit --adapter {adapter} --max-new-tokens 12 \\");
+    say!("    --prompt $'### Question: What is the opposite of hot?\\n### Answer:'");
+    say!("Change {folder}/recipe.toml and train again:");
+    say!("  {program} train {folder}/recipe.toml --set output_dir={folder}/second");
+    Ok(())
+}
+
+/// What the model knows at one time.
+struct Exam {
+    /// Its answers to the questions that are shown.
+    answers: Vec<String>,
+    /// How many of the held-out answers are right to the letter.
+    right: usize,
+    /// Mean loss of the held-out answers' tokens.
+    loss: f64,
+}
+
+impl Exam {
+    fn take(run: &mut Run, tokenizer: &Tokenizer, held_out: &[Task], shown: &[Task], adapter: bool) -> Result<Self> {
+        let loss = run.evaluate(adapter)?.map_or(f64::NAN, |record| record.eval_loss_per_token);
+        let mut right = 0;
+        for task in held_out {
+            // A wrong answer need not be heard to its end.
+            let tokens = tokenizer.encode(&task.output).len() + 1;
+            right += usize::from(answer(run, tokenizer, task, tokens, adapter)? == task.output);
+        }
+        let answers = shown.iter().map(|task| answer(run, tokenizer, task, SHOWN_TOKENS, adapter));
+        Ok(Self { answers: answers.collect::<Result<_>>()?, right, loss })
+    }
+}
+
+/// The answer to `task`; with an ellipsis if it did not end after `max_new_tokens`.
+fn answer(run: &mut Run, tokenizer: &Tokenizer, task: &Task, max_new_tokens: usize, adapter: bool) -> Result<String> {
+    let ends = run.session.model.spec.config.eos_ids.clone();
+    let prompt: Vec<u32> = tokenizer.bos().into_iter().chain(tokenizer.encode(&task.prompt())).collect();
+    let rule = Decoding { max_new_tokens, eos: &ends, adapter, sampling: Sampling::GREEDY };
+    let mut ids = decode(&mut run.session, &prompt, rule, |_| true)?;
+    let ended = ids.pop_if(|id| ends.contains(id)).is_some();
+    let text = tokenizer.decode(&ids).map_err(|e| Error::run(e.to_string()))?;
+    Ok(text.trim().to_string() + if ended { "" } else { " …" })
+}
+
+/// What the table and the lines below it say, for machines.
+fn print_json(tasks: &[Task], before: &Exam, after: &Exam, held_out: usize) {
+    let exam = |exam: &Exam| json!({"loss": exam.loss, "answered_right": exam.right});
+    let answers = tasks.iter().zip(before.answers.iter().zip(&after.answers)).map(|(task, (before, after))| {
+        json!({"question": task.instruction, "input": task.input, "before": before, "after": after,
+            "expected": task.output})
+    });
+    let answers: Vec<_> = answers.collect();
+    say!(
+        "{}",
+        json!({"event": "exam", "held_out": held_out, "before": exam(before), "after": exam(after), "answers": answers})
+    );
+}
+
+/// question | before | after | expected; the text that a question is about stands below it.
+fn print_table(tasks: &[Task], before: &[String], after: &[String]) {
+    let row = |question: &str, before: &str, after: &str, expected: &str| {
+        say!("{} | {} | {} | {expected}", cell(question, 33), cell(before, 30), cell(after, 20));
+    };
+    say!("");
+    row("question", "before", "after", "expected");
+    say!("{:-<33}-+-{:-<30}-+-{:-<20}-+-{:-<20}", "", "", "", "");
+    for ((task, before), after) in tasks.iter().zip(before).zip(after) {
+        row(&task.instruction, before, after, &task.output);
+        if !task.input.is_empty() {
+            say!("  {}", task.input);
+        }
+    }
+}
+
+/// `text` on one line, in exactly `width` characters.
+fn cell(text: &str, width: usize) -> String {
+    let text = text.replace('\n', " ");
+    match text.char_indices().nth(width) {
+        Some(_) => text.chars().take(width - 1).chain(['…']).collect(),
+        None => format!("{text:width$}"),
+    }
+}

@@ -1,0 +1,31 @@
+//! `halfbyte report RUN`: the HTML page of a run.
+
+use crate::report::{Source, page};
+use crate::weights::safetensors::write_text;
+use halfbyte_core::error::Result;
+use std::path::PathBuf;
+
+/// Arguments of `report`.
+#[derive(clap::Args, Debug)]
+pub struct Args {
+    /// The folder of the run: its output_dir, or a folder with metrics.jsonl in it
+    run: PathBuf,
+    /// Where the page goes [default: report.html in that folder]
+    #[arg(long)]
+    out: Option<PathBuf>,
+}
+
+/// Runs the command.
+pub fn run(args: &Args) -> Result<()> {
+    let source = Source::open(&args.run)?;
+    source.notes.iter().for_each(|note| say!("note: {note}"));
+    let file = args.out.clone().unwrap_or_else(|| args.run.join("report.html"));
+    write_text(&file, &page::html(&source))?;
+    say!(
+        "{}: {} logged records, {} evaluations",
+        file.display(),
+        source.history.logs.len(),
+        source.history.evals.len()
+    );
+    Ok(())
+}

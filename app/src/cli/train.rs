@@ -1,0 +1,92 @@
+//! `halfbyte train RECIPE`.
+
+use super::device::DeviceArgs;
+use super::progress::Progress;
+use crate::config::recipe::Recipe;
+use crate::run::{ModelPlace, Run, Start, prepare};
+use crate::train::trainer::Reply;
+use halfbyte_core::device::cpu::CpuOptions;
+use halfbyte_core::error::{Error, Result};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Arguments of `train`.
+#[derive(clap::Args, Debug)]
+pub struct Args {
+    /// The recipe (TOML)
+    pub recipe: PathBuf,
+    /// Override a key of the recipe: --set learning_rate=1e-4
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+    /// Replace the results of an earlier run in output_dir, its checkpoints too
+    #[arg(long)]
+    pub overwrite: bool,
+    /// Go on from the newest complete checkpoint in output_dir
+    #[arg(long, conflicts_with = "overwrite")]
+    pub resume: bool,
+    /// Make up random weights, for benchmarks: model_name_or_path may then be a folder without weights, a config.json, or
+    /// an architecture's name such as mistral-7b-v0.1
+    #[arg(long)]
+    pub dummy_weights: bool,
+    #[command(flatten)]
+    device: DeviceArgs,
+    /// On the CPU, fill dead memory with NaN (slower; the numbers must not change)
+    #[arg(long)]
+    pub poison: bool,
+    /// Print every event as a line of JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Set by SIGINT and SIGTERM.
+pub(super) fn stop_flag() -> Result<Arc<AtomicBool>> {
+    let flag = Arc::new(AtomicBool::new(false));
+    let signalled = flag.clone();
+    let handler = move || {
+        // A second signal does not wait for the step.
+        if signalled.swap(true, Ordering::SeqCst) {
+            std::process::exit(130);
+        }
+    };
+    ctrlc::set_handler(handler).map_err(|e| Error::system(format!("cannot handle signals: {e}")))?;
+    Ok(flag)
+}
+
+/// Runs the command.
+pub fn run(args: Args) -> Result<()> {
+    let recipe = Recipe::open(&args.recipe, &args.set)?;
+    let stop = stop_flag()?;
+    let mut progress = Progress::new(args.json);
+    let model = &recipe.model;
+    let place = if args.dummy_weights { ModelPlace::dummy(model)? } else { ModelPlace::find(model)? };
+    let prepared = prepare(recipe, place, &|_| ())?;
+    let cpu = CpuOptions { poison: args.poison, late_copies: false };
+    let map = prepared.recipe.model.device.as_deref();
+    let (device, device_name) = args.device.open(map, prepared.recipe.compute, cpu)?;
+    progress.prepared(&prepared, &device_name);
+    let start = match (args.resume, args.overwrite) {
+        (true, _) => Start::Resume,
+        (false, true) => Start::Overwrite,
+        (false, false) => Start::Fresh,
+    };
+    let kind = if device_name.starts_with("cpu") { "cpu" } else { "cuda" };
+    let mut run = prepared.start(device, kind, start)?;
+    progress.started(&run);
+    finish(&mut run, &mut progress, &stop, "--resume")
+}
+
+/// Trains to the end and shows it. A run that is stopped from outside is an error; `again` is how it goes on.
+pub(super) fn finish(run: &mut Run, progress: &mut Progress, stop: &AtomicBool, again: &str) -> Result<()> {
+    let results = run.train(|event| {
+        progress.event(event);
+        if stop.load(Ordering::SeqCst) { Reply::Stop } else { Reply::Continue }
+    })?;
+    progress.finished(&results, run);
+    if !results.summary.interrupted {
+        return Ok(());
+    }
+    let (steps, folder) = (results.summary.steps, run.output_folder().display());
+    Err(Error::run(format!("stopped after step {steps}; its checkpoint is in {folder}"))
+        .hint(format!("go on with {again}")))
+}

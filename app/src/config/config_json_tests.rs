@@ -1,0 +1,128 @@
+//! Tests of [`super`].
+
+use super::*;
+use halfbyte_core::model::{Rope, RopeScaling};
+use serde_json::{Value, json};
+
+/// A config of `family` with `changes` (a JSON object) laid over it; null removes a field.
+fn config(family: &str, changes: Value) -> Result<ModelConfig> {
+    let mut base = json!({
+        "architectures": [match family { "llama" => "LlamaForCausalLM", "mistral" => "MistralForCausalLM", _ => "MixtralForCausalLM" }],
+        "model_type": family, "vocab_size": 320, "hidden_size": 128, "intermediate_size": 320,
+        "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
+        "max_position_embeddings": 256, "rms_norm_eps": 1e-5, "bos_token_id": 1, "eos_token_id": 2,
+        "transformers_version": "4.57.6", "use_cache": true, "hidden_act": "silu",
+    });
+    for (key, value) in changes.as_object().into_iter().flatten() {
+        base[key] = value.clone();
+    }
+    parse(&base.to_string(), Path::new("m/config.json"))
+}
+
+fn refused(family: &str, changes: Value, words: &[&str]) {
+    let error = config(family, changes.clone()).expect_err(&changes.to_string()).to_string();
+    for word in words.iter().chain(&["m/config.json"]) {
+        assert!(error.contains(word), "{error:?} does not say {word:?}");
+    }
+}
+
+#[test]
+fn defaults_are_those_of_the_family() {
+    let llama = config("llama", json!({"num_key_value_heads": null, "rms_norm_eps": null})).expect("valid");
+    assert_eq!((llama.kv_heads, llama.head_dim, llama.rms_norm_eps, llama.rope.theta), (4, 32, 1e-6, 1e4));
+    assert_eq!((llama.sliding_window, llama.torch_dtype, llama.tied), (None, None, false));
+    let mistral = config("mistral", json!({})).expect("valid");
+    assert_eq!(mistral.sliding_window, Some(4096));
+    assert_eq!(config("mistral", json!({"sliding_window": null})).expect("valid").sliding_window, None);
+    let mixtral = config("mixtral", json!({})).expect("valid");
+    let experts = mixtral.experts.expect("Mixtral has experts");
+    assert_eq!((experts.count, experts.per_token, experts.output_router_logits), (8, 2, false));
+    assert_eq!((mixtral.rope.theta, mixtral.sliding_window), (1e6, None));
+}
+
+#[test]
+fn head_dim_may_differ_from_hidden_over_heads() {
+    let c = config("mistral", json!({"head_dim": 64})).expect("valid");
+    assert_eq!((c.head_dim, c.q_width(), c.kv_width()), (64, 256, 128));
+    assert_eq!(config("mistral", json!({"head_dim": null})).expect("valid").head_dim, 32);
+}
+
+#[test]
+fn both_names_of_the_storage_type_are_read() {
+    for key in ["torch_dtype", "dtype"] {
+        assert_eq!(config("llama", json!({key: "bfloat16"})).expect("valid").torch_dtype, Some(DType::Bf16));
+    }
+    assert_eq!(config("llama", json!({"torch_dtype": "auto"})).expect("valid").torch_dtype, None);
+    refused("llama", json!({"torch_dtype": "float8"}), &["torch_dtype", "float8"]);
+}
+
+#[test]
+fn rope_scaling_is_read_in_all_its_spellings() {
+    let scaling = |v: Value| config("llama", json!({"rope_scaling": v})).map(|c| c.rope.scaling);
+    assert_eq!(scaling(json!({"type": "linear", "factor": 2.0})).expect("valid"), RopeScaling::Linear { factor: 2.0 });
+    let dynamic = RopeScaling::Dynamic { factor: 2.0, original_max: 256 };
+    assert_eq!(scaling(json!({"rope_type": "dynamic", "factor": 2})).expect("valid"), dynamic);
+    let llama3 = json!({"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+                        "original_max_position_embeddings": 8192});
+    assert!(matches!(scaling(llama3).expect("valid"), RopeScaling::Llama3 { original_max: 8192, .. }));
+    let five = config("llama", json!({"rope_parameters": {"rope_theta": 5e5, "rope_type": "default"}})).expect("valid");
+    assert_eq!(five.rope, Rope { theta: 5e5, scaling: RopeScaling::None });
+    refused("llama", json!({"rope_scaling": {"type": "yarn", "factor": 2.0}}), &["rope_scaling", "yarn", "linear"]);
+    refused("llama", json!({"rope_scaling": {"type": "linear"}}), &["rope_scaling", "factor"]);
+    refused("llama", json!({"rope_scaling": {"type": "linear", "factor": 2.0, "beta": 1}}), &["beta"]);
+    refused("llama", json!({"rope_scaling": 4}), &["rope_scaling"]);
+}
+
+#[test]
+fn fields_that_change_the_mathematics_are_refused_by_name() {
+    refused("llama", json!({"attention_bias": true}), &["attention_bias", "true", "only false"]);
+    refused("llama", json!({"mlp_bias": true}), &["mlp_bias"]);
+    refused("llama", json!({"hidden_act": "gelu"}), &["hidden_act", "gelu"]);
+    refused("mistral", json!({"attention_dropout": 0.1}), &["attention_dropout", "0.1"]);
+    refused("mixtral", json!({"num_experts_per_tok": 1}), &["num_experts_per_tok", "1"]);
+    refused("mixtral", json!({"router_jitter_noise": 0.01}), &["router_jitter_noise"]);
+    refused("llama", json!({"sliding_window": 16}), &["sliding_window", "16"]);
+    refused("llama", json!({"num_local_experts": 8}), &["num_local_experts"]);
+    config("llama", json!({"attention_dropout": 0, "attention_bias": null})).expect("zero and null are harmless");
+}
+
+#[test]
+fn unknown_fields_and_architectures_are_refused() {
+    refused("llama", json!({"hidden_siz": 4}), &["hidden_siz", "did you mean `hidden_size`"]);
+    refused("llama", json!({"logit_softcapping": 30.0}), &["logit_softcapping"]);
+    refused("llama", json!({"model_type": "qwen2"}), &["model_type", "qwen2", "Mixtral"]);
+    refused("llama", json!({"model_type": null}), &["model_type"]);
+    refused("llama", json!({"architectures": ["LlamaForSequenceClassification"]}), &["architectures"]);
+    config("llama", json!({"some_future_field": null})).expect("null has no effect");
+}
+
+#[test]
+fn impossible_shapes_are_refused() {
+    refused("llama", json!({"hidden_size": null}), &["hidden_size", "missing"]);
+    refused("llama", json!({"hidden_size": -1}), &["hidden_size", "-1"]);
+    refused("llama", json!({"vocab_size": 1e30}), &["vocab_size"]);
+    refused("llama", json!({"num_hidden_layers": 1000000}), &["num_hidden_layers", "4096"]);
+    refused("llama", json!({"head_dim": 1 << 30}), &["head_dim", "1024"]);
+    refused("llama", json!({"num_key_value_heads": 3}), &["num_key_value_heads", "3"]);
+    refused("llama", json!({"num_attention_heads": 6}), &["num_attention_heads", "6"]);
+    refused("llama", json!({"head_dim": 33}), &["head_dim", "even"]);
+    refused("llama", json!({"rms_norm_eps": 0}), &["rms_norm_eps"]);
+}
+
+#[test]
+fn prequantised_checkpoints_are_described() {
+    let quant = |changes: Value| {
+        let mut q = json!({"quant_method": "bitsandbytes", "load_in_4bit": true, "load_in_8bit": false,
+            "bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": true, "bnb_4bit_compute_dtype": "bfloat16",
+            "bnb_4bit_quant_storage": "uint8", "llm_int8_skip_modules": null, "llm_int8_threshold": 6.0});
+        for (key, value) in changes.as_object().into_iter().flatten() {
+            q[key] = value.clone();
+        }
+        json!({"quantization_config": q})
+    };
+    let q = config("llama", quant(json!({}))).expect("valid").quantization.expect("quantised");
+    assert_eq!((q.kind, q.double_quant, q.compute_dtype), (QuantKind::Nf4, true, DType::Bf16));
+    refused("llama", quant(json!({"quant_method": "gptq"})), &["quant_method", "gptq"]);
+    refused("llama", quant(json!({"load_in_8bit": true})), &["4-bit"]);
+    refused("llama", quant(json!({"bnb_4bit_quant_type": "nf3"})), &["bnb_4bit_quant_type", "nf3"]);
+}

@@ -1,0 +1,337 @@
+//! The `[training]` section: optimizer, schedule, and when things happen.
+
+use toml::Value;
+
+use super::best::BestModel;
+use super::data::name;
+use super::raw::Raw;
+use halfbyte_core::error::Result;
+
+/// Whose arithmetic an optimizer follows.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Formula {
+    /// `torch.optim.AdamW`.
+    Torch,
+    /// bitsandbytes.
+    Bitsandbytes,
+}
+
+/// Where the optimizer's state lives.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Placement {
+    /// On the device.
+    Resident,
+    /// In pages that may be on the host. Changes nothing on the CPU device.
+    Paged,
+}
+
+/// `optim`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Optim {
+    /// Whose arithmetic.
+    pub formula: Formula,
+    /// Bits of each moment: 32 or 8.
+    pub bits: u8,
+    /// Where the moments are.
+    pub placement: Placement,
+}
+
+const TORCH: Optim = Optim { formula: Formula::Torch, bits: 32, placement: Placement::Resident };
+const BNB_8: Optim = Optim { formula: Formula::Bitsandbytes, bits: 8, placement: Placement::Resident };
+const PAGED_8: Optim = Optim { placement: Placement::Paged, ..BNB_8 };
+const PAGED_32: Optim = Optim { bits: 32, ..PAGED_8 };
+
+/// Hugging Face's names. The first of several names of one optimizer is the one that is printed.
+const OPTIMS: [(&str, Optim); 8] = [
+    ("adamw_torch", TORCH),
+    ("adamw_torch_fused", TORCH),
+    ("adamw_8bit", BNB_8),
+    ("adamw_bnb_8bit", BNB_8),
+    ("paged_adamw_8bit", PAGED_8),
+    ("paged_adamw_32bit", PAGED_32),
+    ("paged_adamw", PAGED_32),
+    ("paged_adamw_bnb_8bit", PAGED_8),
+];
+
+/// When something that repeats happens.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub enum Cadence {
+    /// Never.
+    Never,
+    /// At the end of each epoch.
+    Epoch,
+    /// Every so many optimizer steps.
+    Steps(usize),
+    /// Every such share of all steps, rounded up.
+    Share(f64),
+}
+
+const STRATEGIES: [(&str, &str); 3] = [("no", "no"), ("steps", "steps"), ("epoch", "epoch")];
+
+/// Where metrics go, besides metrics.jsonl.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Tracker {
+    /// TensorBoard event files.
+    TensorBoard,
+    /// A folder that the W&B client can sync.
+    Wandb,
+}
+
+const TRACKERS: [(&str, Tracker); 2] = [("tensorboard", Tracker::TensorBoard), ("wandb", Tracker::Wandb)];
+
+/// How to train. The defaults are those of `TrainingArguments`.
+#[derive(Clone, PartialEq, Debug)]
+pub struct TrainingConfig {
+    /// Where the run's files go.
+    pub output_dir: String,
+    /// Where the adapter goes at the end; None: to `output_dir`.
+    pub adapter_dir: Option<String>,
+    /// The name of the run; None: made from the folder.
+    pub run_name: Option<String>,
+    /// `num_train_epochs`; may be a fraction.
+    pub epochs: f64,
+    /// `max_steps`; wins over the epochs.
+    pub max_steps: Option<usize>,
+    /// `per_device_train_batch_size`: rows of a micro-batch.
+    pub batch_size: usize,
+    /// `per_device_eval_batch_size`.
+    pub eval_batch_size: usize,
+    /// `gradient_accumulation_steps`.
+    pub accumulation: usize,
+    /// `dataloader_drop_last`.
+    pub drop_last: bool,
+    /// `learning_rate`: the highest.
+    pub learning_rate: f64,
+    /// `lr_scheduler_type`.
+    pub schedule: String,
+    /// `lr_scheduler_kwargs`.
+    pub schedule_kwargs: Vec<(String, f64)>,
+    /// LoRA+ (arXiv 2402.12354): factor on the learning rate of every `lora_B`; 1: none.
+    pub lora_b_factor: f64,
+    /// A share of all steps; `warmup_steps` wins.
+    pub warmup_ratio: f64,
+    /// Steps from 1 on, a share below.
+    pub warmup_steps: f64,
+    /// The optimizer.
+    pub optim: Optim,
+    /// Decoupled weight decay.
+    pub weight_decay: f64,
+    /// β₁.
+    pub adam_beta1: f64,
+    /// β₂.
+    pub adam_beta2: f64,
+    /// ε.
+    pub adam_epsilon: f64,
+    /// Largest gradient norm; 0: gradients are not clipped.
+    pub max_grad_norm: f64,
+    /// `neftune_noise_alpha`: size of the noise on the embeddings in training; None: none.
+    pub neftune_alpha: Option<f64>,
+    /// `gradient_checkpointing`: blocks are recomputed in the backward pass.
+    pub checkpointing: bool,
+    /// Seed of the adapter's start, of dropout and of the order.
+    pub seed: u64,
+    /// Seed of the order alone.
+    pub data_seed: u64,
+    /// When the training loss is logged.
+    pub logging: Cadence,
+    /// Also after the first step.
+    pub logging_first_step: bool,
+    /// When the evaluation runs.
+    pub eval: Cadence,
+    /// Also before the first step, as the base model is.
+    pub eval_on_start: bool,
+    /// Which evaluation is the best.
+    pub best: BestModel,
+    /// Texts that the model continues now and then, as they are.
+    pub sample_prompts: Vec<String>,
+    /// When.
+    pub sample: Cadence,
+    /// By how many tokens at most.
+    pub sample_max_new_tokens: usize,
+    /// When a checkpoint is written.
+    pub save: Cadence,
+    /// How many checkpoints are kept; None: all.
+    pub save_total_limit: Option<usize>,
+    /// Where metrics go besides metrics.jsonl.
+    pub report_to: Vec<Tracker>,
+    /// The folder of the TensorBoard event files; None: below `runs` of the output folder.
+    pub logging_dir: Option<String>,
+}
+
+impl TrainingConfig {
+    pub(super) fn read(raw: &Raw) -> Result<Self> {
+        let seed = raw.count("seed", 0)?.unwrap_or(42) as u64;
+        let logging = cadence(raw, "logging_strategy", "logging_steps", "steps", Cadence::Steps(500))?;
+        // As in HF, evaluations follow the logs unless they have steps of their own.
+        let own = if matches!(logging, Cadence::Steps(_) | Cadence::Share(_)) { logging } else { Cadence::Steps(500) };
+        let eval = cadence(raw, "eval_strategy", "eval_steps", "no", own)?;
+        Ok(Self {
+            output_dir: raw.text("output_dir")?.unwrap_or("trainer_output".into()),
+            adapter_dir: raw.text("adapter_dir")?,
+            run_name: raw.text("run_name")?,
+            epochs: raw.at_least("num_train_epochs", 0.0)?.unwrap_or(3.0),
+            max_steps: max_steps(raw)?,
+            batch_size: raw.size("per_device_train_batch_size", 1)?.unwrap_or(8),
+            eval_batch_size: raw.size("per_device_eval_batch_size", 1)?.unwrap_or(8),
+            accumulation: raw.size("gradient_accumulation_steps", 1)?.unwrap_or(1),
+            drop_last: raw.flag("dataloader_drop_last")?.unwrap_or(false),
+            learning_rate: raw.at_least("learning_rate", 0.0)?.unwrap_or(5e-5),
+            schedule: raw.text("lr_scheduler_type")?.unwrap_or("linear".into()),
+            schedule_kwargs: raw.numbers("lr_scheduler_kwargs")?.unwrap_or_default(),
+            lora_b_factor: lora_b_factor(raw)?,
+            warmup_ratio: share(raw, "warmup_ratio", 1.0)?.unwrap_or(0.0),
+            warmup_steps: raw.at_least("warmup_steps", 0.0)?.unwrap_or(0.0),
+            optim: raw.choice("optim", &OPTIMS)?.unwrap_or(TORCH),
+            weight_decay: raw.at_least("weight_decay", 0.0)?.unwrap_or(0.0),
+            adam_beta1: share(raw, "adam_beta1", 1.0 - f64::EPSILON)?.unwrap_or(0.9),
+            adam_beta2: share(raw, "adam_beta2", 1.0 - f64::EPSILON)?.unwrap_or(0.999),
+            adam_epsilon: raw.at_least("adam_epsilon", 0.0)?.unwrap_or(1e-8),
+            max_grad_norm: raw.at_least("max_grad_norm", 0.0)?.unwrap_or(1.0),
+            neftune_alpha: raw.at_least("neftune_noise_alpha", 0.0)?.filter(|alpha| *alpha > 0.0),
+            checkpointing: raw.flag("gradient_checkpointing")?.unwrap_or(false),
+            seed,
+            data_seed: raw.count("data_seed", 0)?.map_or(seed, |n| n as u64),
+            logging,
+            logging_first_step: raw.flag("logging_first_step")?.unwrap_or(false),
+            eval,
+            eval_on_start: raw.flag("eval_on_start")?.unwrap_or(false),
+            best: BestModel::read(raw, eval)?,
+            sample: sample(raw, eval)?,
+            sample_prompts: raw.texts("sample_prompts")?.unwrap_or_default(),
+            sample_max_new_tokens: raw.count("sample_max_new_tokens", 1)?.unwrap_or(64),
+            save: cadence(raw, "save_strategy", "save_steps", "steps", Cadence::Steps(500))?,
+            save_total_limit: raw.count("save_total_limit", 1)?,
+            report_to: report_to(raw)?,
+            logging_dir: raw.text("logging_dir")?.filter(|folder| !folder.is_empty()),
+        })
+    }
+
+    /// Keys and values for the resolved recipe.
+    pub(super) fn entries(&self) -> Vec<(&'static str, Option<Value>)> {
+        let count = |n: usize| Some(Value::from(n as i64));
+        let kwargs: toml::Table = self.schedule_kwargs.iter().map(|(k, v)| (k.clone(), Value::from(*v))).collect();
+        let trackers: Vec<Value> = self.report_to.iter().map(|t| name(&TRACKERS, *t)).collect();
+        let strategy = |c: Cadence| {
+            Some(Value::from(match c {
+                Cadence::Never => "no",
+                Cadence::Epoch => "epoch",
+                Cadence::Steps(_) | Cadence::Share(_) => "steps",
+            }))
+        };
+        let steps = |c: Cadence| match c {
+            Cadence::Steps(n) => Some(Value::from(n as i64)),
+            Cadence::Share(share) => Some(share.into()),
+            _ => None,
+        };
+        let sampled = !self.sample_prompts.is_empty();
+        let mut entries = vec![
+            ("output_dir", Some(self.output_dir.clone().into())),
+            ("adapter_dir", self.adapter_dir.clone().map(Value::from)),
+            ("run_name", self.run_name.clone().map(Value::from)),
+            ("num_train_epochs", Some(self.epochs.into())),
+            ("max_steps", Some(self.max_steps.map_or(Value::from(-1), |n| Value::from(n as i64)))),
+            ("per_device_train_batch_size", count(self.batch_size)),
+            ("per_device_eval_batch_size", count(self.eval_batch_size)),
+            ("gradient_accumulation_steps", count(self.accumulation)),
+            ("dataloader_drop_last", Some(self.drop_last.into())),
+            ("learning_rate", Some(self.learning_rate.into())),
+            ("lr_scheduler_type", Some(self.schedule.clone().into())),
+            ("lr_scheduler_kwargs", (!kwargs.is_empty()).then_some(Value::Table(kwargs))),
+            ("loraplus_lr_ratio", (self.lora_b_factor != 1.0).then(|| self.lora_b_factor.into())),
+            ("warmup_ratio", Some(self.warmup_ratio.into())),
+            ("warmup_steps", Some(self.warmup_steps.into())),
+            ("optim", Some(name(&OPTIMS, self.optim))),
+            ("weight_decay", Some(self.weight_decay.into())),
+            ("adam_beta1", Some(self.adam_beta1.into())),
+            ("adam_beta2", Some(self.adam_beta2.into())),
+            ("adam_epsilon", Some(self.adam_epsilon.into())),
+            ("max_grad_norm", Some(self.max_grad_norm.into())),
+            ("neftune_noise_alpha", self.neftune_alpha.map(Value::from)),
+            ("gradient_checkpointing", Some(self.checkpointing.into())),
+            ("seed", Some(Value::from(self.seed as i64))),
+            ("data_seed", Some(Value::from(self.data_seed as i64))),
+            ("logging_strategy", strategy(self.logging)),
+            ("logging_steps", steps(self.logging)),
+            ("logging_first_step", Some(self.logging_first_step.into())),
+            ("eval_strategy", strategy(self.eval)),
+            ("eval_steps", steps(self.eval)),
+            ("eval_on_start", Some(self.eval_on_start.into())),
+            ("sample_prompts", sampled.then(|| self.sample_prompts.clone().into())),
+            ("sample_strategy", strategy(self.sample).filter(|_| sampled)),
+            ("sample_steps", steps(self.sample).filter(|_| sampled)),
+            ("sample_max_new_tokens", count(self.sample_max_new_tokens).filter(|_| sampled)),
+            ("save_strategy", strategy(self.save)),
+            ("save_steps", steps(self.save)),
+            ("save_total_limit", self.save_total_limit.map(|n| Value::from(n as i64))),
+            ("report_to", Some(Value::Array(trackers))),
+            ("logging_dir", self.logging_dir.clone().map(Value::from)),
+        ];
+        entries.extend(self.best.entries());
+        entries
+    }
+}
+
+/// `sample_*`: unless said otherwise after each evaluation, or without one after each epoch.
+fn sample(raw: &Raw, eval: Cadence) -> Result<Cadence> {
+    let (default, every) = match eval {
+        Cadence::Steps(_) | Cadence::Share(_) => ("steps", eval),
+        Cadence::Epoch | Cadence::Never => ("epoch", Cadence::Steps(500)),
+    };
+    let default = if raw.has("sample_steps") { "steps" } else { default };
+    cadence(raw, "sample_strategy", "sample_steps", default, every)
+}
+
+/// `loraplus_lr_ratio`, as PEFT's `create_loraplus_optimizer` has it.
+fn lora_b_factor(raw: &Raw) -> Result<f64> {
+    match raw.at_least("loraplus_lr_ratio", 0.0)? {
+        Some(0.0) => Err(raw.wrong("loraplus_lr_ratio", "expected a number above 0").hint("the paper uses 16")),
+        ratio => Ok(ratio.unwrap_or(1.0)),
+    }
+}
+
+/// A number from 0 to `high`.
+fn share(raw: &Raw, key: &str, high: f64) -> Result<Option<f64>> {
+    match raw.at_least(key, 0.0)? {
+        Some(x) if x > high => Err(raw.wrong(key, "expected a share between 0 and 1")),
+        x => Ok(x),
+    }
+}
+
+/// `max_steps`; −1, HF's default, and 0 mean that the epochs decide.
+fn max_steps(raw: &Raw) -> Result<Option<usize>> {
+    match raw.value("max_steps") {
+        None | Some(Value::Integer(-1 | 0)) => Ok(None),
+        Some(_) => raw.count("max_steps", 1),
+    }
+}
+
+/// `*_strategy` with its `*_steps`: a number of steps, or below 1 a share of all steps.
+fn cadence(raw: &Raw, strategy: &str, steps: &str, default: &'static str, every: Cadence) -> Result<Cadence> {
+    let every = match raw.value(steps) {
+        None => every,
+        Some(Value::Float(share)) if *share > 0.0 && *share < 1.0 => Cadence::Share(*share),
+        Some(Value::Float(n)) if *n >= 1.0 && n.fract() == 0.0 => Cadence::Steps(*n as usize),
+        Some(_) => match raw.count(steps, 1)? {
+            Some(n) => Cadence::Steps(n),
+            None => every,
+        },
+    };
+    Ok(match raw.choice(strategy, &STRATEGIES)?.unwrap_or(default) {
+        "no" => Cadence::Never,
+        "epoch" => Cadence::Epoch,
+        _ => every,
+    })
+}
+
+fn report_to(raw: &Raw) -> Result<Vec<Tracker>> {
+    let Some(names) = raw.texts("report_to")? else { return Ok(Vec::new()) };
+    let known = |name: &String| TRACKERS.iter().any(|(tracker, _)| tracker == name);
+    match names.as_slice() {
+        [one] if one == "none" => Ok(Vec::new()),
+        [one] if one == "all" => Ok(TRACKERS.map(|(_, tracker)| tracker).into()),
+        names if names.iter().all(known) => {
+            Ok(TRACKERS.iter().filter(|(name, _)| names.iter().any(|n| n == name)).map(|(_, t)| *t).collect())
+        }
+        _ => Err(raw.wrong("report_to", "expected \"none\", \"all\", \"tensorboard\" or \"wandb\"")),
+    }
+}

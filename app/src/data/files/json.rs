@@ -1,0 +1,53 @@
+//! `.jsonl` and `.json`: an object per line, or one array of objects.
+
+use std::path::Path;
+
+use serde_json::value::RawValue;
+
+use super::{check_utf8, line_starts};
+use crate::data::table::{Block, Bytes, Layout};
+use halfbyte_core::error::{Error, Result};
+
+/// A line is parsed when its record is asked for; an array is walked once, to find its elements.
+pub fn open(path: &Path) -> Result<Block> {
+    let bytes = Bytes::map(path)?;
+    check_utf8(path, &bytes)?;
+    // Some editors begin a file with a byte-order mark.
+    let text = bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(&bytes);
+    let skipped = bytes.len() - text.len();
+    let (layout, starts) = match text.trim_ascii_start().first() {
+        Some(b'[') => (Layout::Values, elements(path, text)?.into_iter().map(|start| start + skipped).collect()),
+        _ => (Layout::Lines, lines(path, &bytes, skipped)?),
+    };
+    let starts = starts.into_iter().map(|start| start as u64).collect();
+    Ok(Block { path: path.into(), bytes, layout, starts })
+}
+
+/// Where the elements of an array begin.
+fn elements(path: &Path, text: &[u8]) -> Result<Vec<usize>> {
+    let elements: Vec<&RawValue> =
+        serde_json::from_slice(text).map_err(|e| Error::input(format!("{}: not valid JSON: {e}", path.display())))?;
+    Ok(elements.iter().map(|e| e.get().as_ptr().addr() - text.as_ptr().addr()).collect())
+}
+
+/// Where the lines begin that are not blank, from byte `from` on.
+fn lines(path: &Path, bytes: &Bytes, from: usize) -> Result<Vec<usize>> {
+    let line = |start: usize| bytes[start..].split(|&b| b == b'\n').next().unwrap_or_default();
+    let starts = line_starts(bytes, from, |start| !line_is_blank(&bytes[start..]));
+    // One object over several lines is a common way to write columns; its first line is no record.
+    if let Some(&first) = starts.first()
+        && starts.len() > 1
+        && line(first).trim_ascii() == b"{"
+    {
+        return Err(Error::input(format!(
+            "{}: one object over several lines is not a list of records",
+            path.display()
+        ))
+        .hint("write an array of objects, [{…}, {…}], or one object per line"));
+    }
+    Ok(starts)
+}
+
+fn line_is_blank(rest: &[u8]) -> bool {
+    rest.iter().take_while(|&&b| b != b'\n').all(u8::is_ascii_whitespace)
+}

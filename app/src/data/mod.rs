@@ -1,0 +1,21 @@
+//! From records to micro-batches.
+
+pub mod chat;
+pub mod document;
+pub mod files;
+pub mod format;
+pub mod loader;
+pub mod marks;
+pub mod open;
+pub mod packing;
+pub mod prepare;
+pub mod random;
+pub mod report;
+pub mod sampler;
+pub mod source;
+pub mod spill;
+pub mod subset;
+pub mod table;
+pub mod template;
+pub mod tokenizer_config;
+pub mod tokens;

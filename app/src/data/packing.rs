@@ -1,0 +1,240 @@
+//! From documents to rows: what happens to documents that are too long, and how rows are filled.
+//!
+//! A row is what a micro-batch counts: one document, or, packed, as many as fit. Documents of one row never see
+//! each other, however they were packed.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use crate::config::data::OverLength;
+use halfbyte_core::error::{Error, Result};
+
+/// The tokens `start..end` of document `document`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Piece {
+    /// Which document.
+    pub document: usize,
+    /// First token.
+    pub start: usize,
+    /// One past the last token.
+    pub end: usize,
+}
+
+impl Piece {
+    /// How many tokens.
+    pub fn tokens(&self) -> usize {
+        self.end - self.start
+    }
+}
+
+/// What [`fit`] had to do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Fitted {
+    /// Documents that were too long.
+    pub too_long: usize,
+    /// Tokens that no piece holds any more.
+    pub tokens_lost: usize,
+}
+
+/// Pieces of at most `max` tokens. Empty documents have no piece. `place` says where a document comes from, for the
+/// error.
+pub fn fit(
+    lengths: &[usize],
+    max: usize,
+    rule: OverLength,
+    place: impl Fn(usize) -> String,
+) -> Result<(Vec<Piece>, Fitted)> {
+    let (mut pieces, mut fitted) = (Vec::with_capacity(lengths.len()), Fitted::default());
+    for (document, &length) in lengths.iter().enumerate().filter(|(_, length)| **length > 0) {
+        if length <= max {
+            pieces.push(Piece { document, start: 0, end: length });
+            continue;
+        }
+        fitted.too_long += 1;
+        match rule {
+            OverLength::Truncate => {
+                pieces.push(Piece { document, start: 0, end: max });
+                fitted.tokens_lost += length - max;
+            }
+            OverLength::Split => pieces.extend((0..length).step_by(max).map(|start| Piece {
+                document,
+                start,
+                end: length.min(start + max),
+            })),
+            OverLength::Drop => fitted.tokens_lost += length,
+            OverLength::Error => {
+                return Err(Error::input(format!("{}: {length} tokens, max_seq_length is {max}", place(document)))
+                    .hint("raise max_seq_length, or set over_length to truncate, split or drop"));
+            }
+        }
+    }
+    Ok((pieces, fitted))
+}
+
+/// Rows of pieces, stored flat.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Rows {
+    pieces: Vec<Piece>,
+    ends: Vec<usize>,
+}
+
+impl Rows {
+    /// One row per piece: no packing.
+    pub fn unpacked(pieces: Vec<Piece>) -> Rows {
+        Rows { ends: (1..=pieces.len()).collect(), pieces }
+    }
+
+    /// Best-fit decreasing: the longest piece first, each into the fullest row that still has room for it. Between
+    /// equals the earlier piece and the older row come first, so the rows depend on nothing but the lengths.
+    pub fn best_fit_decreasing(mut pieces: Vec<Piece>, capacity: usize) -> Rows {
+        pieces.sort_by_key(|p| std::cmp::Reverse(p.tokens()));
+        let mut rows: Vec<Vec<Piece>> = Vec::new();
+        // Rows with room, by the room they have.
+        let mut with_room: BTreeMap<usize, VecDeque<usize>> = BTreeMap::new();
+        for piece in pieces {
+            let fullest = with_room.range_mut(piece.tokens()..).next();
+            let (row, room) = match fullest.and_then(|(&room, rows)| rows.pop_front().map(|row| (row, room))) {
+                Some((row, room)) => {
+                    if with_room[&room].is_empty() {
+                        with_room.remove(&room);
+                    }
+                    (row, room)
+                }
+                None => {
+                    rows.push(Vec::new());
+                    (rows.len() - 1, capacity)
+                }
+            };
+            rows[row].push(piece);
+            let left = room - piece.tokens();
+            if left > 0 {
+                with_room.entry(left).or_default().push_back(row);
+            }
+        }
+        rows.into_iter().collect()
+    }
+
+    /// The pieces in order, cut wherever a row is full, as TRL 0.7 (`ConstantLengthDataset`) joins them. It does so
+    /// buffer by buffer, where a buffer is full after 1024 × 3.6 × `capacity` characters, and a buffer's last row, if
+    /// not full, is left out. `characters` are those of each document's text.
+    ///
+    /// Unlike TRL's, a piece that begins after a cut is a document of its own.
+    pub fn wrapped(pieces: &[Piece], characters: &[usize], capacity: usize) -> Rows {
+        let full = 3.6 * capacity as f64 * 1024.0;
+        let mut rows = Rows::default();
+        let mut row: Vec<Piece> = Vec::new();
+        let (mut room, mut buffered) = (capacity, 0);
+        for piece in pieces {
+            if buffered as f64 >= full {
+                row.clear();
+                (room, buffered) = (capacity, 0);
+            }
+            buffered += characters[piece.document];
+            let mut rest = *piece;
+            while rest.tokens() > 0 {
+                let taken = rest.tokens().min(room);
+                row.push(Piece { end: rest.start + taken, ..rest });
+                rest.start += taken;
+                room -= taken;
+                if room == 0 {
+                    rows.push(row.drain(..));
+                    room = capacity;
+                }
+            }
+        }
+        rows
+    }
+
+    /// How many rows.
+    pub fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// Whether there is no row.
+    pub fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+
+    /// The pieces of a row.
+    pub fn row(&self, row: usize) -> &[Piece] {
+        let start = if row == 0 { 0 } else { self.ends[row - 1] };
+        &self.pieces[start..self.ends[row]]
+    }
+
+    /// Tokens of each row.
+    pub fn lengths(&self) -> Vec<usize> {
+        (0..self.len()).map(|r| self.row(r).iter().map(Piece::tokens).sum()).collect()
+    }
+
+    fn push(&mut self, row: impl IntoIterator<Item = Piece>) {
+        self.pieces.extend(row);
+        self.ends.push(self.pieces.len());
+    }
+}
+
+impl FromIterator<Vec<Piece>> for Rows {
+    fn from_iter<I: IntoIterator<Item = Vec<Piece>>>(rows: I) -> Rows {
+        let mut all = Rows::default();
+        rows.into_iter().for_each(|row| all.push(row));
+        all
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pieces(lengths: &[usize]) -> Vec<Piece> {
+        fit(lengths, usize::MAX, OverLength::Error, |_| String::new()).unwrap().0
+    }
+
+    fn documents(rows: &Rows) -> Vec<Vec<(usize, usize)>> {
+        (0..rows.len()).map(|r| rows.row(r).iter().map(|p| (p.document, p.tokens())).collect()).collect()
+    }
+
+    #[test]
+    fn too_long_documents_follow_the_rule() {
+        let lengths = [4, 0, 11, 5];
+        let spans = |rule| {
+            let (pieces, fitted) = fit(&lengths, 5, rule, |_| String::new()).unwrap();
+            (pieces.iter().map(|p| (p.document, p.start, p.end)).collect::<Vec<_>>(), fitted)
+        };
+        let lost = |tokens_lost| Fitted { too_long: 1, tokens_lost };
+        assert_eq!(spans(OverLength::Truncate), (vec![(0, 0, 4), (2, 0, 5), (3, 0, 5)], lost(6)));
+        assert_eq!(spans(OverLength::Split), (vec![(0, 0, 4), (2, 0, 5), (2, 5, 10), (2, 10, 11), (3, 0, 5)], lost(0)));
+        assert_eq!(spans(OverLength::Drop), (vec![(0, 0, 4), (3, 0, 5)], lost(11)));
+        let error = fit(&lengths, 5, OverLength::Error, |d| format!("a.jsonl line {}", d + 1)).unwrap_err().to_string();
+        assert!(error.starts_with("a.jsonl line 3: 11 tokens, max_seq_length is 5\n  hint: raise"), "{error}");
+    }
+
+    #[test]
+    fn best_fit_takes_the_fullest_row_with_room() {
+        // 6 | 5 | 4 joins 6 (room 4, not 5) | 3 joins 5 | 2 joins 5+3 | 1 opens a row.
+        let rows = Rows::best_fit_decreasing(pieces(&[1, 6, 3, 5, 2, 4]), 10);
+        assert_eq!(documents(&rows), [vec![(1, 6), (5, 4)], vec![(3, 5), (2, 3), (4, 2)], vec![(0, 1)]]);
+        assert_eq!(rows.lengths(), [10, 10, 1]);
+        // Equal lengths keep their order and fill the older row first.
+        let rows = Rows::best_fit_decreasing(pieces(&[4, 4, 4, 2, 2]), 6);
+        assert_eq!(documents(&rows), [vec![(0, 4), (3, 2)], vec![(1, 4), (4, 2)], vec![(2, 4)]]);
+    }
+
+    #[test]
+    fn best_fit_keeps_every_piece_once_and_no_row_overflows() {
+        let lengths: Vec<usize> = (0..2000).map(|i| 1 + i * 7919 % 97).collect();
+        let rows = Rows::best_fit_decreasing(pieces(&lengths), 100);
+        assert!(rows.lengths().iter().all(|&n| n <= 100));
+        let mut seen: Vec<usize> = documents(&rows).concat().iter().map(|(d, _)| *d).collect();
+        seen.sort();
+        assert!(seen.into_iter().eq(0..2000));
+        let tokens: usize = lengths.iter().sum();
+        assert!(rows.len() <= tokens.div_ceil(100) + 2, "{} rows for {tokens} tokens", rows.len());
+    }
+
+    #[test]
+    fn wrapping_cuts_at_the_capacity_and_drops_each_buffers_rest() {
+        let rows = Rows::wrapped(&pieces(&[3, 6, 4]), &[1, 1, 1], 5);
+        assert_eq!(documents(&rows), [vec![(0, 3), (1, 2)], vec![(1, 4), (2, 1)]]);
+        // 3.6 × 1024 × 5 characters fill a buffer: the first two documents are one, and a token of theirs is lost.
+        let rows = Rows::wrapped(&pieces(&[3, 3, 4, 1]), &[18431, 1, 9, 9], 5);
+        assert_eq!(documents(&rows), [vec![(0, 3), (1, 2)], vec![(2, 4), (3, 1)]]);
+    }
+}

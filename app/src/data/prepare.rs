@@ -1,0 +1,205 @@
+//! Records into rows: format, encode, fit and pack, on all cores, with a count of everything worth knowing.
+
+use std::collections::HashSet;
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use rayon::prelude::*;
+use serde::Serialize;
+
+use crate::config::data::{OverLength, PackingStrategy};
+use crate::data::document::Encoder;
+use crate::data::format::Format;
+use crate::data::loader::Dataset;
+use crate::data::packing::{Piece, Rows, fit};
+use crate::data::table::Table;
+use crate::data::tokens::{Tokens, TokensWriter};
+use halfbyte_core::error::{Error, Result};
+use halfbyte_core::session::batch::Document;
+
+/// The lengths of rows.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct RowRules {
+    /// `max_seq_length`.
+    pub longest: usize,
+    /// What happens to longer documents.
+    pub over_length: OverLength,
+    /// Whether rows hold several documents.
+    pub packing: Option<PackingStrategy>,
+}
+
+/// What was found and done on the way.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
+pub struct Counts {
+    /// Records read.
+    pub records: usize,
+    /// Records without any token.
+    pub empty: usize,
+    /// Documents that occur a second time, tokens and mask alike.
+    pub duplicates: usize,
+    /// Documents that begin with two begin tokens, or more.
+    pub double_bos: usize,
+    /// Documents that do not end with the end token.
+    pub missing_eos: usize,
+    /// Documents in which `<s>` or `</s>` is text, not a token.
+    pub literal_special: usize,
+    /// Documents longer than a row.
+    pub too_long: usize,
+    /// Documents, or pieces of them, without a token that the loss sees; they are left out.
+    pub untrained: usize,
+    /// Tokens that no row holds: cut off, left out, or in the rest that wrapping drops.
+    pub tokens_lost: usize,
+    /// Tokens of all rows.
+    pub tokens: usize,
+    /// Tokens of all rows that the loss sees.
+    pub trained: usize,
+    /// Rows.
+    pub rows: usize,
+}
+
+/// Rows, ready for a [`Loader`](crate::data::loader::Loader).
+pub struct Prepared {
+    /// Documents and rows.
+    pub dataset: Dataset,
+    /// What was counted.
+    pub counts: Counts,
+    /// Tokens of every document, before anything was cut.
+    pub lengths: Vec<usize>,
+}
+
+/// What one record gave.
+struct Encoded {
+    document: Document,
+    /// Of its tokens and labels.
+    hash: u64,
+    /// Of its text; 0 where nobody asks.
+    characters: usize,
+    literal_special: bool,
+}
+
+/// Records that are formatted and encoded together: enough for all cores, few enough to forget.
+const AT_ONCE: usize = 2048;
+
+/// Prepares all records of `table`. `progress` hears how many are done.
+pub fn prepare(
+    table: &Table,
+    format: &Format,
+    encoder: &Encoder,
+    rules: RowRules,
+    progress: &dyn Fn(usize),
+) -> Result<Prepared> {
+    let mut counts = Counts { records: table.len(), ..Counts::default() };
+    let wrapped = rules.packing == Some(PackingStrategy::Wrapped);
+    let (tokens, characters) = encode(table, format, encoder, wrapped, &mut counts, progress)?;
+    let lengths = tokens.lengths();
+    let all_tokens: usize = lengths.iter().sum();
+    let (longest, over_length) = match rules.packing {
+        // Wrapping cuts documents anyway.
+        Some(PackingStrategy::Wrapped) => (usize::MAX, OverLength::Truncate),
+        _ => (rules.longest, rules.over_length),
+    };
+    let (mut pieces, fitted) = fit(&lengths, longest, over_length, |document| table.place(document))?;
+    let pieces_before = pieces.len();
+    retain_trained(&mut pieces, &tokens);
+    counts.too_long = fitted.too_long;
+    counts.untrained = pieces_before - pieces.len();
+    if pieces.is_empty() {
+        return Err(nothing_to_train_on(&counts));
+    }
+    let rows = match rules.packing {
+        None => Rows::unpacked(pieces),
+        Some(PackingStrategy::Bfd) => Rows::best_fit_decreasing(pieces, rules.longest),
+        Some(PackingStrategy::Wrapped) => Rows::wrapped(&pieces, &characters, rules.longest),
+    };
+    if rows.is_empty() {
+        return Err(Error::input(format!("{all_tokens} tokens do not fill one row of {}", rules.longest))
+            .hint("lower max_seq_length, or set packing_strategy = \"bfd\""));
+    }
+    counts.rows = rows.len();
+    counts.tokens = rows.lengths().iter().sum();
+    counts.tokens_lost = all_tokens - counts.tokens;
+    counts.trained = trained(&rows, &tokens);
+    Ok(Prepared { dataset: Dataset { tokens, rows }, counts, lengths })
+}
+
+/// Leaves out the pieces without a token that the loss sees.
+fn retain_trained(pieces: &mut Vec<Piece>, tokens: &Tokens) {
+    let mut looked_at = 0;
+    pieces.retain(|piece| {
+        looked_at += 1;
+        if looked_at % AT_ONCE == 0 {
+            tokens.forget();
+        }
+        tokens.trains(piece)
+    });
+}
+
+/// Tokens of all rows that the loss sees.
+fn trained(rows: &Rows, tokens: &Tokens) -> usize {
+    let mut pieces: Vec<Piece> = (0..rows.len()).flat_map(|row| rows.row(row)).copied().collect();
+    // As they lie in the store: packing has scattered them.
+    pieces.sort_unstable_by_key(|piece| (piece.document, piece.start));
+    let parts = pieces.chunks(AT_ONCE).map(|part| {
+        tokens.forget();
+        part.iter().map(|piece| tokens.trained(piece)).sum::<usize>()
+    });
+    parts.sum()
+}
+
+fn nothing_to_train_on(counts: &Counts) -> Error {
+    if counts.empty == counts.records {
+        return Error::input(format!("none of the {} records has any text", counts.records))
+            .hint("look at the formatted records: halfbyte inspect-data RECIPE");
+    }
+    Error::input(format!("no token of any of the {} records is trained on: all labels are masked", counts.records))
+        .hint("check train_on and role_markers (is the answer there, and within max_seq_length?)")
+}
+
+/// Tokens and, where `count_characters`, the characters of every document.
+fn encode(
+    table: &Table,
+    format: &Format,
+    encoder: &Encoder,
+    count_characters: bool,
+    counts: &mut Counts,
+    progress: &dyn Fn(usize),
+) -> Result<(Tokens, Vec<usize>)> {
+    let mut writer = TokensWriter::default();
+    let mut characters = Vec::with_capacity(table.len());
+    let mut seen = HashSet::new();
+    for start in (0..table.len()).step_by(AT_ONCE) {
+        let rows = start..table.len().min(start + AT_ONCE);
+        let done = rows.end;
+        // Not collected into one `Result`: the error must be the first one, however the threads ran.
+        let encoded: Vec<Result<Encoded>> =
+            rows.into_par_iter().map(|row| one(table, format, encoder, count_characters, row)).collect();
+        for encoded in encoded {
+            let Encoded { document, hash, characters: length, literal_special } = encoded?;
+            let (ids, bos) = (&document.ids, encoder.bos());
+            counts.duplicates += usize::from(!seen.insert(hash) && !ids.is_empty());
+            counts.empty += usize::from(ids.is_empty());
+            counts.double_bos +=
+                usize::from(bos.is_some() && ids.first() == bos.as_ref() && ids.get(1) == bos.as_ref());
+            counts.missing_eos += usize::from(!ids.is_empty() && ids.last() != encoder.eos().as_ref());
+            counts.literal_special += usize::from(literal_special);
+            characters.push(length);
+            writer.push(&document)?;
+        }
+        progress(done);
+        table.forget();
+    }
+    Ok((writer.finish()?, characters))
+}
+
+fn one(table: &Table, format: &Format, encoder: &Encoder, count_characters: bool, row: usize) -> Result<Encoded> {
+    let record = table.record(row)?;
+    let text = format.text(&record).map_err(|e| e.at(table.place(row)))?;
+    let document = encoder.document(&text, format.train_on);
+    let mut hasher = DefaultHasher::new();
+    (&document.ids, &document.labels).hash(&mut hasher);
+    Ok(Encoded {
+        document,
+        hash: hasher.finish(),
+        characters: if count_characters { format.literals.unmark(&text).chars().count() } else { 0 },
+        literal_special: encoder.has_literal(&text),
+    })
+}

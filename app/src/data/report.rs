@@ -1,0 +1,202 @@
+//! The pre-flight report: what the data are, before a step is taken.
+
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::path::Path;
+
+use serde::Serialize;
+
+use crate::config::data::OverLength;
+use crate::data::document::Encoder;
+use crate::data::format::Format;
+use crate::data::loader::Dataset;
+use crate::data::prepare::{Counts, Prepared, RowRules};
+use crate::data::table::Table;
+use halfbyte_core::error::{Error, Result};
+use halfbyte_core::session::batch::IGNORED;
+
+/// The report on one prepared split.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub struct Report {
+    /// Name of the split.
+    pub split: String,
+    /// What was counted.
+    #[serde(flatten)]
+    pub counts: Counts,
+    /// `max_seq_length`.
+    pub longest_row: usize,
+    /// What happened to longer documents, in words.
+    pub over_length: &'static str,
+    /// Documents by tokens: upper bound (inclusive) of each bin, and how many.
+    pub histogram: Vec<(usize, usize)>,
+    /// The median and the largest number of tokens of a document.
+    pub median: usize,
+    /// The largest number of tokens of a document.
+    pub longest: usize,
+    /// Share of the rows' capacity that holds tokens; absent without packing.
+    pub packing_efficiency: Option<f64>,
+    /// Optimiser steps, where the split is trained on.
+    pub steps: Option<usize>,
+}
+
+impl Report {
+    /// The report on `prepared`, of `steps` optimiser steps.
+    pub fn new(split: &str, prepared: &Prepared, rules: RowRules, steps: Option<usize>) -> Report {
+        let mut lengths = prepared.lengths.clone();
+        lengths.sort_unstable();
+        let counts = prepared.counts;
+        let capacity = counts.rows * rules.longest;
+        Report {
+            split: split.into(),
+            counts,
+            longest_row: rules.longest,
+            over_length: match rules.over_length {
+                OverLength::Truncate => "cut off there",
+                OverLength::Split => "split there",
+                OverLength::Drop => "left out",
+                OverLength::Error => "an error",
+            },
+            histogram: histogram(&lengths),
+            median: lengths.get(lengths.len() / 2).copied().unwrap_or(0),
+            longest: lengths.last().copied().unwrap_or(0),
+            packing_efficiency: rules.packing.map(|_| counts.tokens as f64 / capacity as f64),
+            steps,
+        }
+    }
+
+    /// As text, one fact a line; what deserves attention is marked with `!`.
+    pub fn text(&self) -> String {
+        let c = &self.counts;
+        let mut out = format!("{}: {} records, {} rows, {} tokens", self.split, c.records, c.rows, c.tokens);
+        let share = |part: usize, whole: usize| 100.0 * part as f64 / whole.max(1) as f64;
+        let _ = writeln!(out, ", {:.1} % of them trained on", share(c.trained, c.tokens));
+        if let Some(steps) = self.steps {
+            let _ = writeln!(out, "  {steps} optimiser steps");
+        }
+        if let Some(efficiency) = self.packing_efficiency {
+            let _ = writeln!(out, "  packing fills {:.1} % of rows of {}", 100.0 * efficiency, self.longest_row);
+        }
+        let _ = writeln!(out, "  tokens of a record: median {}, longest {}", self.median, self.longest);
+        let most = self.histogram.iter().map(|(_, n)| *n).max().unwrap_or(1);
+        for (bound, n) in &self.histogram {
+            let bar = "▇".repeat((n * 40).div_ceil(most));
+            let _ = writeln!(out, "  {:>8} {bar} {n}", format!("≤ {bound}"));
+        }
+        for (n, what) in [
+            (c.too_long, format!("longer than {}: {} (over_length)", self.longest_row, self.over_length)),
+            (c.untrained, "without a token that is trained on (all labels masked): left out".into()),
+            (c.empty, "empty".into()),
+            (c.missing_eos, "without the end token: generation would not learn to stop (add_eos_token)".into()),
+            (c.double_bos, "with two begin tokens: the text has one already (add_bos_token)".into()),
+            (c.literal_special, "with <s> or </s> as plain text: set special_in_template if they are tokens".into()),
+            (c.duplicates, "duplicates".into()),
+        ] {
+            if n > 0 {
+                let _ = writeln!(out, "! {n} of {} records {what}", c.records);
+            }
+        }
+        if c.tokens_lost > 0 {
+            let _ = writeln!(out, "! {} tokens are in no row", c.tokens_lost);
+        }
+        out
+    }
+}
+
+/// The first `n` records of a table: where each comes from, its columns, and the text that is made of it.
+pub fn first_records(table: &Table, format: &Format, n: usize) -> Result<String> {
+    let mut out = String::new();
+    for row in 0..n.min(table.len()) {
+        let record = table.record(row)?;
+        let _ = writeln!(out, "{}:", table.place(row));
+        for (column, value) in &record.0 {
+            let _ = writeln!(out, "  {column} = {value}");
+        }
+        let text = format.text(&record).map_err(|e| e.at(table.place(row)))?;
+        let _ = writeln!(out, "  becomes");
+        for line in format.literals.unmark(&text).lines() {
+            let _ = writeln!(out, "  │{line}");
+        }
+    }
+    Ok(out)
+}
+
+/// Writes the formatted text of all records to `file`, a JSON object with `text` on every line; the whole file or none.
+pub fn write_texts(table: &Table, format: &Format, file: &Path) -> Result<()> {
+    let mut name = file.file_name().unwrap_or_default().to_os_string();
+    name.push(".partial");
+    let partial = file.with_file_name(name);
+    let written = write_lines(table, format, &partial)
+        .and_then(|()| std::fs::rename(&partial, file).map_err(|e| Error::io("rename to", file, e)));
+    if written.is_err() {
+        // What is left of it may be nothing, and then there is nothing to remove.
+        let _ = std::fs::remove_file(&partial);
+    }
+    written
+}
+
+fn write_lines(table: &Table, format: &Format, file: &Path) -> Result<()> {
+    let failed = |e| Error::io("write", file, e);
+    let mut out = std::io::BufWriter::new(std::fs::File::create(file).map_err(failed)?);
+    for row in 0..table.len() {
+        let text = format.text(&table.record(row)?).map_err(|e| e.at(table.place(row)))?;
+        let line = serde_json::json!({ "text": format.literals.unmark(&text) });
+        writeln!(out, "{line}").map_err(failed)?;
+    }
+    out.into_inner().map_err(|e| failed(e.into_error()))?.sync_all().map_err(failed)
+}
+
+/// Bins with bounds 16, 32, 64, … up to the longest of the sorted `lengths`, from the first that is not empty.
+fn histogram(lengths: &[usize]) -> Vec<(usize, usize)> {
+    let mut bins = Vec::new();
+    let (mut bound, mut counted) = (16, 0);
+    while counted < lengths.len() {
+        let upto = lengths.partition_point(|&n| n <= bound);
+        if !bins.is_empty() || upto > 0 {
+            bins.push((bound, upto - counted));
+        }
+        (counted, bound) = (upto, bound * 2);
+    }
+    bins
+}
+
+/// Rows (counted from 0, shown from 1), token by token. Trained tokens are green where `colour` is allowed and in braces elsewhere;
+/// tokens are separated by a thin bar.
+pub fn show_rows(dataset: &Dataset, encoder: &Encoder, rows: impl IntoIterator<Item = usize>, colour: bool) -> String {
+    let [trained_on, trained_off, bar] =
+        if colour { ["\x1b[32m", "\x1b[0m", "\x1b[90m│\x1b[0m"] } else { ["{", "}", "│"] };
+    let mut out = String::new();
+    for row in rows {
+        let _ = writeln!(out, "row {}:", row + 1);
+        for piece in dataset.rows.row(row) {
+            let document = dataset.tokens.piece(piece.document, piece.start..piece.end);
+            let mut shown = String::from("  ");
+            let mut trained = false;
+            for (t, (&id, &label)) in document.ids.iter().zip(&document.labels).enumerate() {
+                if t > 0 {
+                    // With colour the bar has one of its own, after which the token's must be set again.
+                    shown += bar;
+                    shown += if colour && trained { trained_on } else { "" };
+                }
+                if (label != IGNORED) != trained {
+                    trained = !trained;
+                    shown += if trained { trained_on } else { trained_off };
+                }
+                shown += encoder.piece(id);
+            }
+            let _ = writeln!(out, "{shown}{}", if trained { trained_off } else { "" });
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bins_double_and_hold_everything_once() {
+        assert_eq!(histogram(&[]), []);
+        assert_eq!(histogram(&[3, 16, 17, 70]), [(16, 2), (32, 1), (64, 0), (128, 1)]);
+        assert_eq!(histogram(&[40, 41]), [(64, 2)]);
+    }
+}

@@ -1,0 +1,223 @@
+//! Records by number, read where they lie: the files stay mapped, and a record is parsed when it is asked for. So a
+//! data set may be larger than memory, and only the rows that a recipe selects cost anything.
+
+use std::ops::Deref;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use memmap2::Mmap;
+use serde_json::{Map, Value};
+
+use crate::data::spill::{Spill, forget};
+use halfbyte_core::error::{Error, Result, nearest};
+
+/// One record: its columns in the order of the file.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct Record(pub Map<String, Value>);
+
+impl Record {
+    /// The names of its columns.
+    pub fn columns(&self) -> impl Iterator<Item = &str> {
+        self.0.keys().map(String::as_str)
+    }
+
+    /// The value of a column; an error that names the columns there are.
+    pub fn get(&self, column: &str) -> Result<&Value> {
+        self.0.get(column).ok_or_else(|| {
+            let columns: Vec<&str> = self.columns().collect();
+            let hint = match nearest(column, columns.iter().copied()) {
+                Some(name) => format!("did you mean `{name}`?"),
+                None => format!("the columns are {}", columns.join(", ")),
+            };
+            Error::input(format!("there is no column `{column}`")).hint(hint)
+        })
+    }
+
+    /// The text of a column; an error if it holds something else.
+    pub fn text(&self, column: &str) -> Result<&str> {
+        let value = self.get(column)?;
+        value.as_str().ok_or_else(|| {
+            Error::input(format!("column `{column}` holds {}, not text", kind(value)))
+                .hint("a `template` can make text of it: template = \"{{ column }}\"")
+        })
+    }
+}
+
+/// What a JSON value is, with its article.
+pub fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "a boolean",
+        Value::Number(_) => "a number",
+        Value::String(_) => "text",
+        Value::Array(_) => "a list",
+        Value::Object(_) => "an object",
+    }
+}
+
+/// How records lie in the bytes of a block.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Layout {
+    /// A JSON object on every line of the file.
+    Lines,
+    /// JSON objects anywhere in the file (the elements of an array).
+    Values,
+    /// Plain text: a line is a record with the one column `text`.
+    Text,
+    /// A JSON object on every line, but not of the file: it was converted.
+    Converted,
+}
+
+/// The bytes behind a block.
+pub enum Bytes {
+    /// The file itself.
+    Mapped(Mmap),
+    /// What was made of it.
+    Made(Spill),
+}
+
+impl Bytes {
+    /// Maps the file at `path`.
+    pub fn map(path: &Path) -> Result<Bytes> {
+        let file = std::fs::File::open(path).map_err(|e| Error::io("open", path, e))?;
+        // SAFETY: data files are inputs that nothing rewrites while a run reads them; everything read from the map is
+        // checked as if it were new, so a changed byte is at worst an error about that row.
+        let map = unsafe { Mmap::map(&file) }.map_err(|e| Error::io("map", path, e))?;
+        Ok(Bytes::Mapped(map))
+    }
+
+    /// See [`forget`].
+    pub fn forget(&self) {
+        match self {
+            Bytes::Mapped(map) => forget(map),
+            Bytes::Made(spill) => spill.forget(),
+        }
+    }
+}
+
+impl Deref for Bytes {
+    type Target = [u8];
+    fn deref(&self) -> &[u8] {
+        match self {
+            Bytes::Mapped(map) => map,
+            Bytes::Made(spill) => spill,
+        }
+    }
+}
+
+/// The records of one file.
+pub struct Block {
+    /// The file.
+    pub path: PathBuf,
+    /// Where its records lie.
+    pub bytes: Bytes,
+    /// How they lie there.
+    pub layout: Layout,
+    /// Where each begins.
+    pub starts: Vec<u64>,
+}
+
+impl Block {
+    fn record(&self, start: usize) -> Result<Record> {
+        let rest = self.bytes.get(start..).unwrap_or_default();
+        let line = rest.split(|&b| b == b'\n').next().unwrap_or_default();
+        let value = match self.layout {
+            Layout::Text => {
+                let text = std::str::from_utf8(line.strip_suffix(b"\r").unwrap_or(line));
+                let text = text.map_err(|_| Error::input("invalid UTF-8"))?;
+                return Ok(Record(Map::from_iter([("text".to_string(), Value::from(text))])));
+            }
+            Layout::Lines | Layout::Converted => serde_json::from_slice(line),
+            Layout::Values => {
+                let mut values = serde_json::Deserializer::from_slice(rest).into_iter();
+                values.next().unwrap_or(Ok(Value::Null))
+            }
+        };
+        match value {
+            Ok(Value::Object(fields)) => Ok(Record(fields)),
+            Ok(other) => Err(Error::input(format!("a record must be an object, this is {}", kind(&other)))
+                .hint("columns have names: {\"text\": \"…\"}")),
+            Err(error) => Err(syntax(&error)),
+        }
+    }
+
+    fn place(&self, start: usize) -> String {
+        let before = self.bytes.get(..start).unwrap_or_default();
+        let number = 1 + before.iter().filter(|&&b| b == b'\n').count();
+        let path = self.path.display();
+        match self.layout {
+            Layout::Lines | Layout::Text => format!("{path} line {number}"),
+            Layout::Converted => format!("{path} record {number}"),
+            Layout::Values => {
+                let column = 1 + before.iter().rev().take_while(|&&b| b != b'\n').count();
+                format!("{path} line {number} column {column}")
+            }
+        }
+    }
+}
+
+/// A JSON syntax error of one record, without the line number that serde counts from the record's beginning.
+fn syntax(error: &serde_json::Error) -> Error {
+    let text = error.to_string();
+    let what = text.split(" at line ").next().unwrap_or(&text);
+    Error::input(format!("not valid JSON: {what} (column {})", error.column()))
+        .hint("every line must be one complete JSON object")
+}
+
+/// Records of one or several files.
+#[derive(Default)]
+pub struct Table {
+    blocks: Vec<Arc<Block>>,
+    /// Block and byte of each row.
+    rows: Vec<(u32, u64)>,
+}
+
+impl Table {
+    /// The records of `blocks`, one block after the other.
+    pub fn new(mut blocks: Vec<Block>) -> Table {
+        let mut rows = Vec::with_capacity(blocks.iter().map(|b| b.starts.len()).sum());
+        for (number, block) in blocks.iter_mut().enumerate() {
+            rows.extend(std::mem::take(&mut block.starts).into_iter().map(|start| (number as u32, start)));
+        }
+        Table { blocks: blocks.into_iter().map(Arc::new).collect(), rows }
+    }
+
+    /// How many records.
+    pub fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// Whether there is no record.
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    /// Lets go of the files' pages in memory, see [`forget`].
+    pub fn forget(&self) {
+        self.blocks.iter().for_each(|block| block.bytes.forget());
+    }
+
+    /// The given rows, in the given order. Every one must be a row of this table.
+    pub fn subset(&self, rows: &[usize]) -> Table {
+        Table { blocks: self.blocks.clone(), rows: rows.iter().map(|&row| self.rows[row]).collect() }
+    }
+
+    /// Puts the records of `other` after these.
+    pub fn append(&mut self, other: Table) {
+        let shift = self.blocks.len() as u32;
+        self.blocks.extend(other.blocks);
+        self.rows.extend(other.rows.into_iter().map(|(block, start)| (block + shift, start)));
+    }
+
+    /// A record; errors name its file and line.
+    pub fn record(&self, row: usize) -> Result<Record> {
+        let (block, start) = self.rows[row];
+        self.blocks[block as usize].record(start as usize).map_err(|e| e.at(self.place(row)))
+    }
+
+    /// Where a record comes from: its file and line.
+    pub fn place(&self, row: usize) -> String {
+        let (block, start) = self.rows[row];
+        self.blocks[block as usize].place(start as usize)
+    }
+}

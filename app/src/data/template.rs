@@ -1,0 +1,210 @@
+//! Jinja templates, as transformers runs chat templates: `trim_blocks` and `lstrip_blocks`, Python's string methods,
+//! `raise_exception`, `tojson`, loop controls, and `{% generation %}` around what is trained on.
+
+use std::borrow::Cow;
+use std::ops::Range;
+
+use minijinja::syntax::SyntaxConfig;
+use minijinja::value::{Serde, Value, ValueKind};
+use minijinja::{Environment, ErrorKind, UndefinedBehavior};
+use minijinja_contrib::pycompat::unknown_method_callback;
+use serde::Serialize;
+
+use crate::data::marks::{GIVEN, Literals, RoleMarkers, TRAINED};
+use halfbyte_core::error::{Error, Result, nearest};
+
+/// A compiled template.
+pub struct Template {
+    environment: Environment<'static>,
+    /// For putting positions back into the text that the user wrote.
+    literals: Literals,
+}
+
+/// The name under which the one template of an environment is kept.
+const NAME: &str = "template";
+
+/// How a template treats names that nothing defines.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Undefined {
+    /// Printing one is an error: a column that a record lacks.
+    Refused,
+    /// They print as nothing: chat templates expect that.
+    Empty,
+}
+
+impl Template {
+    /// Compiles `source`. In its text (never in a record's) `literals` become tokens, and `roles` say what is
+    /// trained on.
+    pub fn new(
+        source: &str,
+        undefined: Undefined,
+        literals: &Literals,
+        roles: Option<&RoleMarkers>,
+    ) -> Result<Template> {
+        let mut environment = Environment::new();
+        let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
+        environment.set_syntax(syntax.expect("the delimiters are the usual ones"));
+        environment.set_undefined_behavior(match undefined {
+            Undefined::Refused => UndefinedBehavior::SemiStrict,
+            Undefined::Empty => UndefinedBehavior::Lenient,
+        });
+        environment.set_unknown_method_callback(unknown_method_callback);
+        environment.add_function("raise_exception", |message: String| -> Result<Value, minijinja::Error> {
+            Err(minijinja::Error::new(ErrorKind::InvalidOperation, message))
+        });
+        environment.add_filter("trained_on", |text: String| format!("{TRAINED}{text}{GIVEN}"));
+        // Python prints these three in another way than JSON does.
+        environment.set_formatter(|out, state, value| match value.kind() {
+            ValueKind::None => out.write_str("None").map_err(minijinja::Error::from),
+            ValueKind::Bool => {
+                out.write_str(if value.is_true() { "True" } else { "False" }).map_err(minijinja::Error::from)
+            }
+            _ => minijinja::escape_formatter(out, state, value),
+        });
+        let marked = match roles {
+            Some(roles) => Cow::Owned(roles.mark(source)),
+            None => Cow::Borrowed(source),
+        };
+        let marked = literals.mark(&generation_as_filter(&marked));
+        let template = Template { environment, literals: literals.clone() };
+        template.with(marked)
+    }
+
+    fn with(mut self, source: String) -> Result<Template> {
+        match self.environment.add_template_owned(NAME, source) {
+            Ok(()) => Ok(self),
+            Err(error) => Err(self.explain(&error)),
+        }
+    }
+
+    /// Renders with the names that `context` has; the result is marked text.
+    pub fn render(&self, context: impl Serialize) -> Result<String> {
+        let template = self.environment.get_template(NAME).map_err(|e| self.explain(&e))?;
+        template.render(Serde(context)).map_err(|e| self.explain(&e))
+    }
+
+    /// As [`Template::render`], for a record: an undefined name is a column that is not there.
+    pub fn render_record(&self, record: &serde_json::Map<String, serde_json::Value>) -> Result<String> {
+        let template = self.environment.get_template(NAME).map_err(|e| self.explain(&e))?;
+        template.render(Serde(record)).map_err(|error| {
+            let explained = self.explain(&error);
+            if error.kind() != ErrorKind::UndefinedError {
+                return explained;
+            }
+            let columns = || record.keys().map(String::as_str);
+            let mut unknown: Vec<String> = template.undeclared_variables(false).into_iter().collect();
+            unknown.retain(|name| !record.contains_key(name) && name != "raise_exception");
+            unknown.sort();
+            match unknown.iter().find_map(|name| nearest(name, columns())) {
+                Some(near) => explained.hint(format!("did you mean `{near}`?")),
+                None => explained.hint(format!("the columns are {}", columns().collect::<Vec<_>>().join(", "))),
+            }
+        })
+    }
+
+    /// An error with the line and column of the template as the user wrote it.
+    fn explain(&self, error: &minijinja::Error) -> Error {
+        let what = match error.detail() {
+            Some(detail) => detail.to_string(),
+            None => error.kind().to_string(),
+        };
+        let mut cause = String::new();
+        if let Some(source) = std::error::Error::source(error) {
+            cause = format!(" ({source})");
+        }
+        Error::usage(format!("template{}: {what}{cause}", self.position(error)))
+            .hint("a template is Jinja, with Python's string methods: {{ column.strip() }}")
+    }
+
+    fn position(&self, error: &minijinja::Error) -> String {
+        let source = error.template_source();
+        if let (Some(Range { start, .. }), Some(source)) = (error.range(), source)
+            && let Some(before) = source.get(..start)
+        {
+            let before = self.literals.unmark(before);
+            let line = 1 + before.matches('\n').count();
+            let column = 1 + before.rsplit('\n').next().unwrap_or_default().chars().count();
+            return format!(" line {line} column {column}");
+        }
+        error.line().map(|line| format!(" line {line}")).unwrap_or_default()
+    }
+}
+
+/// `{% generation %}` of transformers is a block around what the assistant says; a filter block does the same here.
+fn generation_as_filter(source: &str) -> String {
+    let mut out = String::with_capacity(source.len());
+    let mut rest = source;
+    while let Some(start) = rest.find("{%") {
+        let (before, tag) = rest.split_at(start);
+        let Some(end) = tag.find("%}") else { break };
+        let (tag, after) = tag.split_at(end + 2);
+        let renamed = match tag[2..end].trim_matches(['-', '+']).trim() {
+            "generation" => tag.replace("generation", "filter trained_on"),
+            "endgeneration" => tag.replace("endgeneration", "endfilter"),
+            _ => tag.to_string(),
+        };
+        out += before;
+        out += &renamed;
+        rest = after;
+    }
+    out + rest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::marks::token;
+    use serde_json::json;
+
+    fn template(source: &str) -> Result<Template> {
+        let literals = Literals::new(vec![("<s>".into(), 1), ("</s>".into(), 2)]);
+        Template::new(source, Undefined::Refused, &literals, None)
+    }
+
+    fn rendered(source: &str, record: serde_json::Value) -> Result<String> {
+        template(source)?.render_record(record.as_object().unwrap())
+    }
+
+    #[test]
+    fn templates_behave_as_in_python() {
+        for (source, want) in [
+            ("{{ a.replace('x', 'y').strip() }}|{{ a.split()[0] }}", "yy|xx"),
+            ("{{ a.startswith(' ') }} {{ none }} {{ a.upper().lower().title() }}", "True None  Xx "),
+            ("{% if n > 1 %}\nbig\n{% endif %}\n{{ n }}", "big\n3"),
+            ("  {% for w in words %}\n- {{ w }}\n  {% endfor %}", "- p\n- q\n"),
+            ("{{ words|tojson }} {{ words[1:] | length }} {{ 'p' in words }}", "[\"p\", \"q\"] 1 True"),
+            ("{% for w in words %}{% if w == 'q' %}{% break %}{% endif %}{{ w }}{% endfor %}", "p"),
+            ("{% set ns = namespace(k=0) %}{% for w in words %}{% set ns.k = ns.k + 1 %}{% endfor %}{{ ns.k }}", "2"),
+            ("{{ missing or 'else' }}{% if missing is defined %}!{% endif %}{{ f }}", "else1.5"),
+        ] {
+            let record = json!({"a": " xx ", "none": null, "n": 3, "words": ["p", "q"], "f": 1.5});
+            assert_eq!(rendered(source, record).unwrap(), want, "{source}");
+        }
+    }
+
+    #[test]
+    fn literals_are_tokens_in_the_template_and_text_in_the_record() {
+        let text = rendered("<s>{{ '<s>' + q }}</s>", json!({"q": "a</s>"})).unwrap();
+        assert_eq!(text, format!("{}{}a</s>{}", token(1), token(1), token(2)));
+    }
+
+    #[test]
+    fn generation_blocks_mark_what_is_trained_on() {
+        let text = rendered("Q{%- generation -%} {{ q }}{% endgeneration %}!", json!({"q": "a"})).unwrap();
+        assert_eq!(text, format!("Q{TRAINED}a{GIVEN}!"));
+    }
+
+    #[test]
+    fn errors_name_the_place_in_the_template_as_written() {
+        let wrong = |source: &str| rendered(source, json!({"input": "x", "n": 5})).unwrap_err().to_string();
+        assert_eq!(
+            wrong("<s>a\n</s></s>{{ input }}{{ imput }}"),
+            "template line 2 column 23: `imput` is undefined\n  hint: did you mean `input`?"
+        );
+        assert!(wrong("{{ answer }}").ends_with("hint: the columns are input, n"));
+        assert!(wrong("<s>{% if input %}").starts_with("template line 1"), "{}", wrong("<s>{% if input %}"));
+        assert!(wrong("<s>\n{{ input | uper }}").starts_with("template line 2 column"));
+        assert!(wrong("{{ raise_exception('roles must alternate') }}").contains("roles must alternate"));
+        assert!(wrong("{{ n.strip() }}").contains("strip"));
+    }
+}

@@ -1,0 +1,130 @@
+//! `tokenizer_config.json`: what a model folder says about its tokenizer.
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use crate::config::fields::Fields;
+use halfbyte_core::error::{Error, Result};
+
+/// The settings that matter here; absent fields have the defaults of transformers' LlamaTokenizer.
+#[derive(Clone, PartialEq, Debug)]
+pub struct TokenizerConfig {
+    /// A begin token goes in front of a text.
+    pub add_bos: bool,
+    /// An end token goes behind a text.
+    pub add_eos: bool,
+    /// Text after a special token gets a space in front.
+    pub legacy: bool,
+    /// The longest text, where the folder names one.
+    pub model_max_length: Option<usize>,
+    /// The template of conversations.
+    pub chat_template: Option<String>,
+    /// The end token, where it is not the one of the tokenizer's model file.
+    pub eos: Option<String>,
+    /// Tokens with their ids, beyond those of the model file perhaps.
+    pub added: Vec<(String, u32)>,
+}
+
+impl Default for TokenizerConfig {
+    fn default() -> Self {
+        Self {
+            add_bos: true,
+            add_eos: false,
+            legacy: true,
+            model_max_length: None,
+            chat_template: None,
+            eos: None,
+            added: Vec::new(),
+        }
+    }
+}
+
+impl TokenizerConfig {
+    /// Reads the files of a model folder; none need be there.
+    pub fn open(folder: &Path) -> Result<Self> {
+        let file = folder.join("tokenizer_config.json");
+        let mut config = if file.exists() { Self::parse(&Fields::open(&file)?)? } else { Self::default() };
+        // Newer folders keep the template in a file of its own, which then counts.
+        let jinja = folder.join("chat_template.jinja");
+        if jinja.exists() {
+            config.chat_template = Some(std::fs::read_to_string(&jinja).map_err(|e| Error::io("read", &jinja, e))?);
+        }
+        Ok(config)
+    }
+
+    fn parse(fields: &Fields) -> Result<Self> {
+        let default = Self::default();
+        // HF writes 1e30 for "no limit".
+        let longest = fields.number("model_max_length")?.filter(|n| *n < 1e9);
+        let added = fields.object("added_tokens_decoder")?;
+        let added = added.iter().flat_map(|tokens| &tokens.map).map(|(id, token)| {
+            let content = content(token);
+            let wrong = || fields.wrong("added_tokens_decoder", "expected ids with their tokens");
+            Ok((content.ok_or_else(wrong)?, id.parse().map_err(|_| wrong())?))
+        });
+        Ok(Self {
+            add_bos: fields.flag("add_bos_token")?.unwrap_or(default.add_bos),
+            add_eos: fields.flag("add_eos_token")?.unwrap_or(default.add_eos),
+            legacy: fields.flag("legacy")?.unwrap_or(default.legacy),
+            model_max_length: longest.map(|n| n as usize),
+            chat_template: template(fields)?,
+            eos: fields.get("eos_token").and_then(content),
+            added: added.collect::<Result<_>>()?,
+        })
+    }
+}
+
+/// The text of a token: a string, or an object with it.
+fn content(token: &Value) -> Option<String> {
+    token.as_str().or_else(|| token.get("content")?.as_str()).map(str::to_string)
+}
+
+/// The template, or of several named ones that named `default`.
+fn template(fields: &Fields) -> Result<Option<String>> {
+    match fields.get("chat_template") {
+        None => Ok(None),
+        Some(Value::String(template)) => Ok(Some(template.clone())),
+        Some(Value::Array(named)) => {
+            let default = named.iter().find(|t| t["name"] == "default").and_then(|t| t["template"].as_str());
+            let wrong = || fields.wrong("chat_template", "none of the templates is named `default`");
+            default.map(|t| Some(t.to_string())).ok_or_else(wrong)
+        }
+        Some(_) => Err(fields.wrong("chat_template", "expected a template, or a list of named ones")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(json: &str) -> Result<TokenizerConfig> {
+        TokenizerConfig::parse(&Fields::parse(json, Path::new("tokenizer_config.json"))?)
+    }
+
+    #[test]
+    fn fields_have_transformers_meaning_and_defaults() {
+        assert_eq!(parse("{}").unwrap(), TokenizerConfig::default());
+        let config = parse(
+            r#"{"add_bos_token": false, "add_eos_token": true, "legacy": false, "model_max_length": 1e30,
+                "eos_token": {"content": "<|end|>"}, "added_tokens_decoder": {"32000": {"content": "<|end|>"}},
+                "chat_template": [{"name": "rag", "template": "r"}, {"name": "default", "template": "d"}]}"#,
+        )
+        .unwrap();
+        let want = TokenizerConfig {
+            add_bos: false,
+            add_eos: true,
+            legacy: false,
+            model_max_length: None,
+            chat_template: Some("d".into()),
+            eos: Some("<|end|>".into()),
+            added: vec![("<|end|>".into(), 32000)],
+        };
+        assert_eq!(config, want);
+        assert_eq!(parse(r#"{"model_max_length": 4096}"#).unwrap().model_max_length, Some(4096));
+        for wrong in [r#"{"chat_template": 5}"#, r#"{"chat_template": []}"#, r#"{"added_tokens_decoder": {"x": "y"}}"#]
+        {
+            assert!(parse(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! The tokenised documents of a run, four bytes a token.
+
+use std::ops::Range;
+
+use crate::data::packing::Piece;
+use crate::data::spill::{Spill, SpillWriter};
+use halfbyte_core::error::Result;
+use halfbyte_core::session::batch::{Document, IGNORED};
+
+/// Set in tokens that are not trained on. Vocabularies are far smaller than 2³¹.
+const MASKED: u32 = 1 << 31;
+
+/// Collects documents; [`TokensWriter::finish`] makes them readable.
+#[derive(Default)]
+pub struct TokensWriter {
+    ends: Vec<u64>,
+    store: SpillWriter,
+}
+
+impl TokensWriter {
+    /// Adds a document.
+    pub fn push(&mut self, document: &Document) -> Result<()> {
+        for (id, &label) in document.ids.iter().zip(&document.labels) {
+            let word = if label == IGNORED { id | MASKED } else { *id };
+            self.store.write(&word.to_ne_bytes())?;
+        }
+        self.ends.push(self.store.written() / 4);
+        Ok(())
+    }
+
+    /// Ends the collection.
+    pub fn finish(self) -> Result<Tokens> {
+        Ok(Tokens { ends: self.ends, store: self.store.finish()? })
+    }
+}
+
+/// Tokenised documents, by number.
+pub struct Tokens {
+    ends: Vec<u64>,
+    store: Spill,
+}
+
+impl Tokens {
+    /// How many documents there are.
+    pub fn documents(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// Lets go of the tokens' pages in memory, see [`forget`](crate::data::spill::forget).
+    pub fn forget(&self) {
+        self.store.forget();
+    }
+
+    /// Tokens of a document.
+    pub fn length(&self, document: usize) -> usize {
+        let (start, end) = self.bounds(document);
+        end - start
+    }
+
+    /// Tokens of each document.
+    pub fn lengths(&self) -> Vec<usize> {
+        (0..self.documents()).map(|d| self.length(d)).collect()
+    }
+
+    /// The tokens `range` of a document, as a document.
+    pub fn piece(&self, document: usize, range: Range<usize>) -> Document {
+        let start = self.bounds(document).0;
+        let bytes = &self.store[4 * (start + range.start)..4 * (start + range.end)];
+        let words = bytes.chunks_exact(4).map(|b| u32::from_ne_bytes([b[0], b[1], b[2], b[3]]));
+        let label = |word: u32| if word & MASKED == 0 { word as i32 } else { IGNORED };
+        Document { ids: words.clone().map(|w| w & !MASKED).collect(), labels: words.map(label).collect() }
+    }
+
+    /// Whether the loss sees any token of a piece.
+    pub fn trains(&self, piece: &Piece) -> bool {
+        self.seen(piece).any(|seen| seen)
+    }
+
+    /// How many tokens of a piece the loss sees.
+    pub fn trained(&self, piece: &Piece) -> usize {
+        self.seen(piece).filter(|seen| *seen).count()
+    }
+
+    /// For each token of a piece but the first, which nothing predicts: whether the loss sees it.
+    fn seen(&self, piece: &Piece) -> impl Iterator<Item = bool> {
+        let start = self.bounds(piece.document).0;
+        let bytes = &self.store[4 * (start + piece.start)..4 * (start + piece.end)];
+        bytes.chunks_exact(4).skip(1).map(|b| u32::from_ne_bytes([b[0], b[1], b[2], b[3]]) & MASKED == 0)
+    }
+
+    /// A whole document.
+    pub fn document(&self, document: usize) -> Document {
+        self.piece(document, 0..self.length(document))
+    }
+
+    fn bounds(&self, document: usize) -> (usize, usize) {
+        let start = if document == 0 { 0 } else { self.ends[document - 1] };
+        (start as usize, self.ends[document] as usize)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn documents_come_back_with_their_labels() {
+        let documents = [
+            Document { ids: vec![1, 7, 9], labels: vec![IGNORED, 7, IGNORED] },
+            Document::default(),
+            Document { ids: vec![0, 31_999], labels: vec![0, 31_999] },
+        ];
+        let mut writer = TokensWriter::default();
+        documents.iter().for_each(|d| writer.push(d).unwrap());
+        let tokens = writer.finish().unwrap();
+        assert_eq!(tokens.lengths(), [3, 0, 2]);
+        for (i, document) in documents.iter().enumerate() {
+            assert_eq!(tokens.document(i), *document);
+        }
+        assert_eq!(tokens.piece(0, 1..3), Document { ids: vec![7, 9], labels: vec![7, IGNORED] });
+        let trains = |document, start, end| tokens.trains(&Piece { document, start, end });
+        assert!(trains(0, 0, 2) && !trains(0, 1, 3) && !trains(0, 2, 3) && trains(2, 0, 2) && !trains(1, 0, 0));
+        assert_eq!(tokens.trained(&Piece { document: 0, start: 0, end: 3 }), 1);
+    }
+}

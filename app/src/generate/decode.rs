@@ -1,0 +1,49 @@
+//! Decoding: one token after the other, the most probable or a drawn one. The whole text is run for each token.
+
+use halfbyte_core::error::{Error, Result};
+use halfbyte_core::session::batch::{Document, IGNORED, MicroBatch};
+use halfbyte_core::session::{Sampling, Session};
+
+/// How to go on, and when to stop.
+#[derive(Clone, Copy, Debug)]
+pub struct Decoding<'a> {
+    /// At most this many new tokens.
+    pub max_new_tokens: usize,
+    /// Tokens that end the text; the one found is still emitted, as in HF.
+    pub eos: &'a [u32],
+    /// With the adapter, or the base model alone.
+    pub adapter: bool,
+    /// How each token is chosen.
+    pub sampling: Sampling,
+}
+
+/// Continues `prompt`; calls `on_token` with each new token, which stops by returning false. Returns the new tokens.
+/// Stops at the session's capacity of tokens.
+pub fn decode(
+    session: &mut Session,
+    prompt: &[u32],
+    rule: Decoding,
+    mut on_token: impl FnMut(u32) -> bool,
+) -> Result<Vec<u32>> {
+    let capacity = session.model.spec.tokens;
+    if prompt.is_empty() {
+        return Err(Error::usage("the prompt has no token").hint("give some text, or let the tokenizer add BOS"));
+    }
+    if prompt.len() + rule.max_new_tokens.min(1) > capacity {
+        return Err(Error::usage(format!("the prompt has {} tokens, the context holds {capacity}", prompt.len()))
+            .hint("shorten the prompt or raise --max-seq-length"));
+    }
+    let window = session.model.spec.config.sliding_window;
+    let mut ids = prompt.to_vec();
+    while ids.len() < capacity && ids.len() - prompt.len() < rule.max_new_tokens {
+        let text = Document { labels: vec![IGNORED; ids.len()], ids: ids.clone() };
+        let batch = MicroBatch::new(&[&text], window);
+        let draw = (ids.len() - prompt.len()) as u32;
+        let next = session.next_tokens(&batch, &[ids.len() - 1], rule.adapter, &rule.sampling, draw)?[0];
+        ids.push(next);
+        if !on_token(next) || rule.eos.contains(&next) {
+            break;
+        }
+    }
+    Ok(ids.split_off(prompt.len()))
+}

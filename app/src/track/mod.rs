@@ -1,0 +1,145 @@
+//! Trackers: what a run logs, in the files that TensorBoard and Weights & Biases read (`report_to`). metrics.jsonl is
+//! written always; [`history`] reads it back.
+
+pub mod clock;
+mod crc;
+pub mod history;
+mod protobuf;
+pub mod tensorboard;
+pub mod wandb;
+
+use crate::config::training::{Tracker, TrainingConfig};
+use clock::Moment;
+use halfbyte_core::error::{Error, Result};
+use serde::Serialize;
+use serde_json::{Map, Value};
+use std::path::Path;
+use tensorboard::TensorBoard;
+use wandb::Wandb;
+
+/// The trackers of one run.
+pub struct Trackers {
+    tensorboard: Option<TensorBoard>,
+    wandb: Option<Wandb>,
+}
+
+/// What the trackers are told of a run before its first step.
+#[derive(Clone, Copy, Debug)]
+pub struct Start<'a> {
+    /// The folder of the run.
+    pub folder: &'a Path,
+    /// The resolved recipe, as TOML.
+    pub recipe: &'a str,
+    /// The steps that are done when the run goes on from a checkpoint: what was logged after them is void.
+    pub resumed: Option<usize>,
+}
+
+/// One record in HF's names for trackers.
+#[derive(Clone, Debug, PartialEq)]
+struct Scalars {
+    /// Optimizer steps done.
+    step: u64,
+    /// `train/loss`, `eval/loss` and so on.
+    metrics: Vec<(String, f64)>,
+    /// What the machine's sensors say, without the `system.` in front: `gpu.0.temp`.
+    system: Vec<(String, f64)>,
+}
+
+impl Trackers {
+    /// Opens the files of the trackers that `report_to` names.
+    pub fn open(training: &TrainingConfig, start: Start) -> Result<Self> {
+        let wants = |tracker| training.report_to.contains(&tracker);
+        let now = Moment::now();
+        let tensorboard = || TensorBoard::open(&tensorboard::folder(training, start, now), start, now);
+        let wandb = || Wandb::open(training, start, now);
+        Ok(Self {
+            tensorboard: wants(Tracker::TensorBoard).then(tensorboard).transpose()?,
+            wandb: wants(Tracker::Wandb).then(wandb).transpose()?,
+        })
+    }
+
+    /// Appends a record of metrics.jsonl, and flushes it.
+    pub fn log(&mut self, record: &impl Serialize) -> Result<()> {
+        if self.tensorboard.is_none() && self.wandb.is_none() {
+            return Ok(());
+        }
+        let scalars = Scalars::new(&fields(record)?);
+        if scalars.metrics.is_empty() {
+            return Ok(());
+        }
+        let now = Moment::now();
+        if let Some(tensorboard) = &mut self.tensorboard {
+            tensorboard.log(&scalars, now)?;
+        }
+        if let Some(wandb) = &mut self.wandb {
+            wandb.log(&scalars, now)?;
+        }
+        Ok(())
+    }
+
+    /// The end of the run: `results` are its summary. Without it a tracker shows the run as broken off.
+    pub fn finish(&mut self, results: &impl Serialize, step: usize) -> Result<()> {
+        let now = Moment::now();
+        let fields = fields(results)?;
+        if let Some(tensorboard) = &mut self.tensorboard {
+            tensorboard.log(&Scalars { step: step as u64, ..Scalars::new(&fields) }, now)?;
+        }
+        if let Some(wandb) = &mut self.wandb {
+            wandb.finish(&fields, now)?;
+        }
+        Ok(())
+    }
+
+    /// One line for each tracker: the command that shows its files.
+    pub fn commands(&self) -> Vec<String> {
+        let tensorboard = self.tensorboard.as_ref().map(|t| format!("tensorboard --logdir {}", t.shown().display()));
+        let wandb = self.wandb.as_ref().map(|w| format!("wandb sync {}", w.folder().display()));
+        tensorboard.into_iter().chain(wandb).collect()
+    }
+}
+
+fn fields(record: &impl Serialize) -> Result<Map<String, Value>> {
+    match serde_json::to_value(record) {
+        Ok(Value::Object(fields)) => Ok(fields),
+        other => Err(Error::system(format!("a record is no JSON object: {other:?}"))),
+    }
+}
+
+impl Scalars {
+    /// The numbers of a record, named as `rewrite_logs` of transformers' integrations names them.
+    fn new(fields: &Map<String, Value>) -> Self {
+        let mut scalars = Self { step: 0, metrics: Vec::new(), system: Vec::new() };
+        for (name, value) in fields {
+            let Some(value) = value.as_f64() else { continue };
+            if name == "step" {
+                scalars.step = value as u64;
+            } else if let Some(sensor) = name.strip_prefix("system.") {
+                scalars.system.push((sensor.into(), value));
+            } else if let Some(metric) = name.strip_prefix("eval_") {
+                scalars.metrics.push((format!("eval/{metric}"), value));
+            } else {
+                scalars.metrics.push((format!("train/{name}"), value));
+            }
+        }
+        scalars
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_get_the_names_that_transformers_gives_them() {
+        let record = serde_json::json!({"step": 3, "epoch": 0.5, "loss": 1.5, "eval_loss": 2.0, "interrupted": true,
+            "grad_norm": null, "system.gpu.0.temp": 50});
+        let Value::Object(fields) = record else { unreachable!() };
+        let Scalars { step, metrics, system } = Scalars::new(&fields);
+        assert_eq!(step, 3);
+        assert_eq!(
+            metrics,
+            [("train/epoch", 0.5), ("train/loss", 1.5), ("eval/loss", 2.0)].map(|(n, v)| (n.into(), v))
+        );
+        assert_eq!(system, [("gpu.0.temp".to_string(), 50.0)]);
+    }
+}

@@ -1,0 +1,126 @@
+//! TensorBoard's event files.
+//!
+//! A file is a sequence of TFRecords: length (u64), its masked CRC-32C, the bytes, their masked CRC-32C. Each holds an
+//! `Event` of `tensorflow/core/util/event.proto`; the first says `brain.Event:2`. A run that goes on from a checkpoint
+//! opens another file, which begins with `SessionLog::START` at the next step: TensorBoard then forgets whatever the
+//! earlier files say of that step and later ones.
+
+use super::clock::{Moment, host};
+use super::crc::CASTAGNOLI;
+use super::protobuf::Message;
+use super::{Scalars, Start};
+use crate::config::training::TrainingConfig;
+use halfbyte_core::error::{Error, Result};
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+/// `SessionLog.SessionStatus.START`.
+const SESSION_START: u64 = 1;
+/// `DataType.DT_STRING`.
+const DT_STRING: u64 = 7;
+
+/// An event file that is being written.
+pub struct TensorBoard {
+    path: PathBuf,
+    file: File,
+}
+
+/// Where the event files of a run go: `logging_dir`, or as in HF a folder below `runs` of the run folder that is called
+/// after the run or the moment and the machine. A run that goes on stays in its folder.
+pub(super) fn folder(training: &TrainingConfig, start: Start, now: Moment) -> PathBuf {
+    if let Some(folder) = &training.logging_dir {
+        return folder.into();
+    }
+    let runs = start.folder.join("runs");
+    let plain = |name: &String| name.replace(['/', '\\', ':', '*', '?', '"', '<', '>', '|'], "_");
+    let named = training.run_name.as_ref().map(plain).filter(|name| !name.trim_matches('.').is_empty());
+    match (named, start.resumed) {
+        (Some(name), _) => runs.join(name),
+        (None, Some(_)) if let Some(newest) = newest(&runs) => newest,
+        _ => runs.join(format!("{}_{}", now.with_month(), host())),
+    }
+}
+
+/// The folder in `runs` that was written to last.
+fn newest(runs: &Path) -> Option<PathBuf> {
+    let folders = std::fs::read_dir(runs).ok()?.flatten().filter(|entry| entry.path().is_dir());
+    folders.max_by_key(|entry| entry.metadata().and_then(|m| m.modified()).ok()).map(|entry| entry.path())
+}
+
+impl TensorBoard {
+    /// Starts a new event file in `folder`.
+    pub(super) fn open(folder: &Path, start: Start, now: Moment) -> Result<Self> {
+        std::fs::create_dir_all(folder).map_err(|e| Error::io("create", folder, e))?;
+        // TensorBoard reads the files of a folder in the order of their names, which begin with the time.
+        let time = (now.seconds as u64).max(latest(folder).map_or(0, |time| time + 1));
+        let path = folder.join(format!("events.out.tfevents.{time:010}.{}.{}.0", host(), std::process::id()));
+        let file = File::create_new(&path).map_err(|e| Error::io("create", &path, e))?;
+        let mut board = Self { path, file };
+        board.write(Message::new().double(1, now.seconds).bytes(3, "brain.Event:2"))?;
+        let next = start.resumed.map_or(0, |done| done as u64 + 1);
+        board.write(event(next, now).message(7, Message::new().varint(1, SESSION_START)))?;
+        if start.resumed.is_none() {
+            let markdown = format!("```toml\n{}\n```", start.recipe.trim_end());
+            board.write(event(0, now).message(5, Message::new().message(1, text("recipe/text_summary", &markdown))))?;
+        }
+        Ok(board)
+    }
+
+    /// The folder to give to `tensorboard --logdir`: the one above, which may hold other runs to compare with.
+    pub(super) fn shown(&self) -> &Path {
+        self.path.ancestors().nth(2).filter(|folder| folder.ends_with("runs")).unwrap_or(self.folder())
+    }
+
+    fn folder(&self) -> &Path {
+        self.path.parent().unwrap_or(Path::new("."))
+    }
+
+    /// Appends one event that holds all of `scalars`.
+    pub(super) fn log(&mut self, scalars: &Scalars, now: Moment) -> Result<()> {
+        let sensors = scalars.system.iter().map(|(name, value)| (format!("system/{name}"), *value));
+        let summary = scalars.metrics.iter().cloned().chain(sensors).fold(Message::new(), |summary, (tag, value)| {
+            summary.message(1, Message::new().bytes(1, tag).float(2, value as f32))
+        });
+        self.write(event(scalars.step, now).message(5, summary))
+    }
+
+    /// Frames an event as a TFRecord; one write, so that a kill leaves at most the last one cut off.
+    fn write(&mut self, event: Message) -> Result<()> {
+        let data = event.encoded();
+        let length = (data.len() as u64).to_le_bytes();
+        let mut record = Vec::with_capacity(data.len() + 16);
+        record.extend(length);
+        record.extend(masked(&length).to_le_bytes());
+        record.extend(data);
+        record.extend(masked(data).to_le_bytes());
+        self.file.write_all(&record).map_err(|e| Error::io("write", &self.path, e))
+    }
+}
+
+/// `Event` with its time and step.
+fn event(step: u64, now: Moment) -> Message {
+    Message::new().double(1, now.seconds).varint(2, step)
+}
+
+/// `Summary.Value` of the text plugin: a tensor of one string, shown as Markdown.
+fn text(tag: &str, markdown: &str) -> Message {
+    let plugin = Message::new().message(1, Message::new().bytes(1, "text"));
+    let shape = Message::new().message(2, Message::new().varint(1, 1));
+    let tensor = Message::new().varint(1, DT_STRING).message(2, shape).bytes(8, markdown);
+    Message::new().bytes(1, tag).message(8, tensor).message(9, plugin)
+}
+
+/// TFRecord's check: the CRC of bytes that hold CRCs is weak, so it is rotated and offset.
+fn masked(data: &[u8]) -> u32 {
+    CASTAGNOLI.of(&[data]).rotate_right(15).wrapping_add(0xA282_EAD8)
+}
+
+/// The latest time in the names of the event files in `folder`.
+fn latest(folder: &Path) -> Option<u64> {
+    let names = std::fs::read_dir(folder).ok()?.flatten().map(|entry| entry.file_name());
+    let time = |name: std::ffi::OsString| {
+        name.to_str()?.strip_prefix("events.out.tfevents.")?.split('.').next()?.parse::<u64>().ok()
+    };
+    names.filter_map(time).max()
+}

@@ -1,0 +1,312 @@
+//! A run folder that the client of Weights & Biases uploads: `wandb sync RUN/wandb/offline-run-…`.
+//!
+//! Its `run-<id>.wandb` is a log in LevelDB's format of `Record`s of `wandb_internal.proto`: a header, the run with its
+//! configuration, which metric is the x-axis, then history, summary and sensors, and the exit at the end. A run that goes
+//! on from a checkpoint goes on in its file, which is cut off behind that checkpoint.
+
+use super::clock::{Moment, host};
+use super::crc::IEEE;
+use super::protobuf::{Message, delimited};
+use super::{Scalars, Start};
+use crate::config::training::TrainingConfig;
+use halfbyte_core::error::{Error, Result};
+use serde_json::{Map, Value};
+use std::fs::{File, OpenOptions};
+use std::hash::{BuildHasher, Hasher};
+use std::io::{Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+/// LevelDB's logs come in blocks; no fragment crosses their borders.
+const BLOCK: usize = 32768;
+/// Before each fragment: its check (u32), its length (u16) and its type (u8).
+const FRAGMENT_HEADER: usize = 7;
+/// At the start of a file: name, magic number, version 0.
+const FILE_HEADER: &[u8; 7] = b":W&B\xE1\xBE\0";
+
+/// Fields of `Record`.
+mod field {
+    pub const NUMBER: u64 = 1;
+    pub const HISTORY: u64 = 2;
+    pub const SUMMARY: u64 = 3;
+    pub const STATS: u64 = 7;
+    pub const METRIC: u64 = 12;
+    pub const RUN: u64 = 17;
+    pub const EXIT: u64 = 18;
+    pub const HEADER: u64 = 21;
+    pub const INFO: u64 = 200;
+}
+
+/// A W&B run that is being written.
+pub struct Wandb {
+    path: PathBuf,
+    file: File,
+    id: String,
+    /// `_runtime` counts from here.
+    started: Moment,
+    /// Bytes in the file.
+    end: usize,
+    /// Records in the file.
+    records: u64,
+    /// History records in the file: W&B's own steps.
+    histories: u64,
+}
+
+impl Wandb {
+    /// Starts a run, or goes on with the newest of the run folder.
+    pub(super) fn open(training: &TrainingConfig, start: Start, now: Moment) -> Result<Self> {
+        let parent = start.folder.join("wandb");
+        if let (Some(done), Some((path, id))) = (start.resumed, newest(&parent)) {
+            return Self::reopen(path, id, done, now);
+        }
+        let id = new_id();
+        let folder = parent.join(format!("offline-run-{}-{id}", now.compact()));
+        let files = folder.join("files");
+        std::fs::create_dir_all(&files).map_err(|e| Error::io("create", &files, e))?;
+        let path = folder.join(format!("run-{id}.wandb"));
+        let file = File::create_new(&path).map_err(|e| Error::io("create", &path, e))?;
+        let mut run = Self { path, file, id, started: now, end: 0, records: 0, histories: 0 };
+        run.append(FILE_HEADER)?;
+        let producer = concat!("halfbyte ", env!("CARGO_PKG_VERSION"));
+        run.write(field::HEADER, Message::new().message(1, Message::new().bytes(1, producer)))?;
+        run.write(field::RUN, run_record(&run.id, training, start, now)?)?;
+        let defined = |options: Message| options.varint(3, 1);
+        let axis = Message::new().bytes(1, "train/global_step").message(6, defined(Message::new()));
+        run.write(field::METRIC, axis)?;
+        let rest = Message::new().bytes(2, "*").bytes(4, "train/global_step");
+        run.write(field::METRIC, rest.message(6, defined(Message::new().varint(1, 1))))?;
+        Ok(run)
+    }
+
+    /// Cuts off what was logged after step `done`, and goes on behind it.
+    fn reopen(path: PathBuf, id: String, done: usize, now: Moment) -> Result<Self> {
+        let bytes = std::fs::read(&path).map_err(|e| Error::io("read", &path, e))?;
+        let mut file = OpenOptions::new().write(true).open(&path).map_err(|e| Error::io("open", &path, e))?;
+        let (mut started, mut end, mut records, mut histories) = (now, FILE_HEADER.len(), 0, 0);
+        for (after, record) in Records::new(&bytes) {
+            if delimited(&record).any(|(number, _)| number == field::EXIT) {
+                break;
+            }
+            if let Some(history) = History::read(&record) {
+                if history.global_step > done as f64 {
+                    break;
+                }
+                started = Moment { seconds: history.timestamp - history.runtime };
+                histories += 1;
+            }
+            (end, records) = (after, records + 1);
+        }
+        let cut = file.set_len(end as u64).and_then(|()| file.seek(SeekFrom::End(0)));
+        cut.map_err(|e| Error::io("cut", &path, e))?;
+        Ok(Self { path, file, id, started, end, records, histories })
+    }
+
+    /// The folder to give to `wandb sync`.
+    pub(super) fn folder(&self) -> &Path {
+        self.path.parent().unwrap_or(Path::new("."))
+    }
+
+    /// Appends the metrics as a row of the history and to the summary, and the sensors.
+    pub(super) fn log(&mut self, scalars: &Scalars, now: Moment) -> Result<()> {
+        let runtime = now.seconds - self.started.seconds;
+        let row = [
+            ("train/global_step", scalars.step as f64),
+            ("_timestamp", now.seconds),
+            ("_runtime", runtime),
+            ("_step", self.histories as f64),
+        ];
+        let metrics = scalars.metrics.iter().map(|(name, value)| (name.as_str(), *value));
+        // `HistoryRecord.item` and `SummaryRecord.update` have the same fields.
+        let items = row.into_iter().chain(metrics).fold(Message::new(), |message, (name, value)| {
+            message.message(1, Message::new().bytes(2, name).bytes(16, json(value)))
+        });
+        let step = Message::new().varint(1, self.histories);
+        self.write(field::HISTORY, items.clone().message(2, step))?;
+        self.histories += 1;
+        self.write(field::SUMMARY, items)?;
+        if !scalars.system.is_empty() {
+            let stats = Message::new().message(2, timestamp(now));
+            let stats = scalars.system.iter().fold(stats, |stats, (name, value)| {
+                stats.message(3, Message::new().bytes(1, name).bytes(16, json(*value)))
+            });
+            self.write(field::STATS, stats)?;
+        }
+        Ok(())
+    }
+
+    /// Writes the run's results to its summary, and that it ended well.
+    pub(super) fn finish(&mut self, results: &Map<String, Value>, now: Moment) -> Result<()> {
+        let summary = results.iter().fold(Message::new(), |summary, (name, value)| {
+            summary.message(1, Message::new().bytes(1, name).bytes(16, value.to_string()))
+        });
+        self.write(field::SUMMARY, summary)?;
+        let runtime = (now.seconds - self.started.seconds) as u64;
+        self.write(field::EXIT, Message::new().varint(1, 0).varint(2, runtime))
+    }
+
+    /// Appends a `Record` with `content` in its field `kind`.
+    fn write(&mut self, kind: u64, content: Message) -> Result<()> {
+        self.records += 1;
+        let info = Message::new().bytes(1, &self.id);
+        let record = Message::new().varint(field::NUMBER, self.records).message(kind, content);
+        let framed = frame(record.message(field::INFO, info).encoded(), self.end);
+        self.append(&framed)
+    }
+
+    fn append(&mut self, bytes: &[u8]) -> Result<()> {
+        self.file.write_all(bytes).map_err(|e| Error::io("write", &self.path, e))?;
+        self.end += bytes.len();
+        Ok(())
+    }
+}
+
+/// `RunRecord`; project and entity come from the client's own variables, with HF's default.
+fn run_record(id: &str, training: &TrainingConfig, start: Start, now: Moment) -> Result<Message> {
+    let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let recipe: toml::Table =
+        toml::from_str(start.recipe).map_err(|e| Error::system(format!("the resolved recipe is no TOML: {e}")))?;
+    let settings = recipe.into_iter().flat_map(|(key, value)| match value {
+        toml::Value::Table(section) => section.into_iter().collect::<Vec<_>>(),
+        value => vec![(key, value)],
+    });
+    let config = settings.fold(Message::new(), |config, (key, value)| {
+        let value = serde_json::to_string(&value).unwrap_or("null".into());
+        config.message(1, Message::new().bytes(1, key).bytes(16, value))
+    });
+    let name = training.run_name.as_ref().unwrap_or(&training.output_dir);
+    let mut run = Message::new().bytes(1, id);
+    if let Some(entity) = variable("WANDB_ENTITY") {
+        run = run.bytes(2, entity);
+    }
+    let project = variable("WANDB_PROJECT").unwrap_or("huggingface".into());
+    Ok(run.bytes(3, project).message(4, config).bytes(8, name).bytes(13, host()).message(17, timestamp(now)))
+}
+
+/// `google.protobuf.Timestamp`.
+fn timestamp(now: Moment) -> Message {
+    Message::new().varint(1, now.seconds as u64).varint(2, (now.seconds.fract() * 1e9) as u64)
+}
+
+/// A number as JSON, whole ones without a fraction; the client reads NaN and infinities as Python writes them.
+fn json(value: f64) -> String {
+    match value {
+        v if v.is_nan() => "NaN".into(),
+        v if v.is_infinite() => if v > 0.0 { "Infinity" } else { "-Infinity" }.into(),
+        v => v.to_string(),
+    }
+}
+
+/// Eight letters and digits, as the client draws them.
+fn new_id() -> String {
+    let mut random = std::hash::RandomState::new().build_hasher().finish();
+    let mut draw = || {
+        let digit = (random % 36) as u32;
+        random /= 36;
+        char::from_digit(digit, 36).unwrap_or('0')
+    };
+    (0..8).map(|_| draw()).collect()
+}
+
+/// The log of the newest run in `parent`, and its id.
+fn newest(parent: &Path) -> Option<(PathBuf, String)> {
+    let names = std::fs::read_dir(parent).ok()?.flatten().filter_map(|entry| entry.file_name().into_string().ok());
+    // The names sort by time.
+    let name = names.filter(|name| name.starts_with("offline-run-")).max()?;
+    let id = name.rsplit('-').next()?;
+    let path = parent.join(&name).join(format!("run-{id}.wandb"));
+    path.is_file().then(|| (path, id.to_string()))
+}
+
+/// `record` in the fragments that a log has of it when `end` bytes stand before.
+fn frame(record: &[u8], mut end: usize) -> Vec<u8> {
+    let (mut framed, mut rest, mut first) = (Vec::new(), record, true);
+    loop {
+        let left = BLOCK - end % BLOCK;
+        if left < FRAGMENT_HEADER {
+            framed.resize(framed.len() + left, 0);
+            end += left;
+            continue;
+        }
+        let (data, later) = rest.split_at(rest.len().min(left - FRAGMENT_HEADER));
+        let kind: u8 = match (first, later.is_empty()) {
+            (true, true) => 1,
+            (true, false) => 2,
+            (false, false) => 3,
+            (false, true) => 4,
+        };
+        framed.extend(IEEE.of(&[&[kind], data]).to_le_bytes());
+        framed.extend((data.len() as u16).to_le_bytes());
+        framed.push(kind);
+        framed.extend(data);
+        if later.is_empty() {
+            return framed;
+        }
+        (end, rest, first) = (end + FRAGMENT_HEADER + data.len(), later, false);
+    }
+}
+
+/// The whole, undamaged records of a log from its start, each with the offset behind it.
+pub(super) struct Records<'a> {
+    bytes: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Records<'a> {
+    pub(super) fn new(bytes: &'a [u8]) -> Self {
+        let at = if bytes.starts_with(FILE_HEADER) { FILE_HEADER.len() } else { bytes.len() };
+        Self { bytes, at }
+    }
+}
+
+impl Iterator for Records<'_> {
+    type Item = (usize, Vec<u8>);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let mut record = Vec::new();
+        loop {
+            let left = BLOCK - self.at % BLOCK;
+            if left < FRAGMENT_HEADER {
+                self.at += left;
+                continue;
+            }
+            let header = self.bytes.get(self.at..self.at + FRAGMENT_HEADER)?;
+            let check = u32::from_le_bytes(header[..4].try_into().ok()?);
+            let length = u16::from_le_bytes([header[4], header[5]]) as usize;
+            let kind = header[6];
+            let begin = self.at + FRAGMENT_HEADER;
+            let data = self.bytes.get(begin..begin + length)?;
+            if IEEE.of(&[&[kind], data]) != check {
+                return None;
+            }
+            self.at = begin + length;
+            record.extend(data);
+            if matches!(kind, 1 | 4) {
+                return Some((self.at, record));
+            }
+        }
+    }
+}
+
+/// What a history record says of its time.
+struct History {
+    global_step: f64,
+    timestamp: f64,
+    runtime: f64,
+}
+
+impl History {
+    /// `None` for any other record.
+    fn read(record: &[u8]) -> Option<Self> {
+        let (_, history) = delimited(record).find(|(number, _)| *number == field::HISTORY)?;
+        let value = |name: &str| {
+            let mut items = delimited(history).filter(|(number, _)| *number == 1).map(|(_, item)| item);
+            let item = items.find(|item| delimited(item).any(|(n, key)| n == 2 && key == name.as_bytes()))?;
+            let (_, json) = delimited(item).find(|(number, _)| *number == 16)?;
+            std::str::from_utf8(json).ok()?.parse().ok()
+        };
+        Some(Self {
+            global_step: value("train/global_step")?,
+            timestamp: value("_timestamp")?,
+            runtime: value("_runtime")?,
+        })
+    }
+}

@@ -1,0 +1,311 @@
+//! Adapter folders in PEFT's layout: `adapter_config.json` and `adapter_model.safetensors`.
+
+use std::path::Path;
+
+use serde_json::{Map, Value, json};
+
+use crate::config::fields::Fields;
+use crate::config::lora::{LoraConfig, Pattern, Targets};
+use crate::weights::safetensors::{Checkpoint, Output, Tensor, write, write_text};
+use crate::weights::targets::{AdapterModule, resolve};
+use halfbyte_core::dtype::DType;
+use halfbyte_core::error::{Error, Result, nearest};
+use halfbyte_core::model::HEAD;
+use halfbyte_core::model::ModelConfig;
+
+const CONFIG: &str = "adapter_config.json";
+const WEIGHTS: &str = "adapter_model.safetensors";
+
+/// The two matrices of one adapted module, in f32: y += scale · (x · Aᵀ) · Bᵀ.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LoraWeights {
+    /// `lora_A`, `[r, in_features]`.
+    pub a: Vec<f32>,
+    /// `lora_B`, `[out_features, r]`.
+    pub b: Vec<f32>,
+}
+
+/// An adapter: its configuration, and the matrices of every module that it adapts.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Adapter {
+    /// The configuration.
+    pub config: LoraConfig,
+    /// The model it was trained on, as written there (`base_model_name_or_path`).
+    pub base_model: Option<String>,
+    /// The adapted modules, in the order of the module tree.
+    pub modules: Vec<AdapterModule>,
+    /// Their matrices, in the same order.
+    pub weights: Vec<LoraWeights>,
+    /// The head's own weight, which PEFT stores when the head is adapted.
+    pub head: Option<Vec<f32>>,
+}
+
+/// What we do with a field of adapter_config.json.
+enum Rule {
+    /// Read into [`LoraConfig`].
+    Read,
+    /// Says nothing about what the adapter computes.
+    NoEffect,
+    /// Not implemented, unless it has one of these values (or null).
+    Only(fn() -> Vec<Value>),
+}
+
+/// The fields that PEFT 0.18 writes, sorted as it sorts them.
+const FIELDS: &[(&str, Rule)] = &[
+    ("alora_invocation_tokens", Rule::Only(Vec::new)),
+    ("alpha_pattern", Rule::Read),
+    ("arrow_config", Rule::Only(Vec::new)),
+    ("auto_mapping", Rule::NoEffect),
+    ("base_model_name_or_path", Rule::Read),
+    ("bias", Rule::Only(|| vec![json!("none")])),
+    ("corda_config", Rule::Only(Vec::new)),
+    ("ensure_weight_tying", Rule::Only(|| vec![json!(false)])),
+    ("eva_config", Rule::NoEffect),
+    ("exclude_modules", Rule::Read),
+    ("fan_in_fan_out", Rule::Only(|| vec![json!(false)])),
+    ("inference_mode", Rule::NoEffect),
+    // Other ways of starting (PiSSA, LoftQ, …) change the base weights too.
+    ("init_lora_weights", Rule::Only(|| vec![json!(true), json!(false), json!("gaussian"), json!("eva")])),
+    ("layer_replication", Rule::Only(Vec::new)),
+    ("layers_pattern", Rule::Read),
+    ("layers_to_transform", Rule::Read),
+    ("loftq_config", Rule::Only(|| vec![json!({})])),
+    ("lora_alpha", Rule::Read),
+    ("lora_bias", Rule::Only(|| vec![json!(false)])),
+    ("lora_dropout", Rule::Read),
+    ("megatron_config", Rule::Only(Vec::new)),
+    ("megatron_core", Rule::NoEffect),
+    ("modules_to_save", Rule::Only(|| vec![json!([])])),
+    ("peft_type", Rule::Only(|| vec![json!("LORA")])),
+    ("peft_version", Rule::NoEffect),
+    ("qalora_group_size", Rule::NoEffect),
+    ("r", Rule::Read),
+    ("rank_pattern", Rule::Read),
+    ("revision", Rule::NoEffect),
+    ("runtime_config", Rule::NoEffect),
+    ("target_modules", Rule::Read),
+    ("target_parameters", Rule::Only(|| vec![json!([])])),
+    ("task_type", Rule::Only(|| vec![json!("CAUSAL_LM")])),
+    ("trainable_token_indices", Rule::Only(|| vec![json!([]), json!({})])),
+    ("use_dora", Rule::Only(|| vec![json!(false)])),
+    ("use_qalora", Rule::Only(|| vec![json!(false)])),
+    ("use_rslora", Rule::Read),
+];
+
+/// Reads `adapter_config.json` of `folder`: the configuration and the name of the base model.
+pub fn read_config(folder: &Path) -> Result<(LoraConfig, Option<String>)> {
+    let file = folder.join(CONFIG);
+    if !file.is_file() {
+        return Err(Error::input(format!("{}: no {CONFIG} there", folder.display()))
+            .hint("name the folder of a PEFT adapter (adapter_config.json, adapter_model.safetensors)"));
+    }
+    let f = Fields::open(&file)?;
+    refuse_unknown(&f)?;
+    let defaults = LoraConfig::default();
+    let layers = f.token_ids("layers_to_transform")?;
+    let config = LoraConfig {
+        r: f.get("r")
+            .map_or(Some(defaults.r as u64), Value::as_u64)
+            .ok_or_else(|| f.wrong("r", "expected a whole number"))? as usize,
+        alpha: f.number("lora_alpha")?.unwrap_or(defaults.alpha),
+        dropout: f.number("lora_dropout")?.unwrap_or(0.0),
+        rslora: f.flag("use_rslora")?.unwrap_or(false),
+        targets: match pattern(&f, "target_modules")? {
+            None => Targets::Default,
+            Some(Pattern::Regex(all)) if all.eq_ignore_ascii_case("all-linear") => Targets::AllLinear,
+            Some(pattern) => Targets::Matching(pattern),
+        },
+        exclude: pattern(&f, "exclude_modules")?,
+        layers: (!layers.is_empty()).then(|| layers.into_iter().map(|l| l as usize).collect()),
+        layers_pattern: match pattern(&f, "layers_pattern")? {
+            None => Vec::new(),
+            Some(Pattern::Names(names)) => names,
+            Some(Pattern::Regex(one)) => vec![one],
+        },
+        rank_pattern: overrides(&f, "rank_pattern", |v| v.as_u64().map(|r| r as usize))?,
+        alpha_pattern: overrides(&f, "alpha_pattern", Value::as_f64)?,
+    };
+    config.check().map_err(|e| e.at(file.display()))?;
+    Ok((config, f.text("base_model_name_or_path")?.map(String::from)))
+}
+
+fn refuse_unknown(f: &Fields) -> Result<()> {
+    for (key, value) in &f.map {
+        let empty = match value {
+            Value::Null | Value::Bool(false) => true,
+            Value::Array(list) => list.is_empty(),
+            Value::Object(map) => map.is_empty(),
+            _ => false,
+        };
+        match FIELDS.iter().find(|(name, _)| name == key) {
+            Some((_, Rule::Only(values))) if !value.is_null() && !values().contains(value) => {
+                return Err(f
+                    .wrong(key, "halfbyte does not implement this")
+                    .hint("merge the adapter with PEFT, or use one that was trained without it"));
+            }
+            // A field of a later version that is off says nothing.
+            None if !empty => {
+                return Err(f
+                    .wrong(key, "this field is unknown, and it may change what the adapter computes")
+                    .hint("remove the field if you know that it is harmless"));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// A string (a regular expression) or a list of names.
+fn pattern(f: &Fields, key: &str) -> Result<Option<Pattern>> {
+    match f.get(key) {
+        Some(Value::Array(list)) if list.is_empty() => Ok(None),
+        Some(Value::Array(_)) => Ok(f.texts(key)?.map(Pattern::Names)),
+        Some(Value::String(text)) => Ok(Some(Pattern::Regex(text.clone()))),
+        Some(_) => Err(f.wrong(key, "expected a list of names or a regular expression")),
+        None => Ok(None),
+    }
+}
+
+fn overrides<T>(f: &Fields, key: &str, read: impl Fn(&Value) -> Option<T>) -> Result<Vec<(String, T)>> {
+    let Some(object) = f.object(key)? else { return Ok(Vec::new()) };
+    let one = |(name, value): (&String, &Value)| match read(value) {
+        Some(value) => Ok((name.clone(), value)),
+        None => Err(object.wrong(name, "expected a number")),
+    };
+    object.map.iter().map(one).collect()
+}
+
+/// The text of adapter_config.json, as PEFT 0.18 writes it.
+fn config_text(config: &LoraConfig, base_model: &str, modules: &[AdapterModule]) -> String {
+    let number = |x: f64| if x.fract() == 0.0 && x.abs() < 1e15 { json!(x as i64) } else { json!(x) };
+    let pattern = |p: &Pattern| match p {
+        Pattern::Names(names) => json!(names),
+        Pattern::Regex(regex) => json!(regex),
+    };
+    let targets = match &config.targets {
+        Targets::Matching(p) => pattern(p),
+        // What was adapted, by name: PEFT needs no rule to find the same modules.
+        Targets::Default | Targets::AllLinear => {
+            let leaves: std::collections::BTreeSet<&str> = modules.iter().map(|m| m.module.leaf).collect();
+            json!(leaves)
+        }
+    };
+    let value = |key: &str| match key {
+        "alpha_pattern" => object(config.alpha_pattern.iter().map(|(k, alpha)| (k, number(*alpha)))),
+        "base_model_name_or_path" => json!(base_model),
+        "exclude_modules" => config.exclude.as_ref().map_or(Value::Null, pattern),
+        "inference_mode" => json!(true),
+        "layers_pattern" if config.layers_pattern.is_empty() => Value::Null,
+        "layers_pattern" => json!(config.layers_pattern),
+        "layers_to_transform" => json!(config.layers),
+        "lora_alpha" => number(config.alpha),
+        "lora_dropout" => json!(config.dropout),
+        "megatron_core" => json!("megatron.core"),
+        "peft_version" => json!("0.18.1"),
+        "qalora_group_size" => json!(16),
+        "r" => json!(config.r),
+        "rank_pattern" => object(config.rank_pattern.iter().map(|(k, r)| (k, json!(r)))),
+        "target_modules" => targets.clone(),
+        "use_rslora" => json!(config.rslora),
+        "modules_to_save" | "target_parameters" | "trainable_token_indices" => Value::Null,
+        other => match FIELDS.iter().find(|(name, _)| *name == other) {
+            Some((_, Rule::Only(values))) => values().first().cloned().unwrap_or(Value::Null),
+            _ => Value::Null,
+        },
+    };
+    let written = FIELDS.iter().map(|(key, _)| *key).filter(|key| *key != "runtime_config");
+    let text = Value::Object(written.map(|key| (key.to_string(), value(key))).collect());
+    format!("{text:#}\n")
+}
+
+fn object<'a>(entries: impl Iterator<Item = (&'a String, Value)>) -> Value {
+    Value::Object(entries.map(|(key, value)| (key.clone(), value)).collect::<Map<_, _>>())
+}
+
+/// The key of a tensor in adapter_model.safetensors.
+fn key(module: &str, part: &str) -> String {
+    format!("base_model.model.{module}.{part}.weight")
+}
+
+impl Adapter {
+    /// Reads the adapter in `folder`, which must fit `model`: every adapted module has both matrices with their
+    /// shapes, and nothing else is there.
+    pub fn open(folder: &Path, model: &ModelConfig) -> Result<Self> {
+        let (config, base_model) = read_config(folder)?;
+        let resolution = resolve(&config, model).map_err(|e| e.at(folder.join(CONFIG).display()))?;
+        let file = folder.join(WEIGHTS);
+        if !file.is_file() {
+            return Err(Error::input(format!("{}: no {WEIGHTS} there", folder.display()))
+                .hint("halfbyte reads safetensors only; save a .bin adapter again with PEFT's save_pretrained"));
+        }
+        let tensors = Checkpoint::open_file(&file)?;
+        let (mut weights, mut known) = (Vec::new(), std::collections::HashSet::new());
+        for AdapterModule { module, r, .. } in &resolution.modules {
+            let (a, b) = (key(&module.name, "lora_A"), key(&module.name, "lora_B"));
+            weights.push(LoraWeights {
+                a: tensors.shaped(&a, &[*r, module.in_features])?.to_f32()?,
+                b: tensors.shaped(&b, &[module.out_features, *r])?.to_f32()?,
+            });
+            known.extend([a, b]);
+        }
+        let head_key = key(HEAD, "base_layer");
+        let head = match tensors.get(&head_key) {
+            Some(_) => Some(tensors.shaped(&head_key, &[model.vocab_size, model.hidden_size])?.to_f32()?),
+            None => None,
+        };
+        if let Some(extra) = tensors.names().find(|name| !known.contains(*name) && *name != head_key) {
+            let error = Error::input(format!("{}: the tensor `{extra}` is unexpected", file.display()));
+            return Err(match nearest(extra, known.iter().map(String::as_str)) {
+                Some(near) => error.hint(format!("{CONFIG} asks for `{near}`: do the two files belong together?")),
+                None => error.hint(format!("{CONFIG} does not adapt such a module: do the two files belong together?")),
+            });
+        }
+        Ok(Self { config, base_model, modules: resolution.modules, weights, head })
+    }
+
+    /// Writes the adapter to `folder`, which is created, in f32. `head` is the head's own weight: PEFT stores it when
+    /// the head is adapted, so give it then.
+    pub fn save(&self, folder: &Path, head: Option<&Tensor>) -> Result<()> {
+        std::fs::create_dir_all(folder).map_err(|e| Error::io("create", folder, e))?;
+        let mut tensors = Vec::new();
+        for (AdapterModule { module, r, .. }, weights) in self.modules.iter().zip(&self.weights) {
+            let a = key(&module.name, "lora_A");
+            tensors.push(Output::floats(a, DType::F32, vec![*r, module.in_features], &weights.a));
+            let b = key(&module.name, "lora_B");
+            tensors.push(Output::floats(b, DType::F32, vec![module.out_features, *r], &weights.b));
+        }
+        if let Some(head) = head.filter(|_| self.modules.iter().any(|m| m.module.leaf == HEAD)) {
+            tensors.push(Output {
+                name: key(HEAD, "base_layer"),
+                dtype: head.dtype,
+                shape: head.shape.to_vec(),
+                data: head.data.into(),
+            });
+        }
+        write(&folder.join(WEIGHTS), &tensors)?;
+        let base_model = self.base_model.as_deref().unwrap_or_default();
+        write_text(&folder.join(CONFIG), &config_text(&self.config, base_model, &self.modules))
+    }
+
+    /// Checks that the head's weight that came with the adapter is the one of `checkpoint`: PEFT would load it over
+    /// the model's.
+    pub fn check_head(&self, checkpoint: &Checkpoint, model: &ModelConfig) -> Result<()> {
+        let Some(head) = &self.head else { return Ok(()) };
+        let name = if model.tied { "model.embed_tokens.weight" } else { "lm_head.weight" };
+        let stored = checkpoint.tensor(name)?.to_f32()?;
+        // It was stored in the type that the model had been loaded in, whichever that was.
+        let same = |dtype: DType| stored.iter().zip(head).all(|(stored, head)| dtype.round(*stored) == *head);
+        match [DType::F32, DType::Bf16, DType::F16].into_iter().any(same) {
+            true => Ok(()),
+            false => Err(Error::input(format!(
+                "the adapter's own copy of `lm_head` is not that of {}",
+                checkpoint.path().display()
+            ))
+            .hint("the adapter was trained on another model")),
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "adapter_tests.rs"]
+mod tests;

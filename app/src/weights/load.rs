@@ -1,0 +1,105 @@
+//! Fills a session: base weights from a checkpoint, adapters from a folder or from the random initialisation.
+
+use crate::config::recipe::LoadDtype;
+use crate::weights::adapter::LoraWeights;
+use crate::weights::quantize::{Absmax, Quantized, load, load_dtype};
+use crate::weights::safetensors::Checkpoint;
+use halfbyte_core::error::Result;
+use halfbyte_core::model::{AdapterTensor, Fill, Half};
+use halfbyte_core::op::View;
+use halfbyte_core::quant::Scheme;
+use halfbyte_core::session::Session;
+use halfbyte_core::tape::Quantized as Place4;
+use std::collections::HashMap;
+
+/// Loads every base weight, casting and quantising as transformers does. Weights that the checkpoint holds quantised
+/// are taken as they are. `said` is the recipe's `torch_dtype`.
+pub fn load_base(session: &mut Session, checkpoint: &Checkpoint, said: LoadDtype) -> Result<()> {
+    let config = session.model.spec.config.clone();
+    let quantised = !session.model.spec.base.is_empty();
+    let dtype = load_dtype(said, &config, checkpoint, quantised);
+    for tensor in session.model.params.weights.clone() {
+        let (rows, cols) = tensor.shape;
+        match tensor.fill {
+            Fill::Dense(view) => {
+                let shape = if tensor.name.ends_with("norm.weight") { vec![cols] } else { vec![rows, cols] };
+                let values = load(&checkpoint.shaped(&tensor.name, &shape)?, dtype)?;
+                write_f32(session, view, &values)?;
+            }
+            Fill::Quantized(place) => {
+                let module = tensor.name.trim_end_matches(".weight");
+                let shape = [rows, cols];
+                let scheme = Scheme { kind: place.kind, blocksize: place.block, double: place.nested.is_some() };
+                let weight = match Quantized::read(checkpoint, module, shape)? {
+                    Some(weight) => weight,
+                    None => Quantized::from_checkpoint(checkpoint, module, shape, dtype, scheme)?,
+                };
+                write_quantized(session, &place, &weight)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn write_quantized(session: &mut Session, place: &Place4, weight: &Quantized) -> Result<()> {
+    session.write_bytes(place.codes, &weight.codes)?;
+    match (&weight.absmax, place.nested) {
+        (Absmax::Plain(absmax), None) => write_f32(session, place.absmax, absmax),
+        (Absmax::Nested(from), Some(to)) => {
+            session.write_bytes(place.absmax, &from.codes)?;
+            write_f32(session, to.absmax, &from.absmax)?;
+            write_f32(session, to.offset, &[from.offset])
+        }
+        _ => unreachable!("the program was recorded for the scheme of the weight"),
+    }
+}
+
+/// Writes f32 values in the type of the buffer.
+fn write_f32(session: &mut Session, view: View, values: &[f32]) -> Result<()> {
+    let dtype = session.model.program.info(view.buf).dtype;
+    session.write_bytes(view, &dtype.store(values))
+}
+
+/// Puts the matrices of `weights`, by module name, into the adapter.
+pub fn write_adapter(session: &mut Session, weights: &HashMap<String, LoraWeights>) -> Result<()> {
+    let Some((master, _)) = session.model.params.master else { return Ok(()) };
+    for tensor in session.model.params.adapter.clone() {
+        let Some(found) = weights.get(&tensor.module) else {
+            unreachable!("adapters are resolved to modules before a program is recorded")
+        };
+        let values = if tensor.half == Half::A { &found.a } else { &found.b };
+        let wide: Vec<f64> = values.iter().map(|&v| f64::from(v)).collect();
+        session.write(part(master, &tensor), &wide)?;
+    }
+    Ok(())
+}
+
+/// The matrices of the adapter by module name.
+pub fn read_adapter(session: &mut Session) -> Result<HashMap<String, LoraWeights>> {
+    let flat = session.model.params.master.map(|(master, _)| master);
+    split(session, flat)
+}
+
+/// The gradients of the adapter by module name.
+pub fn read_gradients(session: &mut Session) -> Result<HashMap<String, LoraWeights>> {
+    let flat = session.model.params.master.map(|(_, gradient)| gradient);
+    split(session, flat)
+}
+
+fn split(session: &mut Session, flat: Option<View>) -> Result<HashMap<String, LoraWeights>> {
+    let mut found: HashMap<String, LoraWeights> = HashMap::new();
+    let Some(flat) = flat else { return Ok(found) };
+    for tensor in session.model.params.adapter.clone() {
+        let values: Vec<f32> = session.read(part(flat, &tensor), 0)?.iter().map(|&v| v as f32).collect();
+        let entry = found.entry(tensor.module).or_insert_with(|| LoraWeights { a: Vec::new(), b: Vec::new() });
+        match tensor.half {
+            Half::A => entry.a = values,
+            Half::B => entry.b = values,
+        }
+    }
+    Ok(found)
+}
+
+fn part(flat: View, tensor: &AdapterTensor) -> View {
+    flat.within(tensor.offset, tensor.rows, tensor.cols)
+}

@@ -1,0 +1,236 @@
+//! Which modules a LoRA configuration adapts. The rules are PEFT 0.18's (`check_target_module_exists`,
+//! `_maybe_include_all_linear_layers`, `get_pattern_key` in `peft/tuners`).
+
+use regex::Regex;
+
+use crate::config::lora::{LoraConfig, Pattern, Targets};
+use halfbyte_core::error::{Error, Result, nearest};
+use halfbyte_core::model::{EMBEDDING, HEAD, Linear, linears};
+use halfbyte_core::model::{Family, ModelConfig};
+
+/// What PEFT adapts when `target_modules` is not given; the same for the three families.
+const DEFAULT: [&str; 2] = ["q_proj", "v_proj"];
+
+/// A linear module with its adapter's constants.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AdapterModule {
+    /// The module.
+    pub module: Linear,
+    /// Its rank.
+    pub r: usize,
+    /// Its alpha.
+    pub alpha: f64,
+    /// What the adapter's output is multiplied by: alpha / r, or alpha / √r.
+    pub scale: f64,
+}
+
+impl AdapterModule {
+    /// Parameters of its A `[r, in]` and B `[out, r]`.
+    pub fn parameters(&self) -> usize {
+        self.r * (self.module.in_features + self.module.out_features)
+    }
+}
+
+/// The outcome of [`resolve`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct Resolution {
+    /// The adapted modules, in the order of the module tree; at least one.
+    pub modules: Vec<AdapterModule>,
+    /// Names in `target_modules` that match nothing, each with the names that may have been meant. PEFT ignores them
+    /// in silence.
+    pub unmatched: Vec<(String, Vec<String>)>,
+}
+
+impl Resolution {
+    /// Trainable parameters.
+    pub fn parameters(&self) -> u64 {
+        self.modules.iter().map(|m| m.parameters() as u64).sum()
+    }
+}
+
+/// Finds the modules of `model` that `lora` adapts. Errors when there is none, or when a pattern is not valid.
+pub fn resolve(lora: &LoraConfig, model: &ModelConfig) -> Result<Resolution> {
+    lora.check()?;
+    let all = linears(model);
+    let targets = match &lora.targets {
+        Targets::Default => Pattern::Names(DEFAULT.map(String::from).to_vec()),
+        Targets::AllLinear => {
+            Pattern::Names(leaves(&all).into_iter().filter(|l| *l != HEAD).map(String::from).collect())
+        }
+        Targets::Matching(pattern) => pattern.clone(),
+    };
+    let (targets, exclude) = (Matcher::new("target_modules", &targets)?, lora.exclude.as_ref());
+    let exclude = exclude.map(|pattern| Matcher::new("exclude_modules", pattern)).transpose()?;
+    if targets.matches(EMBEDDING) {
+        return Err(Error::usage(format!(
+            "`target_modules` matches {EMBEDDING}: adapters on embeddings are not supported"
+        ))
+        .hint(format!("adapt linear modules: {}", leaves(&all).join(", "))));
+    }
+    let layers = LayerFilter::new(lora)?;
+    let (ranks, alphas) =
+        (Overrides::new("rank_pattern", &lora.rank_pattern)?, Overrides::new("alpha_pattern", &lora.alpha_pattern)?);
+    let chosen = |m: &Linear| {
+        let excluded = exclude.as_ref().is_some_and(|e| e.matches(&m.name));
+        // A module that is named in full is adapted whatever its layer.
+        targets.matches(&m.name) && !excluded && (targets.names(&m.name) || layers.contains(&m.name))
+    };
+    let modules: Vec<AdapterModule> = all
+        .iter()
+        .filter(|m| chosen(m))
+        .map(|module| {
+            let r = ranks.find(&module.name).unwrap_or(lora.r);
+            let alpha = alphas.find(&module.name).unwrap_or(lora.alpha);
+            let scale = if lora.rslora { alpha / (r as f64).sqrt() } else { alpha / r as f64 };
+            AdapterModule { module: module.clone(), r, alpha, scale }
+        })
+        .collect();
+    if modules.is_empty() {
+        return Err(none_matched(lora, model.family, &all));
+    }
+    let unmatched = match &targets {
+        Matcher::Regex(_) => Vec::new(),
+        Matcher::Names(names) => {
+            let missed = names.iter().filter(|name| !all.iter().any(|m| is_suffix(name, &m.name)));
+            missed.map(|name| (name.clone(), meant(name, model.family, &all))).collect()
+        }
+    };
+    Ok(Resolution { modules, unmatched })
+}
+
+fn none_matched(lora: &LoraConfig, family: Family, all: &[Linear]) -> Error {
+    let choices = leaves(all).join(", ");
+    match &lora.targets {
+        Targets::Matching(Pattern::Regex(regex)) => {
+            let error =
+                Error::usage(format!("`target_modules` = \"{regex}\" matches no linear module as a whole name"));
+            error.hint(format!(
+                "names are like {}; for a plain name write [\"{regex}\"] (one of {choices})",
+                all[0].name
+            ))
+        }
+        Targets::Matching(Pattern::Names(names)) => {
+            let wrong: Vec<String> = names
+                .iter()
+                .map(|name| match meant(name, family, all).first() {
+                    Some(near) => format!("{name} (perhaps {near}?)"),
+                    None => name.clone(),
+                })
+                .collect();
+            Error::usage(format!("`target_modules` adapts no module: {}", wrong.join(", ")))
+                .hint(format!("the linear modules of this {} model are {choices}", family.model_type()))
+        }
+        _ => Error::usage("no module is adapted").hint("look at `layers_to_transform` and `exclude_modules`"),
+    }
+}
+
+/// The last parts of the names of `all`, each once, in order.
+fn leaves(all: &[Linear]) -> Vec<&'static str> {
+    let mut leaves = Vec::new();
+    for module in all {
+        if !leaves.contains(&module.leaf) {
+            leaves.push(module.leaf);
+        }
+    }
+    leaves
+}
+
+/// What someone who wrote `name` may have meant: the matrix with the same part in this architecture, else the nearest
+/// name.
+fn meant(name: &str, family: Family, all: &[Linear]) -> Vec<String> {
+    let leaf = name.rsplit('.').next().unwrap_or(name);
+    let pairs = [("gate_proj", "w1"), ("up_proj", "w3"), ("down_proj", "w2")];
+    let same = pairs.iter().find_map(|(dense, expert)| match family {
+        Family::Mixtral if leaf == *dense => Some(expert),
+        Family::Llama | Family::Mistral if leaf == *expert => Some(dense),
+        _ => None,
+    });
+    let near = same.copied().or_else(|| nearest(leaf, leaves(all)));
+    near.map(String::from).into_iter().collect()
+}
+
+/// Whether `name` is `suffix` or ends with "." and `suffix`.
+fn is_suffix(suffix: &str, name: &str) -> bool {
+    name == suffix || name.strip_suffix(suffix).is_some_and(|rest| rest.ends_with('.'))
+}
+
+/// A [`Pattern`] ready for matching.
+enum Matcher {
+    Names(Vec<String>),
+    Regex(Regex),
+}
+
+impl Matcher {
+    fn new(key: &str, pattern: &Pattern) -> Result<Self> {
+        Ok(match pattern {
+            Pattern::Names(names) => Self::Names(names.clone()),
+            Pattern::Regex(regex) => Self::Regex(compile(key, regex, &format!("^(?:{regex})$"))?),
+        })
+    }
+    fn matches(&self, name: &str) -> bool {
+        match self {
+            Self::Names(names) => names.iter().any(|suffix| is_suffix(suffix, name)),
+            Self::Regex(regex) => regex.is_match(name),
+        }
+    }
+    /// Whether it spells out the whole name.
+    fn names(&self, name: &str) -> bool {
+        matches!(self, Self::Names(names) if names.iter().any(|n| n == name))
+    }
+}
+
+fn compile(key: &str, given: &str, regex: &str) -> Result<Regex> {
+    Regex::new(regex).map_err(|e| {
+        let reason = e.to_string().lines().last().unwrap_or_default().trim().to_string();
+        Error::usage(format!("`{key}`: \"{given}\" is not a regular expression that halfbyte can use: {reason}"))
+            .hint("look-around and back-references are not supported; a list of names always is")
+    })
+}
+
+/// `layers_to_transform` and `layers_pattern`.
+enum LayerFilter {
+    All,
+    /// The patterns, each with the layer's number as its first group; the first that matches decides.
+    Only(Vec<Regex>, Vec<usize>),
+}
+
+impl LayerFilter {
+    fn new(lora: &LoraConfig) -> Result<Self> {
+        let layers = match &lora.layers {
+            Some(layers) if !layers.is_empty() => layers.clone(),
+            _ => return Ok(Self::All),
+        };
+        let patterns = if lora.layers_pattern.is_empty() { vec!["[^.]*".into()] } else { lora.layers_pattern.clone() };
+        let regex = |p: &String| compile("layers_pattern", p, &format!(r"^.*\.{p}\.(\d+)\."));
+        Ok(Self::Only(patterns.iter().map(regex).collect::<Result<_>>()?, layers))
+    }
+    fn contains(&self, name: &str) -> bool {
+        match self {
+            Self::All => true,
+            Self::Only(patterns, layers) => {
+                // As in PEFT the last number in the name counts: for an expert's matrix that is the expert's, unless
+                // `layers_pattern` says "layers".
+                let captures = patterns.iter().find_map(|p| p.captures(name));
+                let layer = captures.and_then(|c| c.get(1)?.as_str().parse::<usize>().ok());
+                layer.is_some_and(|layer| layers.contains(&layer))
+            }
+        }
+    }
+}
+
+/// `rank_pattern` or `alpha_pattern`: the first expression that matches the end of a name decides.
+struct Overrides<T>(Vec<(Regex, T)>);
+
+impl<T: Copy> Overrides<T> {
+    fn new(key: &str, patterns: &[(String, T)]) -> Result<Self> {
+        let one = |(p, value): &(String, T)| Ok((compile(key, p, &format!(r"^(?:.*\.)?(?:{p})$"))?, *value));
+        Ok(Self(patterns.iter().map(one).collect::<Result<_>>()?))
+    }
+    fn find(&self, name: &str) -> Option<T> {
+        self.0.iter().find(|(regex, _)| regex.is_match(name)).map(|(_, value)| *value)
+    }
+}
+
+#[cfg(test)]
+#[path = "targets_tests.rs"]
+mod tests;

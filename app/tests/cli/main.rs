@@ -1,0 +1,17 @@
+//! The program from outside: what it prints, what it refuses and how, what it leaves behind.
+
+mod bad_data;
+mod bad_input;
+mod decode;
+mod dummy;
+mod folder;
+mod inspect_data;
+mod memory;
+#[path = "../../../tests/shared/project.rs"]
+mod project;
+mod quickstart;
+mod report;
+mod resume;
+mod tokenize;
+mod track;
+mod train;

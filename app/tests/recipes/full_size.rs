@@ -1,0 +1,128 @@
+//! Every recipe at the size of its real model, without weights: the memory that `plan` shows is within the budget of
+//! the recipe's page, and the line of trainable parameters is PEFT's.
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use crate::folder::Folder;
+use crate::project::project;
+use crate::rig::{json, run, set};
+use crate::walk::{Case, Outcome};
+
+/// A recipe, its model as the recorded counts call it, and GiB that it must fit into.
+const RECIPES: [(&str, &str, f64); 7] = [
+    ("a-mistral-chat", "mistral-7b-v0.1", 12.0),
+    ("b-mixtral-instructions", "mixtral-8x7b-v0.1", 80.0),
+    ("c-mistral-code", "mistral-7b-v0.1", 14.5),
+    ("d-llama-korean", "llama-2-7b", 24.0),
+    ("lora-16-bit", "mistral-7b-v0.1", 24.0),
+    ("mixtral-experts", "mixtral-8x7b-v0.1", 48.0),
+    // What is left of 12 GB when the driver and a desktop have taken theirs.
+    ("12-gb-card", "mistral-7b-v0.1", 10.0),
+];
+
+/// Model, checkpointing, and milliseconds of a step of 4 × 2048 tokens, NF4 with double quantisation, r = 16 on all seven
+/// linears, AdamW in f32, as measured on an H200: docs/benchmarks/step-h200.md.
+const MEASURED: [(&str, bool, f64); 3] =
+    [("mistral-7b-v0.1", false, 707.0), ("mistral-7b-v0.1", true, 956.0), ("llama-2-7b", false, 665.0)];
+
+pub fn cases(_: &Path) -> Vec<Case> {
+    let mut cases: Vec<Case> =
+        RECIPES.iter().map(|&(name, model, budget)| Case::new(name, move || plan(name, model, budget))).collect();
+    cases.extend(MEASURED.map(|measured| {
+        let (model, checkpointing, ms) = measured;
+        Case::new(format!("step time of {model}, checkpointing {checkpointing}"), move || {
+            step_time(model, checkpointing, ms)
+        })
+    }));
+    cases.push(Case::new("no recipe is forgotten", || {
+        let known: Vec<&str> = RECIPES.iter().map(|(name, ..)| *name).collect();
+        match crate::pages::recipes().into_iter().find(|name| !known.contains(&name.as_str())) {
+            Some(name) => Err(format!("{name} has no budget")),
+            None => Ok(format!("{} recipes", known.len())),
+        }
+    }));
+    cases
+}
+
+fn plan(name: &str, model: &str, budget: f64) -> Outcome {
+    let planned = json(run(&Folder::empty(), "plan", name, &[], &["--dummy-weights", "--json"]));
+    let gib = planned["total"].as_f64().ok_or("no total")? / f64::from(1 << 30);
+    if gib > budget {
+        return Err(format!("{gib:.2} GiB, the budget is {budget} GiB"));
+    }
+    let said = run(&Folder::empty(), "plan", name, &[], &["--dummy-weights"]).fine().out;
+    let recorded = recorded(name, model)?;
+    let lines = recorded.map(|lines| lines.iter().all(|line| said.contains(line.as_str())));
+    match lines {
+        Some(false) => Err(format!("the line of trainable parameters is not PEFT's:\n{said}")),
+        Some(true) => Ok(format!("{gib:.2} of {budget} GiB, trainable parameters as PEFT prints them")),
+        None => Ok(format!("{gib:.2} of {budget} GiB")),
+    }
+}
+
+/// The lines that PEFT and the tutorials print for the recipe's adapter, where they were recorded.
+fn recorded(name: &str, model: &str) -> Result<Option<[String; 2]>, String> {
+    let recipe = halfbyte::config::recipe::Recipe::open(Path::new(&crate::rig::recipe(name)), &[]);
+    let recipe = recipe.map_err(|e| e.to_string())?;
+    let facts = std::fs::read_to_string(project().join("app/tests/data/golden/facts/parameter_counts.json"));
+    let facts: Value = serde_json::from_str(&facts.map_err(|e| e.to_string())?).map_err(|e| e.to_string())?;
+    let resolved: toml::Table = toml::from_str(&recipe.resolved_toml()).map_err(|e| e.to_string())?;
+    let targets = resolved["lora"].get("target_modules").map(|t| serde_json::to_value(t).unwrap_or_default());
+    let fits = |fact: &&Value| {
+        fact["model"] == model
+            && fact["r"] == recipe.lora.r
+            && recipe.quantization.is_some()
+            && fact["targets"] == targets.clone().unwrap_or_default()
+    };
+    let fact = facts["lora"].as_array().into_iter().flatten().find(fits);
+    let line = |fact: &Value, part: &str| fact[part]["line"].as_str().unwrap_or("?").to_string();
+    let found = fact.map(|f| [line(f, "peft_print_trainable_parameters"), line(f, "tutorial_style")]);
+    // The tutorials' four were all recorded, and the one with experts.
+    if found.is_none() && !["lora-16-bit", "12-gb-card"].contains(&name) {
+        return Err("nothing was recorded for this adapter".into());
+    }
+    Ok(found)
+}
+
+/// The predicted time of a step is the measured one, within five percent.
+fn step_time(model: &str, checkpointing: bool, measured: f64) -> Outcome {
+    let folder = Folder::empty();
+    // Four records that are cut to 2048 tokens each: no token is longer than a character of three bytes.
+    let text = "\u{ac00}".repeat(2048);
+    folder.text("data.jsonl", &format!("{{\"text\": \"{text}\"}}\n").repeat(4));
+    let checkpointing = format!("gradient_checkpointing={checkpointing}");
+    let place = format!("model_name_or_path={model}");
+    let tokenizer = project().join("tokenizer/tests/data/tokenizers/small");
+    let tokenizer = format!("tokenizer_name_or_path={}", tokenizer.display());
+    let settings = [
+        &*place,
+        &tokenizer,
+        "dataset=data.jsonl",
+        "format=text",
+        "train_on=all",
+        "packing=false",
+        "per_device_train_batch_size=4",
+        "gradient_accumulation_steps=1",
+        "max_seq_length=2048",
+        "optim=adamw_torch",
+        "eval_strategy=no",
+        "max_steps=1",
+        "lora_dropout=0",
+        &checkpointing,
+    ];
+    let recipe = std::fs::read_to_string(crate::rig::recipe("12-gb-card")).map_err(|e| e.to_string())?;
+    // One record cannot be split into two sets.
+    let lines: Vec<&str> = recipe.lines().filter(|line| !line.starts_with("test_size")).collect();
+    folder.text("recipe.toml", &lines.join("\n"));
+    let args: Vec<&str> =
+        ["inspect-data", "recipe.toml", "--dummy-weights", "--json"].into_iter().chain(set(&settings)).collect();
+    let report = json(folder.run(&args));
+    let step = report["time"]["H200"]["step"].as_f64().ok_or("no time")? * 1e3;
+    let rows = (&report["train"]["rows"], &report["train"]["longest_row"]);
+    if (step / measured - 1.0).abs() > 0.05 {
+        return Err(format!("{step:.0} ms predicted, {measured} ms measured; rows {rows:?}"));
+    }
+    Ok(format!("{step:.0} ms predicted, {measured} ms measured"))
+}
