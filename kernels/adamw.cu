@@ -1,14 +1,14 @@
-// AdamW over the tensors of a segment table, in three forms that differ in the order of roundings (see
-// `device::cpu::adamw`, whose bits these kernels give: no operation is contracted).
+// AdamW over the tensors of a segment table, in three variants that differ in the order of their roundings. The results are
+// bit-equal to those of `device::cpu::adamw`, so no operation may be contracted.
 //
 //   torch          p ← p·(1 − lr·wd);  m ← lerp(m, g, 1−β₁);  v ← β₂v + (1−β₂)g²;  p ← p − lr/(1−β₁ᵗ)·m / (√v/√(1−β₂ᵗ) + eps)
 //   bitsandbytes   m ← β₁m + (1−β₁)g;  v as above;  p ← p − lr·√(1−β₂ᵗ)/(1−β₁ᵗ) · m/(√v + eps·√(1−β₂ᵗ));  p ← p·(1 − lr·wd)
-//   8 bit          bitsandbytes with m, v as codes of the dynamic maps, a scale for each 256 elements of a tensor
+//   8 bit          as bitsandbytes, with m and v stored as codes of the dynamic maps, one scale per 256 elements of a tensor
 //
 // master, grads F32 [1,N]; m, v F32 or U8; segments I64 [S,5] and rates F32 [S,2] as in `op`; steps I32 [S,1].
-// adamw_prepare: a thread for each segment counts its step and computes what is the same for all of its elements.
-// adamw_32, adamw_8: block (segment, part): the parts of a segment take its runs of 256 elements in turn.
-// Bytes per element: 28 with f32 state, 16 with 8-bit state: bound by memory.
+// adamw_prepare: one thread per segment increments its step count and computes the scalars that its elements share.
+// adamw_32, adamw_8: grid (segments, parts); the blocks of a segment take its runs of 256 elements in turn.
+// Bytes per element: 28 with f32 state, 16 with 8-bit state. Bound by memory.
 
 #include "quant8.cuh"
 
@@ -17,7 +17,7 @@ struct Segment {
     i64 offset, length, state, block, touched;
 };
 
-// What the elements of one segment share.
+// Scalars shared by all elements of a segment.
 struct Step {
     float decay, step_size, root, eps;  // root: torch's √(1−β₂ᵗ)
     int active, decays;
@@ -31,14 +31,14 @@ extern "C" __global__ void adamw_prepare(int count, int torch, double beta1, dou
     if (i >= count) return;
     Step step = {};
     i64 group = segments[i].touched;
-    // No token came here in the whole accumulation: PyTorch would have no gradient.
+    // An expert that received no token in any micro-batch has no gradient in PyTorch, which then skips its update.
     step.active = control[SKIPPED] == 0.0f && (group < 0 || touched[group] != 0);
     if (step.active) {
         steps[i] += 1;
         double lr = __dmul_rn(control[LEARNING_RATE], rates[2 * i]), decay = rates[2 * i + 1], t = steps[i];
         step.decays = decay > 0;
         if (torch) {
-            // torch computes scalars in f64 and rounds them when they meet a tensor.
+            // torch computes scalars in f64 and rounds them to f32 when it combines them with a tensor.
             step.decays = 1;
             step.decay = float(__dadd_rn(1.0, -__dmul_rn(lr, decay)));
             step.step_size = float(-(lr / (1.0 - pow(beta1, t))));
@@ -55,12 +55,12 @@ extern "C" __global__ void adamw_prepare(int count, int torch, double beta1, dou
     out[i] = step;
 }
 
-// The moments' decays, as f32, and one minus them, rounded as each form has it.
+// The decay rates of both moments, and 1 − decay (rest), as f32; the host rounds them as the chosen variant does.
 struct Decays {
     float beta1, rest1, beta2, rest2;
 };
 
-// torch.lerp: from whichever end is nearer.
+// torch.lerp, which starts from the nearer end.
 __device__ inline float lerp(float start, float end, float weight) {
     float way = add(end, -start);
     return weight < 0.5f ? add(start, mul(weight, way)) : add(end, -mul(way, 1.0f - weight));
@@ -99,15 +99,15 @@ extern "C" __global__ void __launch_bounds__(THREADS) adamw_32(int torch, Decays
     }
 }
 
-// Moves a first moment's code by one if its value would have the other sign, so that a small moment is not stored as one
-// that pushes the other way.
+// Moves the code of a first moment by one if the code's value has the opposite sign, so that a small moment is never stored
+// with the wrong sign.
 __device__ inline int keep_sign(const float* map, float moment, int code) {
     if (signbit(map[code]) == signbit(moment)) return code;
     return (moment > 0 ? code + 1 : code - 1) & 255;
 }
 
-// A run of 256 elements is a block of the 8-bit state. The update uses the new moments before they are quantised again. An
-// element whose gradient is not finite keeps its parameter and loses its moments.
+// A run of 256 elements is one block of the 8-bit state. The update uses the new moments before they are quantized again. If
+// a gradient is not finite, the parameter keeps its value and its moments become zero.
 extern "C" __global__ void __launch_bounds__(THREADS) adamw_8(Decays decays, const Segment* segments, const Step* steps,
                                                               const float* control, const float* grads, float* master,
                                                               unsigned char* m, unsigned char* v, float* absmax_m, float* absmax_v) {
@@ -132,7 +132,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) adamw_8(Decays decays, con
                 master[i] = bitsandbytes(step, master[i], first, second);
             }
         }
-        // The barriers inside also keep the old scales until every thread has read them.
+        // The barriers in block_reduce also ensure that all threads have read the old scales before they are overwritten.
         float scale_m = block_reduce<Max>(fabsf(first)), scale_v = block_reduce<Max>(fabsf(second));
         if (threadIdx.x == 0) {
             absmax_m[block] = scale_m;

@@ -1,64 +1,64 @@
-// Attention: for each query t and each of its heads, over the keys j in lo[t] .. hi[t],
+// Attention. For each query t and each of its heads, over the keys j in lo[t] .. hi[t],
 //
 //     s[j] = scale * <q[t], k[j]>     p = softmax(s)     out[t] = sum_j p[j] v[j]     lse[t] = log sum_j exp(s[j])
 //
-// and with delta[t] = <dout[t], out[t]>, ds[j] = p[j] (<dout[t], v[j]> - delta[t]) the gradients
+// and, with delta[t] = <dout[t], out[t]> and ds[j] = p[j] (<dout[t], v[j]> - delta[t]), the gradients are
 //
 //     dq[t] = scale * sum_j ds[j] k[j]     dk[j] = scale * sum_t ds[j] q[t]     dv[j] = sum_t p[j] dout[t].
 //
-// Layout   q, out, dout, dq: [T, heads * D], k, v, dk, dv: [Tk, kv_heads * D], column slices with leading dimensions that
-//          are multiples of 8 elements; heads / kv_heads query heads in a row share a key head. lse, delta: f32 [T, heads].
-//          lo, hi: [T], the keys that a query sees; qlo, qhi: [Tk], the queries that see a key: the same relation from
-//          the other side. Causality, packed documents and windows are values of these arrays. D is 32, 64, 96 or 128.
+// Layout   q, out, dout, dq: [T, heads * D]; k, v, dk, dv: [Tk, kv_heads * D]; column slices whose leading dimensions are
+//          multiples of 8 elements. heads / kv_heads consecutive query heads share a key head. lse, delta: f32 [T, heads].
+//          lo, hi: [T], the range of keys that a query attends to; qlo, qhi: [Tk], the inverse: the range of queries that
+//          attend to a key. These arrays express causal masks, packed documents and sliding windows. D is 32, 64, 96 or 128.
 //          A query without keys has out = 0, lse = -inf; a key without queries has dk = dv = 0.
 // Rows     rows.count() queries and keys.count() keys are live; rows beyond are never read.
 //
-// Bound    forward 4 D operations for each seen (query, key, head), backward 14 D in the two kernels below (10 D counted the
-//          usual way): mma.sync. Nothing of size T x T is stored.
+// Bound    Per unmasked (query, key, head), forward takes 4 D operations and backward 14 D in the two kernels below (10 D by
+//          the usual count). Bound by mma.sync. No T x T matrix is stored.
 //
 // Rounding p and ds are rounded to elements before they are multiplied; everything else is f32 until the store.
-// Order    every sum runs over tiles in ascending order within one block, so results are the same bits in every run. The
-//          gradients of keys and those of queries are summed by different kernels: that costs two more products per tile
-//          than one kernel with atomics, and gives up neither order nor memory.
+// Order    Every sum runs over tiles in ascending order within one block, so every run gives the same bits. Separate kernels
+//          compute dk, dv and dq: compared with one kernel that uses atomics, this costs two more products per tile, but it
+//          is deterministic and needs no extra memory.
 //
-// The tiles that a block visits are those from the smallest lo to the largest hi of its rows. A tile that all rows see whole
-// skips the mask. Blocks that differ in the head only follow each other in the grid, so that they find k and v in L2.
+// A block visits the tiles from the smallest lo to the largest hi of its rows. Tiles without masked pairs skip the mask.
+// Blocks that differ only in the head are adjacent in the grid, so that they share k and v in L2.
 //
 // Launch   kernel                 grid                                     threads  dynamic shared memory, D = 32, 64, 96, 128
-//          attention_D            (heads, ceil(rows.most / 128))               128  25600, 50176, 99328, 99328
-//          attention_delta_D      (ceil(rows.most * heads / 8))                128  0
-//          attention_dkdv_D       (kv_heads, ceil(keys.most / 64))             128  25600, 50176, 99328, 99328
-//          attention_dq_D         (heads, ceil(rows.most / 64))                128  16384, 32768, 65536, 65536
-//          delta comes before the other two kernels of the backward pass.
+//          attention_D            (heads, ceil(rows.capacity / 128))               128  25600, 50176, 99328, 99328
+//          attention_delta_D      (ceil(rows.capacity * heads / 8))                128  0
+//          attention_dkdv_D       (kv_heads, ceil(keys.capacity / 64))             128  25600, 50176, 99328, 99328
+//          attention_dq_D         (heads, ceil(rows.capacity / 64))                128  16384, 32768, 65536, 65536
+//          In the backward pass, attention_delta_D runs before the other two kernels.
 
 #include "mma.cuh"
 
 constexpr int THREADS = 128, WARPS = THREADS / WARP;
-// Keys of a tile; queries of a tile of the backward pass.
+// Keys per tile; in the backward pass, also queries per tile.
 constexpr int TILE = 64;
 constexpr float LOG2E = 1.4426950408889634f;
 constexpr int FAR = 0x7fffffff;
 
 __device__ inline float minus_infinity() { return __int_as_float(0xff800000); }
 
-// Columns of a tile in shared memory: a power of two, for the permutation of the chunks.
+// Columns of a tile in shared memory: a power of two, as the swizzle requires.
 template <int D> constexpr int PITCH = D == 96 ? 128 : D;
 template <int D> constexpr int CHUNKS = PITCH<D> / PACK;
 
-// ---- Which tiles, and which of a tile's pairs -------------------------------------------------------------------------------
+// ---- Masking ----------------------------------------------------------------------------------------------------------------
 
-// What the rows of a block see of the other side: the smallest range that contains all of theirs, and the largest that all
-// of them contain.
+// The ranges lo .. hi of a block's rows, combined: first .. end is the smallest range that contains them all, and
+// all_first .. all_end is their intersection, where no pair is masked.
 struct Seen {
     int first, end;
     int all_first, all_end;
 };
 
-// Of ROWS <= THREADS rows from `row` on, of which `live` exist; fills ranges[i] with the range of row i. The result lies in
-// shared memory: registers are too dear to keep it.
+// Combines the ranges of ROWS <= THREADS rows from `row` on; rows from `live` on do not exist. Sets ranges[i] to the range
+// of row + i. The result stays in shared memory to save registers.
 template <int ROWS> __device__ inline const Seen& seen_by(const int* lo, const int* hi, int row, int live, int2* ranges) {
     __shared__ Seen of_warp[WARPS + 1];
-    // Rows that do not exist see nothing, and ask for no mask: nobody stores them.
+    // Rows that do not exist have an empty range and do not force masking: their results are never stored.
     int2 own = make_int2(0, 0);
     Seen seen = {FAR, -FAR, -FAR, FAR};
     int i = threadIdx.x;
@@ -87,17 +87,18 @@ template <int ROWS> __device__ inline const Seen& seen_by(const int* lo, const i
     return of_warp[WARPS];
 }
 
-// Whether all rows see all of the tile.
+// Whether no pair of the tile is masked.
 __device__ inline bool whole(const Seen& seen, int tile) { return seen.all_first <= tile && tile + TILE <= seen.all_end; }
 
 __device__ inline bool within(int2 range, int i) { return range.x <= i && i < range.y; }
 
 // ---- Tiles --------------------------------------------------------------------------------------------------------------
 
-// Rows of 16 * ROWS x D sums of a warp, as elements, from `row` on, of which `live` exist. They pass through the warp's own
-// rows of a tile in shared memory, so that whole sectors are written.
+// Stores a warp's (16 * ROWS) x D accumulators as elements at out.row(row); only the first `live` rows exist. They are staged
+// in the warp's own rows of a tile in shared memory, so that whole sectors are written.
 template <int D, int ROWS>
-__device__ inline void store_rows(unsigned char* tile, int tile_row, const float (&sum)[ROWS][D / 8][4], Mat<elem> out, i64 row, int live) {
+__device__ inline void store_rows(unsigned char* tile, int tile_row, const float (&sum)[ROWS][D / 8][4], Mat<elem> out, i64 row,
+                                  int live) {
     int lane = threadIdx.x % WARP, g = lane / 4, t = lane % 4;
     __syncwarp();
 #pragma unroll
@@ -118,7 +119,7 @@ __device__ inline void store_rows(unsigned char* tile, int tile_row, const float
                 *reinterpret_cast<const uint4*>(tile + swizzled<CHUNKS<D>>(tile_row + r, chunk));
 }
 
-// The 16 x 16 operand a from two neighbouring 16 x 8 results of a product: the layouts agree.
+// Converts two adjacent 16 x 8 accumulators to one 16 x 16 operand a: the fragment layouts match.
 __device__ inline void as_operand(u32 (&a)[4], const float (&left)[4], const float (&right)[4]) {
     a[0] = narrow_pair(left[0], left[1]);
     a[1] = narrow_pair(left[2], left[3]);
@@ -128,11 +129,11 @@ __device__ inline void as_operand(u32 (&a)[4], const float (&left)[4], const flo
 
 // ---- Forward --------------------------------------------------------------------------------------------------------------
 
-// A block computes 128 queries of one head, a warp 32 of them. Shared memory: q [128], two tiles of k and of v, so that the
-// next ones come while these are multiplied; the queries' ranges.
+// A block computes 128 queries of one head, a warp 32 of them. Shared memory holds q [128], two pipeline stages of k and v
+// tiles, and the queries' ranges.
 //
-// The softmax is kept up to date tile by tile: with the largest score m so far, out and l (the sum of exponentials) are
-// relative to exp(m), and shrink when m grows.
+// Online softmax: out and l (the sum of exponentials) are kept relative to exp(m), where m is the largest score so far, and
+// are rescaled when m grows.
 template <int D>
 __device__ inline void forward(Mat<elem> out, Mat<float> lse, Mat<const elem> q, Mat<const elem> k, Mat<const elem> v, const int* lo,
                                const int* hi, Rows rows, int heads, int kv_heads, float scale) {
@@ -141,7 +142,7 @@ __device__ inline void forward(Mat<elem> out, Mat<float> lse, Mat<const elem> q,
     int2* ranges = reinterpret_cast<int2*>(shared + 6 * BYTES);
     u32 tile_q = shared_address(shared), ring = tile_q + 2 * BYTES;
 
-    // The last queries of a causal document see the most keys: they start first.
+    // With a causal mask, the last queries attend to the most keys. Their blocks start first, to balance the load.
     int head = blockIdx.x, row = (gridDim.y - 1 - blockIdx.y) * QUERIES, live = rows.count() - row;
     if (live <= 0) return;
     int kv_head = head / (heads / kv_heads);
@@ -149,20 +150,20 @@ __device__ inline void forward(Mat<elem> out, Mat<float> lse, Mat<const elem> q,
     int end = seen.end;
 
     // Load
-    Feed<QUERIES, PITCH<D>, THREADS>({q.row(row) + head * D, q.ld}).copy(tile_q, live, D);
+    TileCopy<QUERIES, PITCH<D>, THREADS>({q.row(row) + head * D, q.ld}).copy(tile_q, live, D);
     auto copy = [&](int tile, u32 to) {
         if (tile < end) {
             int col = recomputed(u32(kv_head)) * D;
-            Feed<TILE, PITCH<D>, THREADS>({k.row(tile) + col, recomputed(k.ld)}).copy(to, end - tile, D);
-            Feed<TILE, PITCH<D>, THREADS>({v.row(tile) + col, recomputed(v.ld)}).copy(to + BYTES, end - tile, D);
+            TileCopy<TILE, PITCH<D>, THREADS>({k.row(tile) + col, recomputed(k.ld)}).copy(to, end - tile, D);
+            TileCopy<TILE, PITCH<D>, THREADS>({v.row(tile) + col, recomputed(v.ld)}).copy(to + BYTES, end - tile, D);
         }
         cp_async_commit();
     };
     copy(seen.first, ring);
 
     int warp_row = threadIdx.x / WARP * (QUERIES / WARPS), lane = threadIdx.x % WARP, g = lane / 4, t = lane % 4;
-    u32 own_q = lane_of_a<CHUNKS<D>>(tile_q, warp_row, 0);
-    float scale2 = scale * LOG2E;  // exponentials are powers of two
+    u32 own_q = ldmatrix_row_a<CHUNKS<D>>(tile_q, warp_row, 0);
+    float scale2 = scale * LOG2E;  // exp(scale * s) = exp2(scale2 * s)
     float sum[PARTS][D / 8][4] = {};
     float m[PARTS][2], l[PARTS][2];
 #pragma unroll
@@ -170,15 +171,15 @@ __device__ inline void forward(Mat<elem> out, Mat<float> lse, Mat<const elem> q,
 
     for (int tile = seen.first, turn = 0; tile < end; tile += TILE, turn ^= 1) {
         u32 lane_q = recomputed(own_q);
-        u32 lane_k = lane_of_b_transposed<CHUNKS<D>>(ring + turn * 2 * BYTES, 0, 0);
-        u32 lane_v = lane_of_b<CHUNKS<D>>(ring + turn * 2 * BYTES + BYTES, 0, 0);
+        u32 lane_k = ldmatrix_row_b_transposed<CHUNKS<D>>(ring + turn * 2 * BYTES, 0, 0);
+        u32 lane_v = ldmatrix_row_b<CHUNKS<D>>(ring + turn * 2 * BYTES + BYTES, 0, 0);
         cp_async_wait<0>();
         __syncthreads();
         copy(tile + TILE, ring + (turn ^ 1) * 2 * BYTES);
 
         // Compute: scores
         float s[PARTS][TILE / 8][4] = {};
-        // One step at a time: unrolled, the fragments that are loaded ahead spill.
+        // Not unrolled: the compiler would load more fragments ahead, and spill registers.
 #pragma unroll 1
         for (int d = 0; d < D; d += 16) {
             u32 fq[PARTS][4];
@@ -217,10 +218,10 @@ __device__ inline void forward(Mat<elem> out, Mat<float> lse, Mat<const elem> q,
                 float top = m[i][half];
 #pragma unroll
                 for (int j = 0; j < TILE / 8; j++) top = fmaxf(top, fmaxf(s[i][j][half * 2], s[i][j][half * 2 + 1]));
-                // The four lanes of a group share a row.
+                // The four lanes of a group hold one row.
                 top = fmaxf(top, __shfl_xor_sync(0xffffffff, top, 1));
                 top = fmaxf(top, __shfl_xor_sync(0xffffffff, top, 2));
-                // Nothing seen so far: any finite reference will do.
+                // All scores are -inf so far: any finite reference avoids (-inf) - (-inf).
                 float base = top == minus_infinity() ? 0.0f : top * scale2;
                 float shrink = exp2_approx(m[i][half] * scale2 - base);
                 m[i][half] = top;
@@ -277,7 +278,7 @@ __device__ inline void forward(Mat<elem> out, Mat<float> lse, Mat<const elem> q,
 
 // ---- Backward: delta --------------------------------------------------------------------------------------------------------
 
-// Half a warp for each (query, head). Reads both matrices once: bound by memory.
+// Half a warp per (query, head). Reads both matrices once: bound by memory.
 template <int D> __device__ inline void row_delta(Mat<float> delta, Mat<const elem> out, Mat<const elem> dout, Rows rows, int heads) {
     constexpr int LANES = 16;
     i64 pair = (i64(blockIdx.x) * blockDim.x + threadIdx.x) / LANES;
@@ -297,10 +298,10 @@ template <int D> __device__ inline void row_delta(Mat<float> delta, Mat<const el
 
 // ---- Backward: keys and values ------------------------------------------------------------------------------------------------
 
-// A block computes 64 keys of one key head, a warp 16 of them, over the query heads that share it and the tiles of queries
-// that see it. Scores are computed transposed, [keys, queries]: then p and ds of a warp are its own operands of the next
-// products, and never leave its registers. Shared memory: k, v [64]; two tiles of q and dout; the queries' lse and delta;
-// the keys' ranges are read from global memory once.
+// A block computes 64 keys of one key head, a warp 16 of them. It loops over the query heads that share the key head, and
+// over the tiles of queries that attend to its keys. Scores are computed transposed, [keys, queries], so that each warp's p
+// and ds are its own operands of the next products and stay in registers. Shared memory holds k and v [64], two pipeline
+// stages of q and dout tiles with their lse and delta, and the keys' ranges.
 template <int D>
 __device__ inline void backward_keys(Mat<elem> dk, Mat<elem> dv, Mat<const elem> q, Mat<const elem> k, Mat<const elem> v,
                                      Mat<const elem> dout, Mat<const float> lse, Mat<const float> delta, const int* qlo, const int* qhi,
@@ -320,14 +321,14 @@ __device__ inline void backward_keys(Mat<elem> dk, Mat<elem> dv, Mat<const elem>
     // Load
     k.at = k.row(row) + kv_head * D;
     v.at = v.row(row) + kv_head * D;
-    Feed<TILE, PITCH<D>, THREADS>(k).copy(tile_k, live, D);
-    Feed<TILE, PITCH<D>, THREADS>(v).copy(tile_v, live, D);
+    TileCopy<TILE, PITCH<D>, THREADS>(k).copy(tile_k, live, D);
+    TileCopy<TILE, PITCH<D>, THREADS>(v).copy(tile_v, live, D);
     auto copy = [&](int visit) {
         if (visit < tiles * shared_by) {
             int head = kv_head * shared_by + visit / tiles, first = seen.first + visit % tiles * TILE, left = seen.end - first;
             u32 to = ring + visit % 2 * 2 * BYTES;
-            Feed<TILE, PITCH<D>, THREADS>({q.row(first) + head * D, recomputed(q.ld)}).copy(to, left, D);
-            Feed<TILE, PITCH<D>, THREADS>({dout.row(first) + head * D, recomputed(dout.ld)}).copy(to + BYTES, left, D);
+            TileCopy<TILE, PITCH<D>, THREADS>({q.row(first) + head * D, recomputed(q.ld)}).copy(to, left, D);
+            TileCopy<TILE, PITCH<D>, THREADS>({dout.row(first) + head * D, recomputed(dout.ld)}).copy(to + BYTES, left, D);
             int i = threadIdx.x % TILE;
             Mat<const float> from = threadIdx.x < TILE ? lse : delta;
             cp_async_4(shared_address(statistics) + (visit % 2 * THREADS + threadIdx.x) * 4, from.row(first + i) + head, i < left);
@@ -338,7 +339,7 @@ __device__ inline void backward_keys(Mat<elem> dk, Mat<elem> dv, Mat<const elem>
 
     int warp_row = threadIdx.x / WARP * 16, lane = threadIdx.x % WARP, g = lane / 4, t = lane % 4;
     float scale2 = scale * LOG2E;
-    u32 own_k = lane_of_a<CHUNKS<D>>(tile_k, warp_row, 0);
+    u32 own_k = ldmatrix_row_a<CHUNKS<D>>(tile_k, warp_row, 0);
     float sum_k[1][D / 8][4] = {}, sum_v[1][D / 8][4] = {};
     int2 range[2] = {ranges[warp_row + g], ranges[warp_row + 8 + g]};
 
@@ -346,8 +347,8 @@ __device__ inline void backward_keys(Mat<elem> dk, Mat<elem> dv, Mat<const elem>
         int tile = seen.first + visit % tiles * TILE;
         u32 tile_q = ring + visit % 2 * 2 * BYTES;
         u32 lane_k = recomputed(own_k), lane_v = lane_k + BYTES;
-        u32 columns_q = lane_of_b_transposed<CHUNKS<D>>(tile_q, 0, 0), columns_dout = columns_q + BYTES;
-        u32 rows_q = lane_of_b<CHUNKS<D>>(tile_q, 0, 0), rows_dout = rows_q + BYTES;
+        u32 columns_q = ldmatrix_row_b_transposed<CHUNKS<D>>(tile_q, 0, 0), columns_dout = columns_q + BYTES;
+        u32 rows_q = ldmatrix_row_b<CHUNKS<D>>(tile_q, 0, 0), rows_dout = rows_q + BYTES;
         const float* tile_lse = statistics + visit % 2 * THREADS;
         const float* tile_delta = tile_lse + TILE;
         cp_async_wait<0>();
@@ -407,7 +408,7 @@ __device__ inline void backward_keys(Mat<elem> dk, Mat<elem> dv, Mat<const elem>
         }
     }
     cp_async_wait<0>();
-    // Without tiles, other threads' copies of k and v may still be on their way to where this warp stores.
+    // If there were no tiles, copies of k and v by other threads may still be writing to the memory staged below.
     __syncthreads();
 
     // Store
@@ -423,8 +424,8 @@ __device__ inline void backward_keys(Mat<elem> dk, Mat<elem> dv, Mat<const elem>
 
 // ---- Backward: queries ------------------------------------------------------------------------------------------------------
 
-// A block computes 64 queries of one head, a warp 16 of them, whose q and dout stay in its registers. Shared memory: two
-// tiles of k and v; q and dout pass through the second pair at the start.
+// A block computes 64 queries of one head, a warp 16 of them, with their q and dout in registers. Shared memory holds two
+// pipeline stages of k and v tiles; at the start, the second stage holds q and dout.
 template <int D>
 __device__ inline void backward_queries(Mat<elem> dq, Mat<const elem> q, Mat<const elem> k, Mat<const elem> v, Mat<const elem> dout,
                                         Mat<const float> lse, Mat<const float> delta, const int* lo, const int* hi, Rows rows, int heads,
@@ -441,14 +442,14 @@ __device__ inline void backward_queries(Mat<elem> dq, Mat<const elem> q, Mat<con
     int end = seen.end;
 
     // Load
-    Feed<TILE, PITCH<D>, THREADS>({q.row(row) + head * D, q.ld}).copy(ring + 2 * BYTES, live, D);
-    Feed<TILE, PITCH<D>, THREADS>({dout.row(row) + head * D, dout.ld}).copy(ring + 3 * BYTES, live, D);
+    TileCopy<TILE, PITCH<D>, THREADS>({q.row(row) + head * D, q.ld}).copy(ring + 2 * BYTES, live, D);
+    TileCopy<TILE, PITCH<D>, THREADS>({dout.row(row) + head * D, dout.ld}).copy(ring + 3 * BYTES, live, D);
     cp_async_commit();
     auto copy = [&](int tile, u32 to) {
         if (tile < end) {
             int col = recomputed(u32(kv_head)) * D;
-            Feed<TILE, PITCH<D>, THREADS>({k.row(tile) + col, recomputed(k.ld)}).copy(to, end - tile, D);
-            Feed<TILE, PITCH<D>, THREADS>({v.row(tile) + col, recomputed(v.ld)}).copy(to + BYTES, end - tile, D);
+            TileCopy<TILE, PITCH<D>, THREADS>({k.row(tile) + col, recomputed(k.ld)}).copy(to, end - tile, D);
+            TileCopy<TILE, PITCH<D>, THREADS>({v.row(tile) + col, recomputed(v.ld)}).copy(to + BYTES, end - tile, D);
         }
         cp_async_commit();
     };
@@ -458,7 +459,7 @@ __device__ inline void backward_queries(Mat<elem> dq, Mat<const elem> q, Mat<con
     float scale2 = scale * LOG2E;
     cp_async_wait<1>();
     __syncthreads();
-    u32 lane_q = lane_of_a<CHUNKS<D>>(ring + 2 * BYTES, warp_row, 0);
+    u32 lane_q = ldmatrix_row_a<CHUNKS<D>>(ring + 2 * BYTES, warp_row, 0);
     u32 fq[D / 16][4], fdout[D / 16][4];
 #pragma unroll
     for (int i = 0; i < D / 16; i++) {
@@ -477,8 +478,8 @@ __device__ inline void backward_queries(Mat<elem> dq, Mat<const elem> q, Mat<con
     float sum[1][D / 8][4] = {};
     for (int tile = seen.first, turn = 0; tile < end; tile += TILE, turn ^= 1) {
         u32 tile_k = ring + turn * 2 * BYTES;
-        u32 columns_k = lane_of_b_transposed<CHUNKS<D>>(tile_k, 0, 0), columns_v = columns_k + BYTES;
-        u32 rows_k = lane_of_b<CHUNKS<D>>(tile_k, 0, 0);
+        u32 columns_k = ldmatrix_row_b_transposed<CHUNKS<D>>(tile_k, 0, 0), columns_v = columns_k + BYTES;
+        u32 rows_k = ldmatrix_row_b<CHUNKS<D>>(tile_k, 0, 0);
         cp_async_wait<0>();
         __syncthreads();
         copy(tile + TILE, ring + (turn ^ 1) * 2 * BYTES);
@@ -524,7 +525,7 @@ __device__ inline void backward_queries(Mat<elem> dq, Mat<const elem> q, Mat<con
         }
     }
     cp_async_wait<0>();
-    // The ring is free for the store.
+    // The stores below reuse the pipeline's shared memory.
     __syncthreads();
 
     // Store

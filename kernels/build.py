@@ -1,19 +1,19 @@
 #!/usr/bin/env python3
-"""Compiles kernels/<family>.cu to ptx/<arch>/<type>/<family>.ptx, which is checked in: a user needs a driver, no toolkit.
+"""Compiles kernels/<family>.cu to ptx/<arch>/<type>/<family>.ptx. The PTX is checked in, so users need a driver but no toolkit.
 
-    kernels/build.py install     the pinned compiler, from pip wheels, into the private folder .cuda/ (no GPU needed)
-    kernels/build.py             builds what changed, after checking it with ptxas for every GPU generation
-    kernels/build.py --all       builds everything
-    kernels/build.py --check     builds what changed into memory and compares byte by byte with what is checked in
-    kernels/build.py NAME..      these families too, whether they changed or not
+    kernels/build.py install     installs the pinned compiler from pip wheels into the private folder .cuda/ (no GPU needed)
+    kernels/build.py             builds the families that changed, and checks them with ptxas for every GPU generation
+    kernels/build.py --all       builds all families
+    kernels/build.py --check     builds in memory and compares byte by byte with the checked-in PTX
+    kernels/build.py NAME..      builds these families even if they did not change
     kernels/build.py --report    (with the above) also prints registers, shared memory and spills of each kernel
 
-The compiler is NVRTC 12.1: the oldest that has every instruction of sm_80 and of sm_90a (wgmma, TMA). Its PTX (ISA 8.1)
-loads on drivers from 530 on. ptxas is a newer one, since users' drivers bring theirs; it only judges here: spilled
-registers and serialised wgmma (warnings C7510, C7511 and their kin, one for each reason) fail the build.
+The compiler is NVRTC 12.1, the oldest version that has all instructions of sm_80 and sm_90a (wgmma, TMA). Its PTX (ISA 8.1)
+loads on drivers from 530 on. ptxas is a newer version and only checks: a user's driver brings its own. Register spills and
+serialized wgmma (warnings C7510, C7511 and the others of that group) fail the build.
 
-Each PTX begins with a stamp: a hash of the sources it was made from (the family, what it includes, toolchain.txt).
-tests/ptx_fresh.rs recomputes it, so that a forgotten build is noticed on machines without the compiler too.
+Each PTX file starts with a stamp: a hash of its sources (the family, its includes, toolchain.txt). tests/ptx_fresh.rs
+recomputes the hash, so a forgotten build is noticed even on machines without the compiler.
 """
 
 import ctypes
@@ -31,12 +31,12 @@ LINES = [line for line in RECIPE.splitlines() if not line.startswith("#")]
 OPTIONS = [line.removeprefix("option ") for line in LINES if line.startswith("option ")]
 WHEELS = "\n".join(line for line in LINES if not line.startswith("option ")) + "\n"
 TYPES = {"bf16": "__nv_bfloat16", "f16": "__half"}
-# PTX target, where its sources lie, and the GPUs on which ptxas must accept it.
+# For each folder of ptx/: the compiler's target, the folder of the sources, and the GPUs for which ptxas must accept the PTX.
 ARCHES = {"sm_80": ("compute_80", KERNELS, ["sm_80", "sm_86", "sm_89", "sm_90"])}
 
 
 def install():
-    """Unpacks the pinned wheels, hashes verified; nothing outside the folder changes."""
+    """Unpacks the pinned wheels into .cuda/ after verifying their hashes. Nothing outside that folder changes."""
     TOOLCHAIN.mkdir(exist_ok=True)
     wanted = TOOLCHAIN / "requirements.txt"
     if wanted.exists() and wanted.read_text("utf-8") == WHEELS and (TOOLCHAIN / "nvidia").exists():
@@ -44,14 +44,14 @@ def install():
     pins = TOOLCHAIN / "wanted.txt"
     pins.write_text(WHEELS, "utf-8")
     pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--upgrade", "--only-binary=:all:"]
-    # The compiler's wheels are x86-64 Linux only; they hold no Python code, so any Python may unpack them.
+    # The compiler's wheels exist for x86-64 Linux only. They contain no Python code, so any Python version can unpack them.
     pip += ["--platform=manylinux2014_x86_64", "--platform=manylinux1_x86_64"]
     subprocess.run(pip + ["--require-hashes", f"--target={TOOLCHAIN}", "-r", str(pins)], check=True)
     pins.rename(wanted)
 
 
 def stamp(source):
-    """FNV-1a of the family's file, of everything that it includes, in the order of first mention, and of toolchain.txt."""
+    """FNV-1a over the family's file, its includes in the order in which they first occur, and toolchain.txt."""
     files, queue = [], [source]
     while queue:
         file = queue.pop(0)
@@ -68,7 +68,7 @@ def stamp(source):
 
 
 class Nvrtc:
-    """The run-time compiler, through its C API."""
+    """The run-time compiler, called through its C API."""
 
     def __init__(self):
         folder = TOOLCHAIN / "nvidia/cuda_nvrtc/lib"
@@ -83,7 +83,7 @@ class Nvrtc:
         options += [f"--include-path={KERNELS}", f"--include-path={TOOLCHAIN}/nvidia/cuda_runtime/include"]
         options = [o.encode() for o in options]
         program = ctypes.c_void_p()
-        # A name without a folder: nothing of this machine gets into the PTX.
+        # The name has no folder, so that no path of this machine gets into the PTX.
         self.lib.nvrtcCreateProgram(ctypes.byref(program), source.read_bytes(), source.name.encode(), 0, None, None)
         failed = self.lib.nvrtcCompileProgram(program, len(options), (ctypes.c_char_p * len(options))(*options))
         log = self.text(program, "nvrtcGetProgramLog").strip()
@@ -100,7 +100,7 @@ class Nvrtc:
 
 
 def judge(ptx, gpus, label, report):
-    """Assembles for every GPU; returns the complaints."""
+    """Assembles the PTX with ptxas for every GPU; returns error messages."""
     complaints = []
     for gpu in gpus:
         ptxas = TOOLCHAIN / "nvidia/cuda_nvcc/bin/ptxas"
@@ -140,7 +140,7 @@ def main(arguments):
                 if old.startswith(head) and not everything and source.stem not in named:
                     continue
                 nvrtc = nvrtc or Nvrtc()
-                # The compiler's banner names its build; one line of ours is enough.
+                # The stamp replaces the compiler's banner, which names its build.
                 ptx = re.sub(r"^//.*\n", "", nvrtc.compile(source, target, element), flags=re.M).lstrip("\n")
                 label = f"{arch}/{kind}/{source.stem}"
                 wrong = judge(ptx, gpus, label, report)

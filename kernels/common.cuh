@@ -1,7 +1,7 @@
-// What every kernel uses: the element type, operands, wide loads, reductions in a fixed order, random numbers.
+// Shared by all kernels: the element type, operands, vectorized loads, reductions in a fixed order, random numbers.
 //
-// A family is compiled once for each element type: ELEM is __nv_bfloat16 or __half. Arithmetic is f32; a result is
-// rounded once, when it is stored.
+// Each family is compiled once per element type: ELEM is __nv_bfloat16 or __half. Arithmetic is f32; results are rounded
+// once, by the store.
 
 #pragma once
 #include <cuda_bf16.h>
@@ -13,7 +13,7 @@ using u32 = unsigned int;
 using u64 = unsigned long long;
 
 constexpr int WARP = 32;
-// Elements of one 16-byte load: the widest that a thread can do.
+// Elements in one 16-byte load, the widest load of a thread.
 constexpr int PACK = 8;
 
 // ---- Operands -------------------------------------------------------------------------------------------------------
@@ -25,50 +25,50 @@ template <class T> struct Mat {
     __device__ T* row(i64 i) const { return at + i * ld; }
 };
 
-// How many rows are live. The host plans for a capacity; the number of live tokens lies on the device, so that a captured
-// graph can be replayed with another one. Blocks beyond it leave at once.
+// The number of live rows. The host sizes the grid for the capacity; the number of live tokens is in device memory, so a
+// captured graph can be replayed with a different one. Blocks beyond the live rows return immediately.
 struct Rows {
-    const int* live;  // live tokens; null: always `most` rows
-    int times;        // rows for each token
-    int start;        // rows before the first one of this operand (a chunk of the tokens)
-    int most;         // rows at most
+    const int* live;  // live tokens; null: all `capacity` rows are live
+    int times;        // rows per token
+    int start;        // first row of this operand, when it is a chunk of the tokens
+    int capacity;     // upper limit on the rows
     __device__ int count() const {
-        if (live == nullptr) return most;
+        if (live == nullptr) return capacity;
         int n = times * *live - start;
-        return n < 0 ? 0 : n < most ? n : most;
+        return n < 0 ? 0 : n < capacity ? n : capacity;
     }
 };
 
-// A small operand that is f32 or of the element type: routing weights, router logits, master weights. For operands that
-// decide about speed the type is fixed instead.
-struct Either {
+// An operand whose type (f32 or elem) is chosen at run time: routing weights, router logits, gemm outputs. Operands on a
+// kernel's critical path have a fixed type instead.
+struct F32OrElem {
     void* at;  // null: the operand is absent
     i64 ld;
-    int wide;  // 1: f32, 0: elem
+    int is_f32;
 };
 
 __device__ inline float widen(elem x) { return float(x); }
 __device__ inline elem narrow(float x) { return elem(x); }
-// The value after being stored as an element.
+// x after a round trip through elem.
 __device__ inline float rounded(float x) { return widen(narrow(x)); }
 
-__device__ inline float load(Either m, i64 row, i64 col) {
+__device__ inline float load(F32OrElem m, i64 row, i64 col) {
     i64 i = row * m.ld + col;
-    return m.wide ? static_cast<const float*>(m.at)[i] : widen(static_cast<const elem*>(m.at)[i]);
+    return m.is_f32 ? static_cast<const float*>(m.at)[i] : widen(static_cast<const elem*>(m.at)[i]);
 }
-__device__ inline void store(Either m, i64 row, i64 col, float value) {
+__device__ inline void store(F32OrElem m, i64 row, i64 col, float value) {
     i64 i = row * m.ld + col;
-    if (m.wide) static_cast<float*>(m.at)[i] = value;
+    if (m.is_f32) static_cast<float*>(m.at)[i] = value;
     else static_cast<elem*>(m.at)[i] = narrow(value);
 }
 
-// ---- Eight elements at once -------------------------------------------------------------------------------------------
+// ---- 16-byte loads and stores -----------------------------------------------------------------------------------------
 
 struct Pack {
     float v[PACK];
 };
 
-// p is a multiple of 16 bytes: the host checks widths, leading dimensions and offsets before it launches.
+// p is 16-byte aligned: the host checks widths, leading dimensions and offsets before the launch.
 __device__ inline Pack load(const elem* p) {
     uint4 raw = *reinterpret_cast<const uint4*>(p);
     const elem* e = reinterpret_cast<const elem*>(&raw);
@@ -85,7 +85,7 @@ __device__ inline void store(elem* p, const Pack& pack) {
     *reinterpret_cast<uint4*>(p) = raw;
 }
 
-// The thread's number in the grid.
+// Index of the thread in a one-dimensional grid.
 __device__ inline u32 global_thread() { return blockIdx.x * blockDim.x + threadIdx.x; }
 
 // ---- Reductions -------------------------------------------------------------------------------------------------------
@@ -99,19 +99,19 @@ struct Max {
     __device__ static float of(float a, float b) { return fmaxf(a, b); }
 };
 
-// Over a warp, as a butterfly: every lane gets the same bits.
+// Butterfly reduction over a warp. All lanes get the same bits.
 template <class Op> __device__ inline float warp_reduce(float x) {
 #pragma unroll
     for (int step = WARP / 2; step > 0; step /= 2) x = Op::of(x, __shfl_xor_sync(0xffffffff, x, step));
     return x;
 }
 
-// Over a block of up to 1024 threads; every thread gets the result. The order depends on the block size only.
+// Reduction over a block of up to 1024 threads; all threads get the result. The order depends on the block size only.
 template <class Op> __device__ inline float block_reduce(float x) {
     __shared__ float of_warp[WARP];
     int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP, warps = blockDim.x / WARP;
     x = warp_reduce<Op>(x);
-    __syncthreads();  // an earlier reduction may still be read
+    __syncthreads();  // of_warp may still be read by an earlier call
     if (lane == 0) of_warp[warp] = x;
     __syncthreads();
     return warp_reduce<Op>(lane < warps ? of_warp[lane] : Op::neutral());
@@ -119,7 +119,7 @@ template <class Op> __device__ inline float block_reduce(float x) {
 
 // ---- Arithmetic that must not be contracted ---------------------------------------------------------------------------
 
-// Bit-exact formulas round after each operation; the compiler would make one fused multiply-add of a * b + c.
+// Bit-exact formulas round after every operation. The compiler would contract a * b + c to a fused multiply-add.
 __device__ inline float mul(float a, float b) { return __fmul_rn(a, b); }
 __device__ inline float add(float a, float b) { return __fadd_rn(a, b); }
 

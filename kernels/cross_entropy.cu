@@ -1,18 +1,19 @@
-// Cross-entropy of a chunk of rows, with the gradient of the logits in the same launch.
+// Cross-entropy of a chunk of rows, and the gradient of the logits in the same launch.
 //
 //   lse = log Σ e^logit      logp = logit[target] − lse      dlogit = loss_scale·weight·(e^(logit − lse) − [target])
 //   hit = [the target is the first of the largest logits]
 //
-// logits F32 [n,V]; targets, hit I32, weight, logp [n,1]; dlogits [n,V] or absent, may take the place of f32 logits. A
-// target of −100 takes no part: logp, hit and the row of dlogits are zero.
-// One block per row. First pass: maximum, where it is, and the sum of exponentials together, rescaled when the maximum
-// grows; the second pass finds much of the row in the L2 cache. Bytes per row: 8·V read, V·size written: bound by memory.
+// logits F32 [n,V]; targets, hit I32, weight, logp [n,1]; dlogits [n,V] may be absent, and may overwrite f32 logits in
+// place. Rows with target −100 are ignored: their logp, hit and dlogits are zero.
+// One block per row. The first pass computes the maximum, its position and the sum of exponentials together, and rescales
+// the sum when the maximum grows. The second pass finds much of the row in L2. Bytes per row: 8·V read, V·size written.
+// Bound by memory.
 
 #include "common.cuh"
 
 constexpr int IGNORE = -100;
 
-// Σ e^(x − top) over what a thread has seen, top, and the column where it was first seen.
+// A thread's running maximum `top`, the first column `at` that holds it, and `sum` = Σ e^(x − top).
 struct Exponentials {
     float top, sum;
     int at;
@@ -27,8 +28,8 @@ struct Exponentials {
 };
 
 extern "C" __global__ void __launch_bounds__(512) cross_entropy(Rows rows, int cols, Mat<const float> logits, Mat<const int> targets,
-                                                                Either weight, const float* loss_scale, Either logp,
-                                                                Mat<int> hit, Either dlogits) {
+                                                                F32OrElem weight, const float* loss_scale, F32OrElem logp,
+                                                                Mat<int> hit, F32OrElem dlogits) {
     i64 row = blockIdx.x;
     if (row >= rows.count()) return;
     const float* x = logits.row(row);
@@ -44,14 +45,14 @@ extern "C" __global__ void __launch_bounds__(512) cross_entropy(Rows rows, int c
         return;
     }
 
-    // A finite start: −inf − (−inf) of a thread without elements would be NaN.
+    // A finite initial maximum: a thread without elements would compute −inf − (−inf) = NaN.
     Exponentials seen = {-3.0e38f, 0.0f, cols};
 #pragma unroll 4
     for (int i = threadIdx.x; i < cols; i += blockDim.x) seen.take(x[i], i);
     float top = block_reduce<Max>(seen.top);
     float sum = block_reduce<Sum>(seen.sum * expf(seen.top - top));
     float log_sum = logf(sum), of_target = x[target] - top;
-    // A barrier, too: the second pass may write where x is, when everyone has read its target.
+    // This is also a barrier: the second pass may overwrite x, so all threads must have read x[target] first.
     bool earlier = __syncthreads_or(seen.top == top && seen.at < target);
     if (threadIdx.x == 0) {
         store(logp, row, 0, of_target - log_sum);

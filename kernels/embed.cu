@@ -2,8 +2,8 @@
 //
 //   out[i] = table[ids[i]]        ids I32 [n,1], table [V,D], out [n,D]
 //
-// It fetches token embeddings, and the rows of each expert (`ids` = the token of each row). One thread moves one pack of
-// 8 elements. Bytes: 2·D·size + 4 per row, no arithmetic: bound by memory.
+// Used for token embeddings, and to gather the rows of each expert (`ids` = the token of each row). One thread copies one
+// pack of 8 elements. Bytes per row: 2·D·size + 4; no arithmetic. Bound by memory.
 
 #include "common.cuh"
 

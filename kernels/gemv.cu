@@ -1,26 +1,27 @@
-// The product of a few rows with a 4-bit weight, which is decoded on the way: nothing is written but the result.
+// The product of a few rows with a 4-bit weight. The weight is decoded in registers; only the result is written.
 //
-//   out[t][n] = Σ_k x[t][k] · round(level[code[n][k]] · scale)        weights are rounded where nf4's dequantize rounds
+//   out[t][n] = Σ_k x[t][k] · round(level[code[n][k]] · scale)        weights are rounded exactly as dequantize in nf4 does
 //
 // x [T,K], T up to 4, K a multiple of 32; codes U8 [N, K/2] in blocks of at least 32; out [T,N], elem or f32.
-// A block makes 16 columns of out: its 8 warps share K among them in steps of 128, and their sums are added in their order.
-// Tensor cores multiply: the weights are the 16 x 16 operand, the rows of x the columns of the 8-wide one (T of 8 are used).
-// Both may take k in any order if it is the same, so a lane loads 32 neighbouring codes of each of its two rows (16 bytes)
-// and the same 32 columns of one row of x, and no data moves between lanes. 32 neighbours share a scale.
-// Bytes per weight: 0.516 (0.563 with f32 scales): bound by memory, if decoding keeps up: one look-up, one multiply, half a
-// conversion and two steps of unpacking for each weight, so about 30 weights per clock and multiprocessor against the 38 that
-// an H200's memory brings.
+// A block computes 16 columns of out. Its 8 warps take steps of 128 along K in turn; their sums are added in warp order.
+// Tensor cores multiply: the weights are the 16 x 16 operand a, the rows of x are the columns of b (T of its 8 are used).
+// Any permutation of k is valid if both operands use the same one. A lane therefore loads 32 adjacent codes (16 bytes) of
+// each of its two weight rows, and the same 32 columns of one row of x; no data moves between lanes. 32 adjacent weights
+// share a scale.
+// Bytes per weight: 0.516 (0.563 with f32 scales). Bound by memory where decoding keeps up. On an H200 it falls just short:
+// each weight takes one lookup, one multiply, half a conversion and two unpacking steps, so a multiprocessor decodes about
+// 30 weights per clock, while memory delivers 38.
 
 #include "mma.cuh"
 #include "nf4.cuh"
 
 constexpr int WARPS = 8, ROWS = 16, MOST = 4, STEP = 128, RUN = 32;
 
-// What a lane needs of the weights for one step: 32 codes of the rows g and g + 8.
+// A lane's weights for one step: 32 codes each of the rows g and g + 8.
 struct Codes {
     uint4 word[2];
     float scale[2];
-    // Beyond the weight: code 0 with scale 0, hence zeros.
+    // Outside the weight, scale 0 makes the decoded values zero.
     __device__ void load(const uint4* codes, Scales scales, int block_bits, int row, int n, int col, int k) {
 #pragma unroll
         for (int h = 0; h < 2; h++) {
@@ -37,11 +38,11 @@ __device__ inline u32 decode_pair(const float* levels, u32 word, int p, float sc
     return narrow_pair(mul(levels[code_of(word, 2 * p)], scale), mul(levels[code_of(word, 2 * p + 1)], scale));
 }
 
-// absmax (F32) or absmax8 with nested and offset: the other is null. block_bits: log₂ of the block size.
+// Scales are either absmax, or absmax8 with nested and offset; the others are null. block_bits: log₂ of the block size.
 extern "C" __global__ void __launch_bounds__(WARPS* WARP) gemv(Rows rows, int n, int k, int block_bits, int fp4,
                                                               const uint4* codes, const float* absmax,
                                                               const unsigned char* absmax8, const float* nested,
-                                                              const float* offset, Mat<const elem> x, Either out) {
+                                                              const float* offset, Mat<const elem> x, F32OrElem out) {
     __shared__ float levels[16], sums[WARPS][MOST][ROWS];
     int tokens = rows.count();
     load_levels(levels, fp4);
@@ -74,7 +75,7 @@ extern "C" __global__ void __launch_bounds__(WARPS* WARP) gemv(Rows rows, int n,
             mma_16816(sum, a1, b.z, b.w);
         }
     }
-    // sum: (row g, token 2t), (g, 2t + 1), (g + 8, 2t), (g + 8, 2t + 1).
+    // sum holds (row, token) = (g, 2t), (g, 2t + 1), (g + 8, 2t), (g + 8, 2t + 1).
     if (2 * t < MOST) {
 #pragma unroll
         for (int i = 0; i < 4; i++) sums[warp][2 * t + i % 2][g + i / 2 * 8] = sum[i];

@@ -1,9 +1,9 @@
-// The norm of the gradient, and the decisions about an update that follow from it.
+// The norm of the gradient, and the decisions about the update that depend on it: clipping, loss scale, skipping.
 //
 //   partials[b] = Σ g² over run b of 65536 elements        norm = √(Σ partials)
 //
-// grads F32 [1,N]. grad_norm_partials: one block per run; grad_norm: one block, partials in a fixed order. 4 bytes read
-// per element: bound by memory. control: one thread, f32 arithmetic, the fields as in `op::Control`.
+// grads F32 [1,N]. grad_norm_partials: one block per run. grad_norm: one block adds the partials in a fixed order. 4 bytes
+// read per element; bound by memory. control: one thread, f32 arithmetic; its fields are those of `op::Control`.
 
 #include "common.cuh"
 
@@ -27,7 +27,7 @@ extern "C" __global__ void __launch_bounds__(512) grad_norm(int count, const flo
 
 enum Field { LOSS_SCALE, GOOD_STEPS, STEP, GRAD_SCALE, LEARNING_RATE, SKIPPED, GRAD_NORM };
 
-// max_norm ≤ 0: no clipping. growth_interval 0: no loss scaling.
+// max_norm ≤ 0 turns clipping off, growth_interval 0 turns loss scaling off.
 extern "C" __global__ void control(float max_norm, int growth_interval, int rate_count, const float* norm, const float* rates,
                                    float* fields) {
     float scale = fields[LOSS_SCALE], n = *norm / scale;

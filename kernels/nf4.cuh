@@ -1,4 +1,4 @@
-// 4-bit codes: the levels, and the scale of a block in either form. Used by nf4 and gemv.
+// 4-bit codes: their levels, and the scales of blocks. Used by nf4 and gemv.
 
 #pragma once
 #include "quant8.cuh"
@@ -13,19 +13,19 @@ __device__ const float FP4_LEVELS[16] = {
     -0.0f, -0x1.555556p-8f, -0x1.555556p-1f, -0x1p+0f, -0x1.555556p-2f, -0x1p-1f, -0x1.555556p-3f, -0x1p-2f,
 };
 
-// Fills the 16 levels of a code book; a barrier follows before they are read. They lie in 16 different banks: a look-up never
-// conflicts.
+// Copies the 16 levels of a codebook to shared memory; the caller must synchronize before it reads them. They occupy 16
+// different banks, so lookups have no bank conflicts.
 __device__ inline void load_levels(float* levels, int fp4) {
     if (threadIdx.x < 16) levels[threadIdx.x] = fp4 ? FP4_LEVELS[threadIdx.x] : NF4_LEVELS[threadIdx.x];
 }
 
-// Eight codes in a little-endian word: element j is in byte j / 2, the high nibble first.
+// Code j of the eight in a little-endian word: element j is in byte j / 2, high nibble first.
 __device__ inline u32 code_of(u32 word, int j) { return word >> (j / 2 * 8 + (j % 2 ? 0 : 4)) & 15; }
 
-// Scales of blocks: F32, or double quantised.
+// Scales of blocks: either f32 (absmax) or double-quantized (absmax8, nested and offset). The other pointers are null.
 struct Scales {
     const float* absmax;
-    const unsigned char* absmax8;  // with nested and offset; null if absmax is not
+    const unsigned char* absmax8;
     const float* nested;
     const float* offset;
     __device__ float of(i64 block) const {

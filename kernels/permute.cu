@@ -1,16 +1,17 @@
-// The way back from rows sorted by expert to tokens. (The way there is `embed` with the token of each row as ids.)
+// Combines rows sorted by expert back into tokens. (The gather in the other direction is `embed` with the token of each row
+// as ids.)
 //
-//   combine       out[t] = plus[t] + Σ_k weights[t,k] · y[slots[t,k]]        (weights 1 where absent)
+//   combine       out[t] = plus[t] + Σ_k weights[t,k] · y[slots[t,k]]        (weights are 1 if absent)
 //   combine_bwd   dy[slots[t,k]] = weights[t,k] · dout[t]                    dweights[t,k] = ⟨dout[t], y[slots[t,k]]⟩
 //
-// y, dy [2T,D]; dout, plus, out [T,D]; weights, dweights [T,2]; slots I32 [T,2]. A gather on both ways: every row of y
-// belongs to exactly one (token, choice), so nothing is added atomically. combine: a thread does one pack of 8.
-// combine_bwd: a block does one token. Bytes per token: combine 4·D·size, combine_bwd 5·D·size: bound by memory.
+// y, dy [2T,D]; dout, plus, out [T,D]; weights, dweights [T,2]; slots I32 [T,2]. Neither direction needs atomics, because
+// every row of y belongs to exactly one (token, choice). combine: one pack of 8 per thread. combine_bwd: one token per
+// block. Bytes per token: combine 4·D·size, combine_bwd 5·D·size. Bound by memory.
 
 #include "common.cuh"
 
-extern "C" __global__ void combine(Rows rows, int cols, Mat<const elem> y, Either weights, const int* slots, Mat<const elem> plus,
-                                   Mat<elem> out) {
+extern "C" __global__ void combine(Rows rows, int cols, Mat<const elem> y, F32OrElem weights, const int* slots,
+                                   Mat<const elem> plus, Mat<elem> out) {
     u32 packs = cols / PACK, item = global_thread();
     u32 row = item / packs, i = item % packs * PACK;
     if (row >= rows.count()) return;
@@ -23,7 +24,8 @@ extern "C" __global__ void combine(Rows rows, int cols, Mat<const elem> y, Eithe
 }
 
 extern "C" __global__ void __launch_bounds__(256) combine_bwd(Rows rows, int cols, Mat<const elem> dout, Mat<const elem> y,
-                                                              Either weights, const int* slots, Mat<elem> dy, Either dweights) {
+                                                              F32OrElem weights, const int* slots, Mat<elem> dy,
+                                                              F32OrElem dweights) {
     i64 row = blockIdx.x;
     if (row >= rows.count()) return;
     int slot0 = slots[2 * row], slot1 = slots[2 * row + 1];

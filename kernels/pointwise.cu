@@ -1,13 +1,13 @@
-// Element by element: sums, dropout, noise, casts, zeros.
+// Pointwise operations: sum, dropout, noise, cast, zero.
 //
 //   add        out = a + b
 //   dropout    out = plus + x·keep/(1 − p), keep = philox(seed, site, row·cols + col) ≥ p
 //   noise      out = x + magnitude·u(seed, site, row·cols + col), u uniform in (−1, 1)
-//   cast       each of `parts` equal slabs of x goes to the top left of its slab of out; the rest becomes zero
+//   cast       copies each of `parts` equal slabs of x to the top left of its slab of out; the rest of out becomes zero
 //   zero       out = 0
 //
-// add, dropout, noise: one thread does one pack of 8 elements, and may write where it reads. cast: one thread, one element;
-// it copies adapters (a few MB). zero works on bytes, whatever the type. Bound by memory.
+// add, dropout, noise: one pack of 8 elements per thread; in place is allowed. cast: one element per thread; it only copies
+// adapters (a few MB). zero writes bytes, whatever the type. Bound by memory.
 
 #include "common.cuh"
 
@@ -21,7 +21,7 @@ extern "C" __global__ void add(Rows rows, int cols, Mat<const elem> a, Mat<const
     store(out.row(row) + i, x);
 }
 
-// Random words for the pack of 8 elements that begins at `element` of a matrix: one Philox call serves four neighbours.
+// Random words for the pack of 8 elements that starts at `element` of a matrix: one Philox call for every four elements.
 struct Random {
     uint4 word[2];
     __device__ Random(u64 element, u32 site, const u32* seed) {
@@ -33,7 +33,7 @@ struct Random {
     __device__ u32 operator[](int j) const { return (&word[0].x)[j]; }
 };
 
-// threshold: p in 2⁻³², compared with 32 random bits; scale: 1/(1 − p).
+// threshold: p · 2³², compared with 32 random bits. scale: 1/(1 − p).
 extern "C" __global__ void dropout(Rows rows, int cols, const u32* seed, u32 site, u64 threshold, float scale,
                                    Mat<const elem> x, Mat<const elem> plus, Mat<elem> out) {
     u32 packs = cols / PACK, item = global_thread();
@@ -49,7 +49,7 @@ extern "C" __global__ void dropout(Rows rows, int cols, const u32* seed, u32 sit
     store(out.row(row) + i, to);
 }
 
-// magnitude 0: the bits of x.
+// A magnitude of 0 copies x bit for bit.
 extern "C" __global__ void noise(Rows rows, int cols, const u32* seed, u32 site, const float* magnitude, Mat<const elem> x,
                                  Mat<elem> out) {
     u32 packs = cols / PACK, item = global_thread();
@@ -60,15 +60,16 @@ extern "C" __global__ void noise(Rows rows, int cols, const u32* seed, u32 site,
     Pack a = load(x.row(row) + i);
 #pragma unroll
     for (int j = 0; j < PACK; j++) {
-        // The middle of one of 2²³ equal parts: exact.
+        // The midpoint of one of 2²³ equal intervals, exact in f32.
         float unit = (float(random[j] >> 9) + 0.5f) * 0x1p-22f - 1.0f;
         if (size != 0.0f) a.v[j] = add(a.v[j], mul(size, unit));
     }
     store(out.row(row) + i, a);
 }
 
-// x has from_rows × from_cols in each part, out to_rows × to_cols. One part: the row count follows the live tokens.
-extern "C" __global__ void cast(Rows rows, int from_rows, int from_cols, int to_rows, int to_cols, Either x, Either out) {
+// A part is from_rows × from_cols in x and to_rows × to_cols in out. If there is only one part, rows.count() follows the live
+// tokens.
+extern "C" __global__ void cast(Rows rows, int from_rows, int from_cols, int to_rows, int to_cols, F32OrElem x, F32OrElem out) {
     i64 item = i64(blockIdx.x) * blockDim.x + threadIdx.x;
     i64 row = item / to_cols, col = item % to_cols;
     if (row >= rows.count()) return;
@@ -77,7 +78,7 @@ extern "C" __global__ void cast(Rows rows, int from_rows, int from_cols, int to_
     store(out, row, col, inside ? load(x, part * from_rows + within, col) : 0.0f);
 }
 
-// width: bytes of a row. wide: rows and width are multiples of 16 bytes.
+// width: bytes per row. wide: whether rows start at, and width is, a multiple of 16 bytes.
 extern "C" __global__ void zero(Rows rows, i64 width, int wide, Mat<unsigned char> out) {
     i64 each = wide ? sizeof(uint4) : 1, units = width / each;
     i64 item = i64(blockIdx.x) * blockDim.x + threadIdx.x;

@@ -1,13 +1,13 @@
-// bitsandbytes' 8-bit codes: the two dynamic maps and the search for the nearest value. Used by the second level of double
-// quantisation and by the state of 8-bit AdamW.
+// bitsandbytes' 8-bit codes: the two dynamic maps, and the search for the nearest value. Used by the second level of double
+// quantization and by the state of 8-bit AdamW.
 
 #pragma once
 #include "common.cuh"
 
-// Elements that share a scale.
+// Elements per scale.
 constexpr int BLOCK8 = 256;
 
-// Value of each code, ascending; every bit of it matters. tests/kernels compares them with `device::cpu::quant8`.
+// Value of each code, ascending, bit-equal to bitsandbytes'. tests/ptx_fresh.rs compares them with the CPU's.
 __device__ const float SIGNED[256] = {
     -0x1.fc6666p-1f, -0x1.f53334p-1f, -0x1.ee0000p-1f, -0x1.e6ccccp-1f, -0x1.df999ap-1f, -0x1.d86666p-1f, -0x1.d13334p-1f, -0x1.ca0000p-1f,
     -0x1.c2ccccp-1f, -0x1.bb999ap-1f, -0x1.b46666p-1f, -0x1.ad3334p-1f, -0x1.a60000p-1f, -0x1.9eccccp-1f, -0x1.97999ap-1f, -0x1.906666p-1f,
@@ -77,9 +77,9 @@ __device__ const float UNSIGNED[256] = {
     0x1.e89998p-1f, 0x1.ec3334p-1f, 0x1.efccccp-1f, 0x1.f36668p-1f, 0x1.f70000p-1f, 0x1.fa9998p-1f, 0x1.fe3334p-1f, 0x1p+0f,
 };
 
-// The code whose value is nearest to x. A tie goes to the even code; NaN (0/0 of an all-zero block) becomes code 0.
+// The code whose value is nearest to x. Ties go to the even code. NaN (0/0 in an all-zero block) becomes code 0.
 __device__ inline int nearest(const float* map, float x) {
-    int above = 0;  // values below x
+    int above = 0;  // number of values below x
 #pragma unroll
     for (int step = 128; step > 0; step /= 2) {
         if (map[above + step - 1] < x) above += step;

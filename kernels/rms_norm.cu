@@ -1,11 +1,11 @@
-// RMSNorm (Zhang & Sennrich 2019) with the two roundings of HF's LlamaRMSNorm.
+// RMSNorm (Zhang & Sennrich 2019), rounded twice like HF's LlamaRMSNorm.
 //
 //   forward    rstd = 1/√(mean(x²) + eps)        out = round(x·rstd) · weight
 //   backward   g = dout·weight                   dx = plus + rstd·(g − x·rstd²·mean(g·x))
 //
 // x, out, dout, plus, dx [T,D]; weight [1,D] (frozen: it has no gradient); rstd F32 [T,1].
-// One block per row; a thread takes every 256th pack of 8. The second pass over the row finds it in the L1 cache.
-// Bytes per row: forward 2·D·size, backward 4·D·size with `plus`; 5 to 8 FLOPs per element: bound by memory.
+// One block per row; a thread takes every 256th pack of 8. The second pass over the row hits L1.
+// Bytes per row: forward 2·D·size, backward 4·D·size with `plus`; 5 to 8 FLOPs per element. Bound by memory.
 
 #include "common.cuh"
 
@@ -33,7 +33,7 @@ extern "C" __global__ void __launch_bounds__(256) rms_norm(Rows rows, int cols, 
     }
 }
 
-// `plus` may be null, and may be `dx`: a thread reads each element before it writes it.
+// `plus` may be null, and may alias `dx`: a thread reads each element before it writes it.
 extern "C" __global__ void __launch_bounds__(256) rms_norm_bwd(Rows rows, int cols, Mat<const elem> dout, Mat<const elem> x,
                                                                const elem* weight, Mat<const float> rstd, Mat<const elem> plus,
                                                                Mat<elem> dx) {

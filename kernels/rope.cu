@@ -2,10 +2,10 @@
 //
 //   angle = pos[t] · inv_freq[i]      (a, b) = (x[i], x[i + d/2])      x[i] = a·cos − b·sin      x[i + d/2] = b·cos + a·sin
 //
-// x [T, heads·d], pos I32 [T,1], inv_freq F32 [1, d/2]. The inverse turn (backward) has −sin. The angle is one f32
-// product; cos and sin are rounded to the element type as in HF.
-// One block per token: sine and cosine of the d/2 angles once into shared memory, then all heads; a thread turns 8 pairs.
-// Bytes: 2·size per element: bound by memory.
+// x [T, heads·d], pos I32 [T,1], inv_freq F32 [1, d/2]. The backward pass rotates by −angle. The angle is one f32 product;
+// cos and sin are rounded to the element type as in HF.
+// One block per token: it computes sine and cosine of the d/2 angles into shared memory once, and uses them for all heads. A
+// thread rotates 8 pairs. Bytes per element: 2·size. Bound by memory.
 
 #include "common.cuh"
 
@@ -23,7 +23,7 @@ extern "C" __global__ void __launch_bounds__(256) rope(Rows rows, int cols, int 
     }
     __syncthreads();
 
-    int packs = half / PACK;  // of one half of one head
+    int packs = half / PACK;  // in half a head
     for (int item = threadIdx.x; item < cols / 2 / PACK; item += blockDim.x) {
         int i = item % packs * PACK;
         elem* at = x.row(blockIdx.x) + item / packs * 2 * half + i;

@@ -1,20 +1,21 @@
 // Top-2 routing of Mixtral, and its load-balancing loss.
 //
-//   p = softmax(logits[t]) over all experts; the two largest (the lower index first on ties), renormalised to `weights`
-//   slots[t,k] = the row of (t,k) when all 2T rows are sorted by expert, stably; source = its inverse, as a token
-//   backward: the renormalised pair is the softmax of the two chosen logits: dl_k = w_k·(dw_k − Σ w·dw)
-//   aux = coef·E·Σ_{k,e} f[k,e]·P[e] over the rows of all layers together; f counts choices, P is the mean probability
+//   p = softmax(logits[t]) over all experts; weights = the two largest (the lower index wins ties), renormalized
+//   slots[t,k] = the row of (t,k) when all 2T rows are sorted stably by expert; source[row] = the token of a sorted row
+//   backward: the renormalized pair equals the softmax of the two chosen logits, so dl_k = w_k·(dw_k − Σ w·dw)
+//   aux = coef·E·Σ_{k,e} f[k,e]·P[e] over the rows of all layers together: f is the share of rows whose k-th choice is e, P
+//   is the mean probability
 //
 // logits, dlogits [T,E]; weights, dweights [T,2]; experts, slots I32 [T,2]; source I32 [2T,1]; offsets I32 [E+1,1].
-// A few hundred KB per layer: bound by latency. Sorting is counting in one block: a thread owns a run of consecutive
-// choices, so ranks are sums of counts, and no two threads ever meet.
+// A few hundred KB per layer: bound by latency. One block does a counting sort. Each thread owns a run of consecutive
+// choices, so the rank of a choice is a prefix sum of counts, and no atomics are needed.
 
 #include "common.cuh"
 
 // Softmax of row t: the maximum and the sum of exponentials.
 struct Softmax {
     float top, sum;
-    __device__ Softmax(Either logits, i64 t, int experts) {
+    __device__ Softmax(F32OrElem logits, i64 t, int experts) {
         top = load(logits, t, 0);
         for (int e = 1; e < experts; e++) top = fmaxf(top, load(logits, t, e));
         sum = 0;
@@ -23,7 +24,7 @@ struct Softmax {
     __device__ float of(float logit) const { return expf(logit - top) / sum; }
 };
 
-// The two largest, best first; of equal ones the first. Indices stay valid even if a probability is NaN.
+// The two largest values, in descending order; the first wins ties. Indices stay valid even if a probability is NaN.
 struct Top2 {
     int first = -1, second = -1;
     float p_first = 0, p_second = 0;
@@ -37,14 +38,14 @@ struct Top2 {
     }
 };
 
-__device__ inline Top2 choose(const Softmax& softmax, Either logits, i64 t, int experts) {
+__device__ inline Top2 choose(const Softmax& softmax, F32OrElem logits, i64 t, int experts) {
     Top2 top;
     for (int e = 0; e < experts; e++) top.take(e, softmax.of(load(logits, t, e)));
     return top;
 }
 
-// One thread, one token.
-extern "C" __global__ void route_choose(Rows rows, int experts, Either logits, Either weights, int2* chosen) {
+// One thread per token.
+extern "C" __global__ void route_choose(Rows rows, int experts, F32OrElem logits, F32OrElem weights, int2* chosen) {
     i64 t = global_thread();
     if (t >= rows.count()) return;
     Top2 top = choose(Softmax(logits, t, experts), logits, t, experts);
@@ -54,13 +55,13 @@ extern "C" __global__ void route_choose(Rows rows, int experts, Either logits, E
     chosen[t] = make_int2(top.first, top.second);
 }
 
-// One block. Shared memory: experts · blockDim.x counts, then experts totals. `touched` may be null.
+// One block. Shared memory: experts · blockDim.x counts, then one total per expert. `touched` may be null.
 extern "C" __global__ void __launch_bounds__(1024) route_sort(Rows rows, int experts, const int* chosen, int* slots, int* source,
                                                               int* offsets, int* touched) {
     extern __shared__ int shared[];
     int threads = blockDim.x, tid = threadIdx.x;
-    int* counts = shared;                       // [experts][threads]: choices of each thread, then the sum of those before it
-    int* totals = shared + experts * threads;   // [experts]: rows before those of an expert
+    int* counts = shared;                       // [experts][threads]: choices per thread, then their exclusive prefix sum
+    int* totals = shared + experts * threads;   // [experts]: rows per expert, then their exclusive prefix sum
     int n = 2 * rows.count(), run = (n + threads - 1) / threads;
     int first = min(tid * run, n), end = min(first + run, n);
 
@@ -68,7 +69,7 @@ extern "C" __global__ void __launch_bounds__(1024) route_sort(Rows rows, int exp
     for (int i = first; i < end; i++) counts[chosen[i] * threads + tid]++;
     __syncthreads();
 
-    // A warp scans the counts of one expert.
+    // Each warp scans the counts of one expert.
     int lane = tid % WARP;
     for (int e = tid / WARP; e < experts; e += threads / WARP) {
         int before = 0;
@@ -104,9 +105,9 @@ extern "C" __global__ void __launch_bounds__(1024) route_sort(Rows rows, int exp
     }
 }
 
-// One thread, one token. `plus` may be absent, and may be `dlogits`.
-extern "C" __global__ void route_bwd(Rows rows, int experts, Either dweights, Either logits, const int2* chosen, Either plus,
-                                     Either dlogits) {
+// One thread per token. `plus` may be absent, and may alias `dlogits`.
+extern "C" __global__ void route_bwd(Rows rows, int experts, F32OrElem dweights, F32OrElem logits, const int2* chosen,
+                                     F32OrElem plus, F32OrElem dlogits) {
     i64 t = global_thread();
     if (t >= rows.count()) return;
     int2 pair = chosen[t];
@@ -124,22 +125,22 @@ extern "C" __global__ void route_bwd(Rows rows, int experts, Either dweights, Ei
 // ---- Load balancing -----------------------------------------------------------------------------------------------------
 
 constexpr int LAYERS = 80;
-constexpr int CHUNK = 256;  // tokens of one partial sum
+constexpr int CHUNK = 256;  // tokens per partial sum
 
 // The logits (or their gradients) of all layers.
 struct Layers {
     void* at[LAYERS];
     i64 ld;
-    int wide;
-    __device__ Either layer(int i) const { return {at[i], ld, wide}; }
+    int is_f32;
+    __device__ F32OrElem layer(int i) const { return {at[i], ld, is_f32}; }
 };
 
-// Block (chunk, layer), one thread for each token: partials[layer][chunk] = E sums of probabilities, E counts of choices.
+// Grid (chunks, layers), one thread per token. partials[layer][chunk] = E sums of probabilities, then E counts of choices.
 extern "C" __global__ void __launch_bounds__(CHUNK) aux_partials(Rows rows, int experts, Layers logits, float* partials) {
     int live = rows.count(), chunks = (live + CHUNK - 1) / CHUNK;
     if (blockIdx.x >= chunks) return;
     i64 t = i64(blockIdx.x) * CHUNK + threadIdx.x;
-    Either layer = logits.layer(blockIdx.y);
+    F32OrElem layer = logits.layer(blockIdx.y);
     bool inside = t < live;
     i64 row = inside ? t : 0;
     Softmax softmax(layer, row, experts);
@@ -155,7 +156,7 @@ extern "C" __global__ void __launch_bounds__(CHUNK) aux_partials(Rows rows, int 
     }
 }
 
-// One block of at least 2E threads, partials in their order. share [E] = Σ_k f[k,e]; factor = coef·E.
+// One block of at least 2E threads; each adds its partials in ascending order. share[e] = Σ_k f[k,e]; factor = coef·E.
 extern "C" __global__ void aux_total(Rows rows, int experts, int layers, float factor, const float* partials, float* share, float* aux) {
     __shared__ float sums[2 * LAYERS];
     int live = rows.count(), chunks = (live + CHUNK - 1) / CHUNK, e = threadIdx.x;
@@ -173,12 +174,12 @@ extern "C" __global__ void aux_total(Rows rows, int experts, int layers, float f
     *aux = factor * sum;
 }
 
-// Thread (token, layer): dlogits = loss_scale·factor/n · p·(f − ⟨p, f⟩).
+// One thread per (token, layer): dlogits = loss_scale·factor/n · p·(share − ⟨p, share⟩).
 extern "C" __global__ void aux_grad(Rows rows, int experts, int layers, float factor, const float* loss_scale, const float* share,
                                     Layers logits, Layers dlogits) {
     i64 t = global_thread();
     if (t >= rows.count()) return;
-    Either from = logits.layer(blockIdx.y), to = dlogits.layer(blockIdx.y);
+    F32OrElem from = logits.layer(blockIdx.y), to = dlogits.layer(blockIdx.y);
     Softmax softmax(from, t, experts);
     float along = 0;
     for (int e = 0; e < experts; e++) along += softmax.of(load(from, t, e)) * share[e];

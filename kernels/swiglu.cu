@@ -3,8 +3,8 @@
 //   forward    out = gate·σ(gate) · up
 //   backward   dgate = dout·up·σ·(1 + gate·(1 − σ))      dup = dout·gate·σ
 //
-// All [n,F]; gate and up are usually the halves of one product. One thread does one pack of 8; outputs may take the place
-// of inputs (a thread reads before it writes). Bytes per element: forward 3·size, backward 5·size: bound by memory.
+// All operands are [n,F]; gate and up are usually the halves of one product. One pack of 8 per thread. Outputs may overwrite
+// inputs in place: a thread reads before it writes. Bytes per element: forward 3·size, backward 5·size. Bound by memory.
 
 #include "common.cuh"
 

@@ -1,11 +1,11 @@
 #!/bin/sh
-# Packs everything that the GPU tests and benches need on a machine without Rust and without this repository: stripped
-# executables, goldens, a tokenizer. The folder holds bundle.tar.gz and run.sh, which unpacks and runs it.
+# Packs what the GPU tests and benches need on a machine without Rust and without this repository: stripped executables,
+# goldens, a tokenizer. The output folder contains bundle.tar.gz, and run.sh, which unpacks and runs it.
 #
 #     scripts/gpu-bundle.sh [folder]        (default .gpu; then, on the GPU machine: sh .gpu/run.sh)
-#     HALFBYTE_GOLDEN=dir[:dir...]          packs what the 16-bit cases of these golden sets need as well
-#     QUICK=1                               no release build: the time on the device is the same, the host's is not
-#     MIB=48                                the most that the folder may hold
+#     HALFBYTE_GOLDEN=dir[:dir...]          also packs the files that the 16-bit cases of these golden sets need
+#     QUICK=1                               skips the release build: device times are the same, host times are not
+#     MIB=48                                upper limit on the size of the folder
 set -eu
 cd "$(dirname "$0")/.."
 out=${1:-.gpu}
@@ -14,7 +14,7 @@ mkdir -p "$out"
 root=$(mktemp -d)
 trap 'rm -rf "$root"' EXIT
 
-# "kind-target path" of each executable that a cargo command builds, from its messages.
+# Prints "kind-target path" for each executable that a cargo command builds, taken from its JSON messages.
 executables() {
     cargo "$@" --message-format=json |
         sed -n 's/.*"target":{"kind":\["\([a-z]*\)"\].*"name":"\([a-z_]*\)","src_path.*"executable":"\([^"]*\)".*/\1-\2 \3/p'
@@ -24,9 +24,9 @@ copy() {
         strip -o "$root/$name" "$path"
     done
 }
-# The tests' build makes the program too.
+# Building the tests also builds the program.
 executables test --no-run --test kernels --test golden --test cli | copy
-# What `width` compares with is computed on the CPU, at real sizes.
+# The cases `width` compute their reference on the CPU at real sizes, which needs an optimized build.
 executables test --release --no-run --test whole_step | copy
 if [ "${QUICK:-0}" = 1 ]; then
     executables test --no-run --bench kernels --bench step | copy
@@ -35,8 +35,8 @@ else
     executables build --release | copy
 fi
 
-# Files of a golden set that the bf16 cases read: forward passes with their f32 twins, models, bf16 traces, and of their twins
-# what they are compared with.
+# Lists the files of a golden set that the bf16 cases read: forward passes with their f32 counterparts, models, bf16 traces, and
+# the files of the f32 traces that these are compared with.
 golden_files() {
     find forward -name meta.json -o -name inputs.safetensors -o -name 'fp32.*' -o -name '*bf16.*' -o -name 'nf4dq_f32.*'
     find models -path '*-bnb-4bit' -prune -o -type f -print
@@ -59,11 +59,11 @@ for set in ${HALFBYTE_GOLDEN:-}; do
     (cd "$set" && golden_files | sort -u | tar cf - -T -) | tar xf - -C "$root/golden/$number"
 done
 unset IFS
-[ "$number" -gt 0 ] || echo "HALFBYTE_GOLDEN is not set: only the repository's own goldens are packed" >&2
+[ "$number" -gt 0 ] || echo "HALFBYTE_GOLDEN is not set: packing only the repository's own goldens" >&2
 
 du -sm "$root"/* | sort -n
 tar cf - -C "$root" . | gzip -6 >"$out/bundle.tar.gz"
 cp scripts/gpu-run.sh "$out/run.sh"
 size=$(du -sm "$out" | cut -f1)
-[ "$size" -le "${MIB:-48}" ] || { echo "the bundle has $size MiB, more than ${MIB:-48}" >&2; exit 1; }
+[ "$size" -le "${MIB:-48}" ] || { echo "the bundle has $size MiB, more than the limit of ${MIB:-48} MiB" >&2; exit 1; }
 echo "$out: $size MiB"

@@ -1,12 +1,12 @@
 #!/bin/sh
-# The four tutorials' recipes at the size of their real models on a GPU, with random weights: trains, evaluates, writes
-# checkpoints, is killed back to one of them, resumes, saves. A short table comes last.
+# Runs the recipes of the four tutorials on a GPU with models of real size and random weights. Each run trains, evaluates,
+# writes checkpoints and saves; then it is reset to a checkpoint, as after a kill, and resumed. Prints a short table at the end.
 #
 #     sh scripts/gpu-recipes.sh HALFBYTE DATA [RECIPES]
 #
-# HALFBYTE: the program. DATA: for each recipe a folder DATA/a to DATA/d with train.jsonl and test.jsonl, which
-# `cargo run --example tutorial_data` writes, and tokenizers in DATA/mistral and DATA/llama.
-# RECIPES: "a b c d", or some of them. STEPS (30) and AT (25): the length of a run, and the checkpoint it goes on from.
+# HALFBYTE: the program. DATA: a folder with DATA/a to DATA/d, one per recipe, each with the train.jsonl and test.jsonl that
+# `cargo run --example tutorial_data` writes, and with tokenizers in DATA/mistral and DATA/llama.
+# RECIPES: "a b c d" or a subset. Environment: STEPS (30), the length of a run, and AT (25), the checkpoint to resume from.
 set -u
 halfbyte=$1
 data=$2
@@ -18,7 +18,7 @@ mkdir -p "$out"
 table=
 failed=0
 
-# Highest memory in use on the GPU, MiB, until the file is removed.
+# Samples the memory in use on the GPU until file $1 is removed, and writes the maximum in MiB to $1.highest.
 watch() {
     highest=0
     while [ -e "$1" ]; do
@@ -28,7 +28,7 @@ watch() {
     done
 }
 
-# name, recipe, tokenizer, budget in GiB
+# recipe NAME FILE TOKENIZER BUDGET_GIB: runs one recipe and adds a line to the table.
 recipe() {
     name=$1 file=$2 tokenizer=$3 budget=$4
     run=/tmp/run-$name
@@ -54,7 +54,7 @@ recipe() {
         return
     fi
     whole=$(sha256sum <"$run/adapter_model.safetensors")
-    # As a kill between two checkpoints leaves it.
+    # Leaves the folder as a kill between two checkpoints would.
     rm -f "$run/adapter_model.safetensors"
     for later in "$run"/checkpoint-*; do
         [ "${later##*-}" -gt "$at" ] && rm -r "$later"
@@ -64,7 +64,7 @@ recipe() {
     resumed=$(sha256sum <"$run/adapter_model.safetensors")
     rm -f "$out/$name.watch"
     wait
-    same="other bits after the resume"
+    same="different bits after the resume"
     [ "$whole" = "$resumed" ] && same="same bits after the resume"
     [ "$first$second" = 00 ] && [ "$whole" = "$resumed" ] || failed=1
     cp "$run/metrics.jsonl" "$out/$name-metrics.jsonl"

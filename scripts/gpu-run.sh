@@ -1,21 +1,22 @@
 #!/bin/sh
-# Runs a bundle of scripts/gpu-bundle.sh on a GPU machine; a short table comes last. Each stage has a time limit of its own.
+# Runs a bundle made by scripts/gpu-bundle.sh on a GPU machine. Each stage has its own time limit. Prints a short table at the
+# end.
 #
 #     sh run.sh [logs]                          all stages: devices kernels copies repeats golden strategies train kills width
 #                                               step bench
 #     ONLY="kernels golden" sh run.sh           these stages, in this order
-#     SANITIZE="memcheck racecheck" sh run.sh   the kernel tests under these tools of compute-sanitizer instead
-#     FILTER="gemm attention" SANITIZE=...      a run for each of these words, of the cases whose names hold it
-#     BYTES=1000000                             only kernel cases with at most so many bytes of operands
-#     LIMIT=300                                 seconds of every stage
-#     MODEL=mixtral-8x7b-v0.1 DEVICE=cuda:1     what the stage "train" trains, and where
+#     SANITIZE="memcheck racecheck" sh run.sh   runs the kernel tests under these compute-sanitizer tools instead
+#     FILTER="gemm attention" SANITIZE=...      one run per word, of the cases whose names contain it
+#     BYTES=1000000                             skips kernel cases whose operands exceed this many bytes
+#     LIMIT=300                                 time limit of every stage in seconds
+#     MODEL=mixtral-8x7b-v0.1 DEVICE=cuda:1     model and device of the stage "train"
 set -u
 
-# Versions, GPUs, and how long kernels take to load: compiled by the driver, then from its cache.
+# Prints versions, GPUs, and the load times of the kernels: compiled by the driver, then from its cache.
 devices() {
     nvidia-smi --query-gpu=name,driver_version,memory.total,memory.used --format=csv
     CUDA_CACHE_DISABLE=1 ./bin-halfbyte devices --kernels | tee compiled || return 1
-    # The first of these fills the cache.
+    # The first run fills the cache.
     ./bin-halfbyte devices --kernels >/dev/null || return 1
     ./bin-halfbyte devices --kernels | tee cached || return 1
     total() { sed -n 's/^  total *//p' "$1" | tr -s ' '; }
@@ -24,7 +25,7 @@ devices() {
     echo "$gpu; ms to load kernels for bf16 and f16: compiled $(total compiled), cached $(total cached)"
 }
 
-# Two runs of the program on random weights, the second with recomputation and without graphs: the same adapter.
+# Trains twice on random weights, the second time with recomputation and without graphs. The adapters must be identical.
 train() {
     awk 'BEGIN { for (i = 0; i < 400; i++) { printf "{\"text\": \""; for (j = 0; j < 300; j++) printf "the %d of %d ", (i * 7919 + j * 31) % 997, (i + j * j) % 89; print "\"}" } }' >data.jsonl
     cat >recipe.toml <<RECIPE
@@ -55,7 +56,7 @@ RECIPE
     echo "both runs gave the same adapter"
 }
 
-# A stage that is a function above is this script again, so that it has a time limit too.
+# Stages that are functions above run through this script again, so that `timeout` can limit them.
 if [ "${1:-}" = stage ]; then
     "$2"
     exit
@@ -72,7 +73,7 @@ cd "$work" || exit 1
 table=
 failed=0
 
-# name, seconds, command: runs it, keeps the log, notes the outcome.
+# stage NAME SECONDS COMMAND..: runs the command, keeps its log, records the outcome.
 stage() {
     name=$1 limit=${LIMIT:-$2}
     shift 2
@@ -111,7 +112,8 @@ else
             kernels) stage kernels 300 ./test-kernels ${FILTER:-} ;;
             copies | repeats) stage "$name" 120 ./test-whole_step "$name" ;;
             strategies) stage strategies 500 ./test-whole_step strategies ;;
-            # The CPU device takes memory anew for every op: to get it from the system each time is most of what this would take.
+            # The CPU device allocates memory for every op. These settings keep freed memory in the process; returning it to the
+            # system each time would take most of the run.
             width) stage width 500 env MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=99999999999 ./test-whole_step width ;;
             kills) stage kills 240 env HALFBYTE_BIN=./bin-halfbyte ./test-cli --nocapture resume::runs_killed ;;
             golden) stage golden 300 ./test-golden bf16 ;;
@@ -122,7 +124,7 @@ else
                 ;;
             # shellcheck disable=SC2086
             bench) stage bench 540 ./bench-kernels --bench ${FILTER:-} ;;
-            *) stage "$name" 1 sh -c "echo there is no such stage; exit 1" ;;
+            *) stage "$name" 1 sh -c "echo unknown stage; exit 1" ;;
         esac
     done
 fi

@@ -5,7 +5,7 @@ use halfbyte_core::dtype::DType::{F32, U8};
 use halfbyte_core::op::{AdamState, Betas, CONTROL_FIELDS, Op};
 
 pub fn benches(t: usize) -> Vec<Bench> {
-    // 14 tensors in each layer; on the CPU one layer.
+    // 14 tensors per layer; on the CPU only one layer.
     let layers = if t < 1024 { 1 } else { 32 };
     let (d, kv, f) = (4096i64, 1024, 14336);
     let layer = [d, d, d, kv, d, kv, d, d, d, f, d, f, f, d].map(|side| side * 16);
@@ -30,7 +30,7 @@ pub fn benches(t: usize) -> Vec<Bench> {
                 rates: ones(b, count, 2),
                 steps: b.i32(count, 1, |_| 5),
                 touched: b.i32(1, 1, |_| 1),
-                // Zeros: the update is not skipped, and changes nothing.
+                // All fields are zero, so the update is not skipped and changes nothing.
                 control: b.out(1, CONTROL_FIELDS, F32),
             }
         })

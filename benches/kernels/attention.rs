@@ -21,7 +21,7 @@ pub fn benches(t: usize) -> Vec<Bench> {
             let (out, lse) = (b.out(t, heads * d, Bf16), b.out(t, heads, F32));
             Op::Attention { q, k, v, lo, hi, out, lse, heads, kv_heads, scale }
         }),
-        // Five products, as usually counted.
+        // Counts five products, as is usual.
         Bench::compute(format!("attention_bwd/mistral-7b T={t}"), pairs * 10.0 * d as f64, move |b| {
             let ([q, k, v], (lo, hi)) = (qkv(b), ranges(b));
             let (qlo, qhi) = (b.i32(t, 1, |i| i as i32), b.i32(t, 1, move |i| (start(i) + length).min(t) as i32));

@@ -1,4 +1,4 @@
-//! Loss of a chunk of 2048 rows with a vocabulary of 32000.
+//! Cross-entropy of a chunk of 2048 rows with a vocabulary of 32000.
 
 use crate::harness::Bench;
 use halfbyte_core::dtype::DType::{Bf16, F32, I32};

@@ -1,11 +1,11 @@
-//! Token embeddings, and the rows of experts.
+//! Token embeddings, and the gather of expert rows.
 
 use crate::harness::Bench;
 use halfbyte_core::dtype::DType;
 use halfbyte_core::op::Op;
 
 pub fn benches(t: usize) -> Vec<Bench> {
-    // From a table of so many rows to so many.
+    // Gathers `to` rows from a table of `from` rows.
     let bench = |name: &str, from: usize, to: usize| {
         Bench::memory(format!("embed/{name} T={t}"), 2 * to * 4096 * 2, move |b| {
             let ids = b.i32(to, 1, move |i| (i * 7919 % from) as i32);

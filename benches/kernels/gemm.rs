@@ -6,7 +6,7 @@ use halfbyte_core::op::{Form, Groups, Op};
 
 pub fn benches(t: usize) -> Vec<Bench> {
     let mut benches = Vec::new();
-    // name, out columns, in columns of the weight
+    // name, output features, input features
     let linears = if t < 1024 {
         vec![("kv", 1024, 4096)]
     } else {
@@ -25,7 +25,7 @@ pub fn benches(t: usize) -> Vec<Bench> {
             Op::Gemm { form: Form::Nn, a, b: w, scale: 1.0, plus: None, out, groups: None }
         }));
     }
-    // Eight experts over 2·t rows, unevenly.
+    // Eight experts share 2·t rows unevenly.
     let (n, k) = if t < 1024 { (64, 128) } else { (4096, 14336) };
     let flops = 2.0 * 2.0 * t as f64 * n as f64 * k as f64;
     for (name, form, from, to) in [("grouped_nt", Form::Nt, k, n), ("grouped_nn", Form::Nn, n, k)] {
@@ -36,7 +36,7 @@ pub fn benches(t: usize) -> Vec<Bench> {
             Op::Gemm { form, a, b: w, scale: 1.0, plus: None, out, groups: Some(Groups { offsets, count: 8 }) }
         }));
     }
-    // x·Aᵀ reads x; t·Bᵀ reads and writes y; dA reads x, dB reads dy.
+    // x·Aᵀ reads x; t·Bᵀ reads and writes y; dA reads x; dB reads dy.
     let (d, r) = (4096, 16);
     benches.push(Bench::memory(format!("gemm_nt/lora x*A^T T={t}"), t * d * 2, move |b| {
         let (a, w) = (b.normal(t, d, Bf16, 1.0), b.normal(r, d, Bf16, 0.02));

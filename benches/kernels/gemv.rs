@@ -1,4 +1,4 @@
-//! One and four rows times Mistral-7B's largest weights, double quantised.
+//! One and four rows times Mistral-7B's largest weights, with double quantization.
 
 use crate::harness::Bench;
 use halfbyte_core::dtype::DType::{Bf16, F32};
@@ -6,7 +6,7 @@ use halfbyte_core::op::{Nested, Op};
 use halfbyte_core::quant::QuantKind;
 
 pub fn benches(t: usize) -> Vec<Bench> {
-    // On the CPU a small one.
+    // A small one on the CPU.
     let shapes = if t < 1024 { vec![(256, 4096)] } else { vec![(4096, 4096), (14336, 4096), (4096, 14336)] };
     let mut benches = Vec::new();
     for (n, k) in shapes {

@@ -1,5 +1,5 @@
-//! Times one op as a phase of many: the same op on as many sets of buffers as fill the L2 cache several times, so that every
-//! one finds it cold. Buffers hold normal random numbers: zeros run faster.
+//! Times one op in a phase that repeats it on many sets of buffers. Together these exceed the L2 cache several times,
+//! so every op finds a cold cache. Buffers hold normal random numbers, because kernels run faster on zeros.
 
 use criterion::{Criterion, Throughput};
 use half::bf16;
@@ -12,10 +12,10 @@ use halfbyte_core::plan::plan;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// More than any L2 cache has.
+/// Bytes; larger than any L2 cache.
 const FOOTPRINT: usize = 512 << 20;
 
-/// TFLOP/s of products of 16-bit numbers, summed in f32, that the data sheets of cards promise (dense).
+/// Peak dense TFLOP/s of 16-bit products with f32 accumulation, from the data sheets.
 const PEAKS: [(&str, f64); 8] = [
     ("NVIDIA H200", 989.0),
     ("NVIDIA H100 80GB HBM3", 989.0),
@@ -29,13 +29,13 @@ const PEAKS: [(&str, f64); 8] = [
 
 /// One bench.
 pub struct Bench {
-    /// `rms_norm/mistral-7b T=8192`.
+    /// Name, such as `rms_norm/mistral-7b T=8192`.
     pub name: String,
-    /// Makes the op on a fresh set of buffers.
+    /// Builds the op on a new set of buffers.
     pub make: Box<dyn Fn(&mut Buffers) -> Op>,
-    /// Bytes that must move.
+    /// Bytes that must be moved.
     pub bytes: f64,
-    /// Floating-point operations; 0 where memory bounds.
+    /// Floating-point operations; 0 if the op is bound by memory.
     pub flops: f64,
 }
 
@@ -50,23 +50,23 @@ impl Bench {
     }
 }
 
-/// Buffers of the program in the making, and what they hold: a pattern that is repeated.
+/// Builder of the program, with the contents of its buffers: a pattern that is repeated.
 pub struct Buffers {
     program: Program,
     contents: Vec<(Buf, Vec<u8>)>,
-    /// Normal random numbers, which buffers repeat.
+    /// Standard normal numbers; buffers repeat them.
     normal: Arc<Vec<f32>>,
 }
 
 impl Buffers {
-    /// An output.
+    /// An output buffer.
     pub fn out(&mut self, rows: usize, cols: usize, dtype: DType) -> View {
         let buf = Buf(self.program.bufs.len() as u32);
         let (rows, place) = (Rows::Fixed(rows), Place::Resident(Kind::Exchange));
         self.program.bufs.push(Info { name: format!("operand {}", buf.0), rows, cols, dtype, place });
         self.program.view(buf)
     }
-    /// Normal random numbers times `scale`.
+    /// A buffer of standard normal numbers times `scale`.
     pub fn normal(&mut self, rows: usize, cols: usize, dtype: DType, scale: f32) -> View {
         let view = self.out(rows, cols, dtype);
         let values = self.normal.iter().take(rows * cols).map(|x| x * scale);
@@ -77,25 +77,25 @@ impl Buffers {
         self.contents.push((view.buf, bytes));
         view
     }
-    /// One or more rows of these numbers.
+    /// A buffer of one or more rows of these values.
     pub fn f32(&mut self, rows: usize, values: &[f32]) -> View {
         let view = self.out(rows, values.len() / rows, DType::F32);
         self.contents.push((view.buf, values.iter().flat_map(|v| v.to_le_bytes()).collect()));
         view
     }
-    /// Integers.
+    /// A buffer of i32 values.
     pub fn i32(&mut self, rows: usize, cols: usize, value: impl Fn(usize) -> i32) -> View {
         let view = self.out(rows, cols, DType::I32);
         self.contents.push((view.buf, (0..rows * cols).flat_map(|i| value(i).to_le_bytes()).collect()));
         view
     }
-    /// Long integers.
+    /// A buffer of i64 values.
     pub fn i64(&mut self, rows: usize, cols: usize, values: &[i64]) -> View {
         let view = self.out(rows, cols, DType::I64);
         self.contents.push((view.buf, values.iter().flat_map(|v| v.to_le_bytes()).collect()));
         view
     }
-    /// Bytes.
+    /// A buffer of arbitrary bytes.
     pub fn u8(&mut self, rows: usize, cols: usize) -> View {
         let view = self.out(rows, cols, DType::U8);
         self.contents.push((view.buf, (0..rows * cols).map(|i| (i * 167 % 251) as u8).collect()));
@@ -106,16 +106,16 @@ impl Buffers {
 /// Runs benches on the GPU, or on the CPU if there is none.
 pub struct Bencher {
     cuda: Option<Cuda>,
-    /// Bytes per second of a copy, read and written: what memory can do.
+    /// Measured bandwidth of a copy, in bytes read and written per second.
     copy_rate: f64,
     normal: Arc<Vec<f32>>,
     lines: Vec<String>,
 }
 
 impl Bencher {
-    /// Looks for a GPU.
+    /// Opens the GPU, if there is one, and measures its copy bandwidth.
     pub fn new() -> Self {
-        // Sums of uniform numbers; only their spread matters here.
+        // Sums of uniform numbers approximate normal ones; only the spread matters here.
         let mut state = 1u64;
         let mut uniform = move || {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
@@ -136,12 +136,12 @@ impl Bencher {
             let count = bencher.load(&copy);
             let seconds = bencher.time(10).as_secs_f64() / (10 * count) as f64;
             bencher.copy_rate = copy.bytes / seconds;
-            println!("copy: {:.0} GB/s, what memory can do", bencher.copy_rate / 1e9);
+            println!("copy: {:.0} GB/s, the achievable memory bandwidth", bencher.copy_rate / 1e9);
         }
         bencher
     }
 
-    /// Tokens for the benches: 4 × 2048 on a GPU, few on the CPU.
+    /// Tokens per bench: 4 × 2048 on a GPU, few on the CPU.
     pub fn tokens(&self) -> usize {
         if self.cuda.is_some() { 8192 } else { 32 }
     }
@@ -158,7 +158,7 @@ impl Bencher {
         let mut cpu = None;
         let mut count = 0;
         group.bench_function(&bench.name, |b| {
-            // Loaded here: a bench that the filter leaves out costs nothing.
+            // Loads lazily, so that benches excluded by the filter cost nothing.
             if count == 0 {
                 match self.cuda {
                     Some(_) => count = self.load(bench),
@@ -193,19 +193,19 @@ impl Bencher {
         }
     }
 
-    /// Operations per second that the GPU's data sheet promises, if we know it.
+    /// Peak FLOP/s from the GPU's data sheet, if known.
     fn peak(&self) -> Option<f64> {
         let name = &self.cuda.as_ref()?.gpu().name;
         PEAKS.iter().find(|(card, _)| card == name).map(|(_, peak)| peak * 1e12)
     }
 
-    /// All rates once more, together.
+    /// Prints all rates in one table.
     pub fn table(&self) {
         println!("\n{:48} {:>9}", "bench", "best");
         self.lines.iter().for_each(|line| println!("{line}"));
     }
 
-    /// A program with the op on several sets of buffers; returns their number.
+    /// Builds a program with the op on several sets of buffers; returns the number of sets.
     fn load(&mut self, bench: &Bench) -> usize {
         let mut buffers = self.buffers();
         let mut ops = vec![(bench.make)(&mut buffers)];
@@ -216,7 +216,7 @@ impl Bencher {
         let count = ops.len();
         let device = self.cuda.as_mut().expect("asked for only with a GPU");
         fill(device, buffers, ops);
-        // Modules are loaded, clocks are up.
+        // The first run loads the modules and raises the clocks.
         device.run(Phase::Micro, 1).expect("runs");
         device.synchronize().expect("runs");
         count
@@ -235,7 +235,7 @@ impl Bencher {
         Buffers { program, contents: Vec::new(), normal: self.normal.clone() }
     }
 
-    /// Time on the device of so many runs of the phase.
+    /// Device time of `runs` runs of the phase.
     fn time(&mut self, runs: u64) -> Duration {
         let device = self.cuda.as_mut().expect("asked for only with a GPU");
         device.time(Phase::Micro, 1, runs as usize).expect("runs")

@@ -1,6 +1,6 @@
-//! Every family at sizes of real models: device time, cold caches, GB/s or TFLOP/s and the share of what the machine can do.
-//! Without a GPU the CPU device is timed at a small size, and a line says that the GPU benches were skipped.
-//! `cargo bench --bench kernels -- rms_norm` runs a part.
+//! Benchmarks every family at the sizes of real models, with cold caches: device time, GB/s or TFLOP/s, and the share
+//! of the machine's limit. Without a GPU, the CPU device is timed at a small size, and a line reports that the GPU
+//! benches were skipped. `cargo bench --bench kernels -- rms_norm` runs a subset.
 
 #![expect(missing_docs, reason = "criterion_group! makes a public function")]
 
@@ -54,7 +54,7 @@ fn all(criterion: &mut Criterion) {
 
 criterion_group! {
     name = kernels;
-    // Device time is steady: few samples are enough, and machine time is short.
+    // Device time varies little, so few samples suffice, and machine time is scarce.
     config = Criterion::default().sample_size(10).warm_up_time(Duration::from_millis(100)).measurement_time(Duration::from_millis(300));
     targets = all
 }

@@ -1,4 +1,4 @@
-//! Mistral-7B's largest weight: dequantised and quantised.
+//! Dequantization and quantization of Mistral-7B's largest weight.
 
 use crate::harness::Bench;
 use halfbyte_core::dtype::DType::{Bf16, F32, U8};
@@ -6,7 +6,7 @@ use halfbyte_core::op::{Nested, Op};
 use halfbyte_core::quant::QuantKind;
 
 pub fn benches(t: usize) -> Vec<Bench> {
-    // On the CPU a part of it.
+    // A part of it on the CPU.
     let (rows, cols) = if t < 1024 { (256, 4096) } else { (14336, 4096) };
     let n = rows * cols;
     let bytes = n / 2 + n / 64 + n / 16384 * 4;

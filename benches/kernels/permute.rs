@@ -1,4 +1,4 @@
-//! Mixtral-8x7B's way back from experts.
+//! Combining Mixtral-8x7B's expert outputs.
 
 use crate::harness::Bench;
 use halfbyte_core::dtype::DType::{Bf16, F32};
@@ -6,7 +6,7 @@ use halfbyte_core::op::Op;
 
 pub fn benches(t: usize) -> Vec<Bench> {
     let d = 4096;
-    // 7919 is odd and no divisor: a permutation of the 2·t rows.
+    // 7919 is prime and does not divide 2·t, so this is a permutation of the 2·t rows.
     let slot = move |i: usize| (i * 7919 % (2 * t)) as i32;
     vec![
         Bench::memory(format!("combine/mixtral T={t}"), 4 * t * d * 2, move |b| {

@@ -1,4 +1,4 @@
-//! Residual sums, dropout and noise of Mistral-7B; its adapter (r = 16 on all seven linears) cast and zeroed.
+//! Residual sums, dropout and noise of Mistral-7B; cast and zeroing of its adapter (r = 16 on all seven linears).
 
 use crate::harness::Bench;
 use halfbyte_core::dtype::DType::{Bf16, F32};

@@ -1,4 +1,4 @@
-//! Queries and keys of Mistral-7B: 40 heads of a q|k|v product.
+//! Queries and keys of Mistral-7B: 40 heads of a fused q|k|v output.
 
 use crate::harness::Bench;
 use halfbyte_core::dtype::DType;

@@ -1,4 +1,4 @@
-//! Mixtral's routing and its load balancing: bound by latency, their bytes are few.
+//! Mixtral's routing and load balancing. They move few bytes and are bound by latency.
 
 use crate::harness::Bench;
 use halfbyte_core::dtype::DType::{Bf16, F32, I32};

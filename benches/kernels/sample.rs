@@ -1,4 +1,4 @@
-//! The next token of one text, with a vocabulary of 32000: greedy, and with all three rules.
+//! Sampling of one token with a vocabulary of 32000: greedy, and with temperature, top-k and top-p.
 
 use crate::harness::Bench;
 use halfbyte_core::dtype::DType::{F32, I32};

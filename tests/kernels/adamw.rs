@@ -1,4 +1,4 @@
-//! The three forms of AdamW over a table of ragged tensors; 8-bit codes must be the CPU's.
+//! The three variants of AdamW over a table of ragged tensors. The 8-bit codes must equal the CPU's.
 
 use crate::harness::Case;
 use halfbyte_core::dtype::DType;
@@ -25,7 +25,8 @@ pub fn cases() -> Vec<Case> {
 }
 
 fn op(b: &mut crate::harness::Build, form: Form, decay: f32, skipped: bool) -> Op {
-    // Lengths around blocks of 256, and one that several thread blocks share; the fourth tensor's expert saw no token.
+    // Lengths around blocks of 256, and one tensor that several thread blocks share; the expert of the fourth tensor
+    // received no token.
     let lengths = [1usize, 256, 257, 5000, 70_001];
     let n: usize = lengths.iter().sum();
     let (mut table, mut at, mut block) = (Vec::new(), 0, 0);

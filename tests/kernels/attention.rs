@@ -6,7 +6,7 @@ use halfbyte_core::op::{Op, Rows, View};
 
 const T: Rows = Rows::Tokens(1);
 
-/// Who sees whom: documents of these lengths, causal, at most `window` keys.
+/// Ranges lo, hi, qlo, qhi for documents of these lengths: causal, with at most `window` keys per query.
 fn ranges(b: &mut Build, documents: &[usize], window: usize) -> [View; 4] {
     let mut rows: [Vec<i32>; 4] = Default::default();
     let mut start = 0;
@@ -56,7 +56,7 @@ pub fn cases() -> Vec<Case> {
         cases.push(
             Case::new(format!("attention_bwd/{shape}"), live, move |b| {
                 let ([q, k, v], [lo, hi, qlo, qhi]) = (qkv(b), ranges(b, documents, window));
-                // Any output and any log-sum are consistent inputs; those of the forward pass are near these.
+                // The op accepts any output and log-sum-exp as inputs; these are close to those of a forward pass.
                 let (out, dout) = (b.normal(T, heads * d, 0.3), b.normal(T, heads * d, 1.0));
                 let lse = b.buf(T, heads, DType::F32);
                 let values = (0..live + 5).flat_map(|_| vec![4.5; heads]).collect();

@@ -1,4 +1,4 @@
-//! Loss of a chunk of rows.
+//! Cross-entropy of a chunk of rows.
 
 use crate::harness::Case;
 use halfbyte_core::dtype::DType;
@@ -12,13 +12,13 @@ pub fn cases() -> Vec<Case> {
         let name = format!("cross_entropy/T={live} V={vocab} gradient={gradient}");
         cases.push(
             Case::new(name, live, move |b| {
-                // A chunk that begins at token 0 and is longer than the live rows in some cases.
+                // A chunk that starts at token 0; in some cases it is longer than the live rows.
                 let rows = Rows::Chunk { start: 0, len: 30 };
                 let n = rows.count(b.tokens());
-                // Every third row has whole numbers, and so several largest ones.
+                // Every third row is rounded to integers, so several logits tie for the largest.
                 let mut values: Vec<f32> = (0..n * vocab).map(|_| 4.0 * b.gauss()).collect();
                 values.chunks_mut(3 * vocab).for_each(|c| c[..vocab].iter_mut().for_each(|x| *x = x.round()));
-                // The first of the largest, the last of them, none, anything.
+                // Targets: the first of the largest logits, the last of them, the ignored index, or a random one.
                 let target = |b: &mut crate::harness::Build, i: usize| {
                     let row = &values[i * vocab..][..vocab];
                     let top = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);

@@ -6,7 +6,7 @@ use halfbyte_core::op::{Form, Groups, Op, Rows, View};
 
 const T: Rows = Rows::Tokens(1);
 
-/// Offsets of `count` experts over `rows` rows: skewed, with an empty one.
+/// Row offsets of `count` experts: skewed, with an empty expert.
 fn groups(b: &mut Build, rows: usize, count: usize) -> Groups {
     let mut cuts: Vec<i32> = (0..count - 1).map(|_| b.below(rows + 1) as i32).collect();
     cuts.sort_unstable();
@@ -17,7 +17,7 @@ fn groups(b: &mut Build, rows: usize, count: usize) -> Groups {
     Groups { offsets: b.i32(Rows::Fixed(count + 1), 1, offsets), count }
 }
 
-/// `tokens × n × k` of a linear layer from k to n.
+/// A product of a linear layer from k to n features, for `live` tokens.
 fn case(form: Form, live: usize, n: usize, k: usize, count: usize, wide: bool, added: bool) -> Case {
     let name = format!("gemm_{form:?}/T={live} {n}x{k} groups={count} f32={wide} plus={added}");
     Case::new(name, live, move |b| {
@@ -44,7 +44,7 @@ fn case(form: Form, live: usize, n: usize, k: usize, count: usize, wide: bool, a
 pub fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     for form in [Form::Nt, Form::Nn] {
-        // One token; ragged tiles; LoRA's shapes (few columns, few terms); a router; a large tile's edge.
+        // One token; ragged tiles; LoRA's shapes (small n or small k); a router; the edge of a large tile.
         for (live, n, k) in [(1, 64, 64), (77, 72, 136), (130, 200, 64), (65, 16, 256), (129, 264, 16), (40, 8, 128)] {
             cases.push(case(form, live, n, k, 1, false, false));
             cases.push(case(form, live, n, k, 1, true, true));
@@ -53,7 +53,7 @@ pub fn cases() -> Vec<Case> {
             cases.push(case(form, live, n, k, 4, false, true));
         }
     }
-    // Enough tiles for the large shape.
+    // Enough tiles for the host to choose the large tile shape.
     cases.push(case(Form::Nt, 1030, 3850, 136, 1, false, true));
     cases.push(case(Form::Nn, 1030, 72, 3848, 1, true, false));
     cases.push(case(Form::Nt, 600, 3848, 72, 3, false, false));
@@ -65,6 +65,6 @@ pub fn cases() -> Vec<Case> {
     for (live, n, k) in [(1, 16, 64), (700, 16, 72), (130, 136, 16)] {
         cases.push(case(Form::Tn, live, n, k, 4, true, true));
     }
-    // Limits of kernels.md §12 for f32 gradients.
+    // The f32 gradients dA and dB sum over all tokens, so their limit is wider.
     cases.into_iter().map(|c| if c.name.starts_with("gemm_Tn") { c.limits(2.5e-3, 1e-4) } else { c }).collect()
 }

@@ -8,7 +8,8 @@ use halfbyte_core::quant::QuantKind;
 
 pub fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
-    // Rows that are no multiple of a tile, inner sizes that are no multiple of a warp's step or of all warps' together.
+    // Row counts that are not multiples of a tile; inner sizes that are not multiples of a warp's step, or of all
+    // warps' steps.
     for (live, n, k, block) in [
         (1, 16, 32, 32),
         (1, 77, 96, 64),
@@ -23,14 +24,14 @@ pub fn cases() -> Vec<Case> {
                 let mut case = Case::new(name, live, move |b| {
                     let x = b.normal(Rows::Tokens(1), k, 1.0);
                     let (codes, absmax, nested) = weight(b, n, k, block, double);
-                    // A slice of a wider result.
+                    // A slice of a wider output.
                     let rows = Rows::Tokens(1);
                     let y = if wide { b.buf(rows, n + 24, DType::F32) } else { b.elem(rows, n + 24) };
                     Op::Gemv { kind, block, x, codes, absmax, nested, out: y.columns(8, n) }
                 })
-                // Weights are rounded to 16 bits: an f32 result holds that error.
+                // Weights are rounded to 16 bits, so f32 results carry that error too.
                 .limits(3e-3, 2e-5);
-                // At most four rows are planned.
+                // The op allows at most four rows.
                 case.capacity = 4;
                 cases.push(case);
             }

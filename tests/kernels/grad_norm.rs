@@ -1,4 +1,4 @@
-//! Norm of the gradient, and what follows from it.
+//! Norm of the gradient, and the update decisions that depend on it.
 
 use crate::harness::Case;
 use halfbyte_core::dtype::DType;
@@ -15,7 +15,7 @@ pub fn cases() -> Vec<Case> {
                 let partials = b.buf(ONE, n.div_ceil(65536), DType::F32);
                 Op::GradNorm { grads, partials, norm: b.buf(ONE, 1, DType::F32) }
             })
-            // The reference sums 65536 squares one after the other in f32.
+            // The reference sums 65536 squares sequentially in f32.
             .limits(2.5e-3, 1e-4)
         })
         .collect();

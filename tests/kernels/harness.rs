@@ -1,6 +1,6 @@
-//! One op alone in a program, run on each device: only its declared reads hold data, everything else NaN; afterwards only
-//! its declared writes may differ, and all of them must. The CPU in f32 is "exact", the CPU with 16-bit buffers "rounded";
-//! the GPU may be at most twice as far from exact as rounded is.
+//! Runs one op alone on each device. Only its declared reads hold data, everything else is NaN; afterwards only its
+//! declared writes may have changed, and all of them must have. The CPU in f32 is the "exact" result, the CPU with
+//! 16-bit buffers the "rounded" one; the GPU's error may be at most twice that of the rounded result.
 
 use crate::cases::gpu_is_required;
 use half::{bf16, f16};
@@ -12,41 +12,41 @@ use halfbyte_core::op::{Access, Buf, Info, Kind, Op, Phase, Place, Program, Rows
 use halfbyte_core::plan::plan;
 use std::sync::Arc;
 
-/// One op with operands.
+/// One op and its operands.
 pub struct Case {
-    /// Path-like name: `rms_norm/T=77 D=4096`.
+    /// Name in the form of a path: `rms_norm/T=77 D=4096`.
     pub name: String,
-    /// Planned tokens.
+    /// Tokens that the program is planned for.
     pub capacity: usize,
-    /// Live tokens.
+    /// Tokens of the run.
     pub live: usize,
-    /// Makes the op; called for each element type with the same random numbers.
+    /// Builds the op; called once per element type, with the same random numbers.
     pub make: Box<dyn Fn(&mut Build) -> Op>,
-    /// Limit on the relative L2 error of 16-bit outputs, beside the 2× rule.
+    /// Limit on the relative L2 error of 16-bit outputs, in addition to the 2× rule.
     pub limit: f64,
-    /// Limit on the relative L2 error of f32 outputs, where rounded and exact may be the same arithmetic.
+    /// Limit on the relative L2 error of f32 outputs, for which rounded and exact may be the same arithmetic.
     pub limit_f32: f64,
-    /// The GPU must give the bits of the rounded CPU.
+    /// Whether the GPU must be bit-equal to the rounded CPU.
     pub bits: bool,
 }
 
 impl Case {
-    /// A case with `live` of a few more tokens, and the limits of an op whose results are rounded once.
+    /// A case whose capacity exceeds `live` by a few tokens, with the limits for an op that rounds its results once.
     pub fn new(name: impl Into<String>, live: usize, make: impl Fn(&mut Build) -> Op + 'static) -> Self {
         let make = Box::new(make);
         Self { name: name.into(), capacity: live + 5, live, make, limit: 2.5e-3, limit_f32: 1e-5, bits: false }
     }
-    /// Other limits on the error of 16-bit and of f32 outputs.
+    /// Sets other limits on the error of 16-bit and of f32 outputs.
     pub fn limits(self, limit: f64, limit_f32: f64) -> Self {
         Self { limit, limit_f32, ..self }
     }
-    /// Bytes of its operands, with f32 ones for those of the element type.
+    /// Total size of the operands, with f32 for those of the element type.
     pub fn bytes(&self) -> usize {
         let mut build = Build::new(self, DType::F32, DType::F32);
         (self.make)(&mut build);
         build.program.all().map(|buf| build.program.bytes(buf)).sum()
     }
-    /// Exact.
+    /// Requires results that are bit-equal to the CPU's.
     pub fn bits(self) -> Self {
         Self { bits: true, ..self }
     }
@@ -60,15 +60,15 @@ enum Values {
     U8(Vec<u8>),
 }
 
-/// A program of one op in the making.
+/// Builder of a program with one op.
 pub struct Build {
     program: Program,
     inputs: Vec<(View, Values)>,
-    /// Buffers of the element type (in the exact program they are F32 like others).
+    /// Buffers of the element type. In the exact program they are F32 like all others.
     elems: Vec<Buf>,
-    /// Type of 16-bit buffers, F32 for "exact".
+    /// The element type; F32 in the exact program.
     elem: DType,
-    /// What inputs in 16-bit buffers are rounded to, in the exact program too.
+    /// Type to which inputs of the element type are rounded, in the exact program too.
     rounding: DType,
     random: u64,
 }
@@ -76,7 +76,7 @@ pub struct Build {
 impl Build {
     fn new(case: &Case, elem: DType, rounding: DType) -> Self {
         let program = Program { tokens: case.capacity, bufs: Vec::new(), phases: Vec::new(), constants: Vec::new() };
-        // The name decides the numbers: the same for all types and devices.
+        // The name is the random seed, so all types and devices get the same numbers.
         let random =
             case.name.bytes().fold(0xCBF2_9CE4_8422_2325, |h, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01B3));
         Self { program, inputs: Vec::new(), elems: Vec::new(), elem, rounding, random }
@@ -88,30 +88,30 @@ impl Build {
         self.elems.push(view.buf);
         view
     }
-    /// A buffer of some type.
+    /// A buffer of the given type.
     pub fn buf(&mut self, rows: Rows, cols: usize, dtype: DType) -> View {
         let buf = Buf(self.program.bufs.len() as u32);
         let place = Place::Resident(Kind::Exchange);
         self.program.bufs.push(Info { name: format!("operand {}", buf.0), rows, cols, dtype, place });
         self.program.view(buf)
     }
-    /// An input of the element type with normal random numbers times `scale`.
+    /// An input of the element type: standard normal numbers times `scale`.
     pub fn normal(&mut self, rows: Rows, cols: usize, scale: f32) -> View {
         let view = self.elem(rows, cols);
         self.fill(view, scale)
     }
-    /// An f32 input with normal random numbers times `scale`.
+    /// An f32 input: standard normal numbers times `scale`.
     pub fn normal_f32(&mut self, rows: Rows, cols: usize, scale: f32) -> View {
         let view = self.buf(rows, cols, DType::F32);
         self.fill(view, scale)
     }
-    /// Makes `view` an input with normal random numbers times `scale`.
+    /// Makes `view` an input: standard normal numbers times `scale`.
     pub fn fill(&mut self, view: View, scale: f32) -> View {
         let n = view.rows.count(self.program.tokens) * view.cols;
         let values = (0..n).map(|_| self.gauss() * scale).collect();
         self.float(view, values)
     }
-    /// Makes `view` an input with these numbers, rounded if the view is of the element type.
+    /// Makes `view` an input with these values, rounded if the view is of the element type.
     pub fn float(&mut self, view: View, mut values: Vec<f32>) -> View {
         if self.elems.contains(&view.buf) {
             values.iter_mut().for_each(|v| *v = self.rounding.round(*v));
@@ -137,15 +137,15 @@ impl Build {
         self.inputs.push((view, Values::U8(values)));
         view
     }
-    /// Planned tokens.
+    /// Tokens that the program is planned for.
     pub fn tokens(&self) -> usize {
         self.program.tokens
     }
-    /// A random number below `n`.
+    /// A random integer below `n`.
     pub fn below(&mut self, n: usize) -> usize {
         (self.next() >> 33) as usize % n
     }
-    /// A normal random number (the sum of twelve uniform ones).
+    /// A standard normal number, approximated by the sum of twelve uniform ones.
     pub fn gauss(&mut self) -> f32 {
         (0..12).map(|_| (self.next() >> 40) as f32 / (1 << 24) as f32).sum::<f32>() - 6.0
     }
@@ -159,11 +159,11 @@ impl Build {
     }
 }
 
-/// What a device made of an op.
+/// One output of an op.
 #[derive(PartialEq)]
 struct Output {
     dtype: DType,
-    /// Live elements of each written operand, as stored.
+    /// The live elements, as stored.
     bytes: Vec<u8>,
 }
 
@@ -179,7 +179,7 @@ impl Output {
     }
 }
 
-/// The devices of this machine.
+/// The devices under test.
 pub struct Devices {
     cuda: Option<Cuda>,
     why_not: String,
@@ -198,7 +198,7 @@ impl Devices {
         }
     }
 
-    /// What ran, in a few words.
+    /// Summary of the devices that ran.
     pub fn summary(&self) -> String {
         match &self.cuda {
             Some(cuda) => {
@@ -211,12 +211,12 @@ impl Devices {
         }
     }
 
-    /// Whether the environment demands a GPU that is not there.
+    /// Whether `REQUIRE_GPU=1` is set but there is no GPU.
     pub fn gpu_is_missing_but_required(&self) -> bool {
         self.cuda.is_none() && gpu_is_required()
     }
 
-    /// Runs a case everywhere, in bf16 and f16, with outputs of their own and in the place of inputs.
+    /// Runs a case on all devices in bf16 and f16, with separate outputs and in place.
     pub fn check(&mut self, case: &Case) -> Result<String, String> {
         let mut report = Vec::new();
         for rounding in [DType::Bf16, DType::F16] {
@@ -234,7 +234,7 @@ impl Devices {
             let again =
                 run(&mut cpu, case, rounding, rounding, Some(*place)).map_err(|e| format!("CPU, in place: {e}"))?;
             if again != rounded {
-                return Err("the CPU gives other bits in place".into());
+                return Err("the CPU's bits differ in place".into());
             }
         }
         let Some(cuda) = &mut self.cuda else { return Ok(format!("{} cpu ok", rounding.torch_name())) };
@@ -243,24 +243,24 @@ impl Devices {
         let worst = compare(case, &exact, &rounded, &gpu)?;
         for place in &places {
             if run(cuda, case, rounding, rounding, Some(*place)).map_err(|e| format!("GPU, in place: {e}"))? != gpu {
-                return Err("the GPU gives other bits in place".into());
+                return Err("the GPU's bits differ in place".into());
             }
         }
         cuda.limit_shared_memory(true);
         let small = run(cuda, case, rounding, rounding, None);
         cuda.limit_shared_memory(false);
-        if small.map_err(|e| format!("GPU, little shared memory: {e}"))? != gpu {
-            return Err("the GPU gives other bits with little shared memory".into());
+        if small.map_err(|e| format!("GPU, small shared memory: {e}"))? != gpu {
+            return Err("the GPU's bits differ with small shared memory".into());
         }
         cuda.use_graphs(true);
-        if run(cuda, case, rounding, rounding, None).map_err(|e| format!("GPU, as a graph: {e}"))? != gpu {
-            return Err("the GPU gives other bits as a graph".into());
+        if run(cuda, case, rounding, rounding, None).map_err(|e| format!("GPU, in a graph: {e}"))? != gpu {
+            return Err("the GPU's bits differ in a graph".into());
         }
         Ok(format!("{} {worst}", rounding.torch_name()))
     }
 }
 
-/// Pairs (output, input) of one type, where the output may take the input's place.
+/// Pairs (output, input) of equal shape and type for which the op allows the output in place of the input.
 fn places(case: &Case, elem: DType) -> Vec<(View, View)> {
     let mut build = Build::new(case, elem, elem);
     let op = (case.make)(&mut build);
@@ -272,8 +272,8 @@ fn places(case: &Case, elem: DType) -> Vec<(View, View)> {
     pairs
 }
 
-/// Runs the case on one device and returns its outputs, after the audit. A device that replays graphs runs it three times,
-/// on fresh inputs: the last one is a replay.
+/// Runs the case on one device, checks its reads and writes, and returns its outputs. Runs it three times on fresh
+/// inputs, since a device with graphs replays only the third.
 fn run(
     device: &mut dyn Device,
     case: &Case,
@@ -297,7 +297,8 @@ fn run(
     let said = |e: halfbyte_core::error::Error| e.to_string();
     device.allocate(program.clone(), Arc::new(plan(&program))).map_err(said)?;
 
-    // All ones: NaN in every float type, −1 in the integers. Then what the op may read.
+    // 0xFF bytes are NaN in every float type and −1 in the integers. The operands that the op may read are filled in
+    // below.
     let nothing: Vec<Vec<u8>> = program.all().map(|b| vec![0xFF; program.bytes(b)]).collect();
     let (mut full, mut before) = (nothing.clone(), nothing);
     for (view, values) in &build.inputs {
@@ -330,13 +331,13 @@ fn run(
     for (view, output) in written.iter().zip(&outputs) {
         if let Some(i) = output.floats().iter().position(|x| x.is_nan()) {
             return Err(format!(
-                "element {i} of {} is NaN: not written, or something undeclared was read",
+                "element {i} of {} is NaN: it was not written, or the op read undeclared data",
                 program.info(view.buf).name
             ));
         }
     }
     for view in &written {
-        // What may differ is made equal; the rest must be.
+        // Restores the declared writes; everything else must be unchanged.
         let size = program.info(view.buf).dtype.bytes();
         let old = take(&before[view.buf.0 as usize], view, case.live, size);
         put(&mut after[view.buf.0 as usize], view, case.live, size, &old);
@@ -344,13 +345,13 @@ fn run(
     for buf in program.all() {
         let (old, new) = (&before[buf.0 as usize], &after[buf.0 as usize]);
         if let Some(at) = old.iter().zip(new).position(|(a, b)| a != b) {
-            return Err(format!("byte {at} of {} was written without being declared", program.info(buf).name));
+            return Err(format!("byte {at} of {} was written but not declared", program.info(buf).name));
         }
     }
     Ok(outputs)
 }
 
-/// Errors of each output; the worst, in words.
+/// Checks the errors of all outputs, and describes the worst.
 fn compare(case: &Case, exact: &[Output], rounded: &[Output], gpu: &[Output]) -> Result<String, String> {
     let mut worst = (0.0, String::from("exact"));
     for (i, ((e, r), g)) in exact.iter().zip(rounded).zip(gpu).enumerate() {
@@ -369,9 +370,9 @@ fn compare(case: &Case, exact: &[Output], rounded: &[Output], gpu: &[Output]) ->
             DType::F16 => (case.limit / 4.0, 2f64.powi(-11)),
             _ => (case.limit_f32.max(2.0 * of_cpu), case.limit_f32),
         };
-        // A limit means many elements; a few may happen to round worse.
+        // The limit assumes many elements; with few, rounding may happen to be worse.
         let allowed = (2.0 * of_cpu).max(unit).min(limit.max(1.25 * of_cpu));
-        // NaN is an error too.
+        // A NaN must fail too.
         if of_gpu.is_nan() || of_gpu > allowed {
             return Err(format!("output {i}: error {of_gpu:.2e}, rounded {of_cpu:.2e}, allowed {allowed:.2e}"));
         }
@@ -403,13 +404,13 @@ fn encoded(values: &Values, dtype: DType) -> Vec<u8> {
     }
 }
 
-/// The live rows of `view`, one after the other.
+/// The live rows of `view`, concatenated.
 fn take(buffer: &[u8], view: &View, live: usize, size: usize) -> Vec<u8> {
     let rows = 0..view.rows.count(live);
     rows.flat_map(|i| &buffer[(view.offset + i * view.ld) * size..][..view.cols * size]).copied().collect()
 }
 
-/// The reverse; `data` may hold more rows than are live.
+/// The reverse of `take`; `data` may hold more rows than are live.
 fn put(buffer: &mut [u8], view: &View, live: usize, size: usize, data: &[u8]) {
     for i in 0..view.rows.count(live) {
         let row = &data[i * view.cols * size..][..view.cols * size];

@@ -1,7 +1,7 @@
-//! Every op on every device, against the CPU device in f32. Its own harness, so that every case's line is printed and a
-//! skipped GPU is seen. `cargo test --test kernels -- rms_norm` runs a part; REQUIRE_GPU=1 turns a skip into a failure.
-//! KERNEL_BYTES leaves out cases with more bytes of operands, for tools under which large ones take too long. The binary
-//! needs no files: it runs on a machine without Rust.
+//! Tests every op on every device against the CPU device in f32. It has its own harness, so that each case prints a
+//! line and a skipped GPU is visible. `cargo test --test kernels -- rms_norm` runs a subset; REQUIRE_GPU=1 turns a skip
+//! into a failure. KERNEL_BYTES=N skips cases whose operands exceed N bytes, for tools that are too slow for large
+//! ones. The binary reads no files, so it runs on a machine without Rust.
 
 #[path = "../shared/cases.rs"]
 mod cases;

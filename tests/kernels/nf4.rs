@@ -1,4 +1,4 @@
-//! 4-bit blocks, there and back: every bit is the CPU's, which the golden tests hold against bitsandbytes.
+//! 4-bit quantization and dequantization, bit-equal to the CPU's, which the golden tests compare with bitsandbytes.
 
 use crate::harness::{Build, Case};
 use halfbyte_core::dtype::DType;
@@ -8,7 +8,7 @@ use halfbyte_core::quant::QuantKind;
 pub fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     for kind in [QuantKind::Nf4, QuantKind::Fp4] {
-        // A row that is no multiple of the block; enough blocks for several nested scales.
+        // Row lengths that are not a multiple of the block; enough blocks for several nested scales.
         for (rows, cols, block) in [(1, 64, 64), (24, 40, 64), (520, 256, 64), (33, 4096, 128)] {
             for double in [false, true] {
                 let name = format!("nf4/{kind:?} {rows}x{cols} block={block} double={double}");
@@ -23,7 +23,8 @@ pub fn cases() -> Vec<Case> {
         }
     }
     for kind in [QuantKind::Nf4, QuantKind::Fp4] {
-        // Odd numbers of elements, short last blocks, several blocks of scales, more scales than interleaved sums.
+        // Odd element counts, short last blocks, several blocks of scales, more scales than the mean has interleaved
+        // sums.
         for (rows, cols, block) in
             [(1, 64, 64), (3, 111, 64), (24, 40, 32), (520, 256, 64), (33, 4096, 4096), (1, 7, 128)]
         {
@@ -34,7 +35,7 @@ pub fn cases() -> Vec<Case> {
                         let (n, fixed) = (rows * cols, Rows::Fixed);
                         let view = if wide { b.buf(fixed(rows), cols, DType::F32) } else { b.elem(fixed(rows), cols) };
                         let mut values: Vec<f32> = (0..n).map(|_| 0.02 * b.gauss()).collect();
-                        // A block of zeros.
+                        // One block of zeros.
                         values.iter_mut().skip(block).take(block).for_each(|x| *x = 0.0);
                         let x = b.float(view, values);
                         let codes = b.buf(fixed(1), n.div_ceil(2), DType::U8);
@@ -54,7 +55,7 @@ pub fn cases() -> Vec<Case> {
     cases
 }
 
-/// A random weight `[rows, cols]` in 4 bits: codes, scales, and the scales' own if they are quantised too.
+/// A random 4-bit weight `[rows, cols]`: codes, scales, and nested scales if `double`.
 pub fn weight(b: &mut Build, rows: usize, cols: usize, block: usize, double: bool) -> (View, View, Option<Nested>) {
     let (n, fixed) = (rows * cols, Rows::Fixed);
     let codes = (0..n / 2).map(|_| b.below(256) as u8).collect();

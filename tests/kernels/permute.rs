@@ -1,4 +1,4 @@
-//! From rows sorted by expert back to tokens.
+//! Combines rows sorted by expert back into tokens.
 
 use crate::harness::{Build, Case};
 use halfbyte_core::dtype::DType;
@@ -6,7 +6,7 @@ use halfbyte_core::op::{Op, Rows, View};
 
 const T: Rows = Rows::Tokens(1);
 
-/// A random permutation of the 2·live rows, two for each token.
+/// A random permutation of the 2·live rows, two per token.
 fn slots(b: &mut Build, live: usize) -> View {
     let mut rows: Vec<i32> = (0..2 * live as i32).collect();
     for i in (1..rows.len()).rev() {
@@ -16,7 +16,7 @@ fn slots(b: &mut Build, live: usize) -> View {
     b.i32(T, 2, rows)
 }
 
-/// Weights as routing makes them, in the compute type or f32.
+/// Routing weights, in the compute type or f32.
 fn weights(b: &mut Build, wide: bool) -> View {
     let view = if wide { b.buf(T, 2, DType::F32) } else { b.elem(T, 2) };
     let values = (0..2 * b.tokens()).map(|_| (0.5 + 0.1 * b.gauss()).abs()).collect();

@@ -1,4 +1,4 @@
-//! Sums, dropout, noise, casts, zeros, copies.
+//! Pointwise ops: sums, dropout, noise, casts, zeros, copies.
 
 use crate::harness::Case;
 use halfbyte_core::dtype::DType;
@@ -46,7 +46,7 @@ pub fn cases() -> Vec<Case> {
         }
     }
     cases.push(Case::new("zero/columns", 9, |b| Op::Zero { out: b.elem(T, 64).columns(16, 24) }).bits());
-    // Adapters: three tensors of rank 5, padded to 16 columns or rows.
+    // Three adapter tensors of rank 5, padded to 16 columns or rows.
     cases.push(
         Case::new("cast/parts=3 to columns", 4, |b| {
             let x = b.normal_f32(Rows::Fixed(3 * 40), 5, 1.0);

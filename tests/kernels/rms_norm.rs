@@ -15,7 +15,7 @@ pub fn cases() -> Vec<Case> {
             let (out, rstd) = (b.elem(T, d), b.buf(T, 1, DType::F32));
             Op::RmsNorm { x, weight, out, rstd, eps: 1e-5 }
         })
-        // Two roundings.
+        // The result is rounded twice.
         .limits(4e-3, 1e-6)
     });
     let backward = [true, false].into_iter().flat_map(|with_plus| {

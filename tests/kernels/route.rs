@@ -6,7 +6,7 @@ use halfbyte_core::op::{CONTROL_FIELDS, Op, Rows, View};
 
 const T: Rows = Rows::Tokens(1);
 
-/// Logits that favour some experts; the last one gets nobody if `skewed`.
+/// Logits that favor some experts; if `skewed`, the last expert receives no token.
 fn logits(b: &mut Build, experts: usize, skewed: bool, wide: bool) -> View {
     let view = if wide { b.buf(T, experts, DType::F32) } else { b.elem(T, experts) };
     let n = b.tokens() * experts;
@@ -83,7 +83,8 @@ pub fn cases() -> Vec<Case> {
                 let (control, aux) = (loss_scale(b), b.buf(Rows::Fixed(1), 1, DType::F32));
                 Op::AuxLoss { logits: all, coef: 0.02, control, aux, dlogits }
             })
-            // Differences of nearly equal shares; the f32 sums of the reference are the coarser ones.
+            // The result is a difference of nearly equal shares, and the reference sums in f32 less accurately than the
+            // GPU.
             .limits(5e-3, 1e-4),
         );
     }

@@ -1,5 +1,5 @@
-//! The next token: the same choice on every device. The probabilities of the cases' rows differ by far more than the last
-//! bits of the exponential, so no draw falls into the gap between two devices' sums.
+//! Sampling: all devices must choose the same token. In these cases, probabilities differ by far more than the last
+//! bits of the exponential, so no draw falls between the cumulative sums of two devices.
 
 use crate::harness::Case;
 use halfbyte_core::dtype::DType;
@@ -20,7 +20,7 @@ pub fn cases() -> Vec<Case> {
             let name = format!("sample/n={rows} V={vocab} temperature={temperature} k={top_k} p={top_p}");
             cases.push(Case::new(name, 1, move |b| {
                 let fixed = Rows::Fixed(rows);
-                // Whole numbers in the last row: many are equal, zeros of both signs among them.
+                // The last row holds integers, so many logits tie, including zeros of both signs.
                 let mut values: Vec<f32> = (0..rows * vocab).map(|_| 3.0 * b.gauss()).collect();
                 values[(rows - 1) * vocab..].iter_mut().for_each(|x| *x = x.round());
                 let logits = b.buf(fixed, vocab, DType::F32);

@@ -22,7 +22,7 @@ pub fn cases() -> Vec<Case> {
             .limits(4e-3, 1e-6),
         );
     }
-    // Rows of experts: two for each token; outputs in the place of inputs.
+    // The rows of experts, two per token, with outputs that may overwrite inputs.
     cases.push(
         Case::new("swiglu_bwd/T=9 F=128 rows=2T", 9, |b| {
             let rows = Rows::Tokens(2);

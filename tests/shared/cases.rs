@@ -1,16 +1,17 @@
-//! What every harness of our own does: run the cases that the command line asks for, print a line for each, and count.
+//! Shared by the custom test harnesses: runs the cases that the command line selects, prints a line for each, and
+//! counts them.
 
-#![allow(dead_code, reason = "not every harness needs all of it")]
+#![allow(dead_code, reason = "not every harness uses all of it")]
 
-/// `Ok`: what was measured, in a few words ("worst 3e-7"). `Err`: what is wrong.
+/// `Ok`: a short description of the measurement ("worst 3e-7"). `Err`: the failure.
 pub type Outcome = Result<String, String>;
 
-/// Whether what needs a GPU must not be skipped (`REQUIRE_GPU=1`).
+/// Whether tests that need a GPU must not be skipped (`REQUIRE_GPU=1`).
 pub fn gpu_is_required() -> bool {
     std::env::var_os("REQUIRE_GPU").is_some_and(|v| v == "1")
 }
 
-/// The cases so far.
+/// Counts the cases that passed and lists those that failed.
 pub struct Tally {
     filter: Vec<String>,
     passed: usize,
@@ -18,18 +19,18 @@ pub struct Tally {
 }
 
 impl Tally {
-    /// Runs cases whose name contains all words of the command line.
+    /// Selects the cases whose names contain all words of the command line.
     pub fn from_args() -> Self {
         let filter = std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
         Self { filter, passed: 0, failed: Vec::new() }
     }
 
-    /// Whether the command line asks for a case of this name.
+    /// Whether the command line selects this case.
     pub fn wants(&self, name: &str) -> bool {
         self.filter.iter().all(|word| name.contains(word.as_str()))
     }
 
-    /// Runs a case, unless it was filtered out, and prints its line. A panic is a failure.
+    /// Runs a selected case and prints its line. A panic counts as a failure.
     pub fn run(&mut self, name: &str, case: impl FnOnce() -> Outcome) {
         if !self.wants(name) {
             return;
@@ -45,18 +46,18 @@ impl Tally {
         }
     }
 
-    /// Notes a failure.
+    /// Records a failure.
     pub fn fail(&mut self, name: &str, wrong: &str) {
         println!("FAIL  {name}: {wrong}");
         self.failed.push(name.into());
     }
 
-    /// How many cases passed.
+    /// The number of cases that passed.
     pub fn passed(&self) -> usize {
         self.passed
     }
 
-    /// Prints the names of what failed, and the count with `remark` behind it; true if nothing failed.
+    /// Prints the names of the failed cases, and the counts followed by `remark`. Returns true if nothing failed.
     pub fn end(&self, remark: &str) -> bool {
         self.failed.iter().for_each(|name| println!("failed: {name}"));
         println!("{} passed, {} failed{remark}", self.passed, self.failed.len());

@@ -1,4 +1,4 @@
-//! A program whose buffer goes to host memory and comes back while other ops run.
+//! A program that copies a buffer to host memory and back while other ops run.
 
 use halfbyte_core::device::Device;
 use halfbyte_core::dtype::DType;
@@ -12,7 +12,7 @@ const TOKENS: usize = 50;
 const COLS: usize = 8;
 const LIVE: usize = TOKENS - 1;
 
-/// Buffers, by their names in the comments of [`program`].
+/// Views of the buffers that tests look at.
 pub struct Names {
     pub saved: View,
     pub during: View,
@@ -21,7 +21,7 @@ pub struct Names {
     pub result: View,
 }
 
-/// The program; all of its numbers are exact in bf16.
+/// The program. All of its values are exact in bf16.
 pub fn program() -> (Program, Names) {
     let mut bufs = Vec::new();
     let mut buf = |name: &str, place| {
@@ -38,14 +38,14 @@ pub fn program() -> (Program, Names) {
     let ops = vec![
         Op::Add { a: input, b: input, out: saved },
         Op::Start { copy: out },
-        // Must not lie where `saved` lies: the copy may not have read it yet.
+        // Must not reuse the memory of `saved`: the copy may still be reading it.
         Op::Add { a: input, b: input, out: during },
         Op::Add { a: during, b: input, out: early },
         Op::Wait { copy: out },
-        // May: it is on the host now.
+        // May reuse it: the copy has finished.
         Op::Add { a: early, b: during, out: after },
         Op::Start { copy: home },
-        // Must not lie where `back` will be.
+        // Must not occupy the future memory of `back`.
         Op::Add { a: after, b: early, out: late },
         Op::Wait { copy: home },
         Op::Add { a: late, b: back, out: result },
@@ -54,7 +54,7 @@ pub fn program() -> (Program, Names) {
     (Program { tokens: TOKENS, bufs, phases: vec![(Phase::Micro, ops)], constants: Vec::new() }, names)
 }
 
-/// What the input holds.
+/// Values of the input.
 fn input() -> Vec<f64> {
     (0..TOKENS * COLS).map(|i| (i % 15) as f64 + 0.5).collect()
 }
@@ -64,7 +64,7 @@ pub fn expected() -> Vec<f64> {
     input().iter().take(LIVE * COLS).map(|x| 10.0 * x).collect()
 }
 
-/// Allocates, runs the program `times` times, and reads its result after the last.
+/// Allocates, runs the program `times` times, and returns the result of the last run.
 pub fn run(device: &mut dyn Device, program: &Program, names: &Names, plan: &Plan, times: usize) -> Result<Vec<f64>> {
     device.allocate(Arc::new(program.clone()), Arc::new(plan.clone()))?;
     device.write(names.input.buf, 0, &encode(DType::Bf16, &input()))?;

@@ -1,12 +1,12 @@
-//! The device that tests of whole programs run on: the CPU, or with `HALFBYTE_DEVICE=cuda` the GPU, for programs that store
-//! 16-bit types (f32 ones are the CPU's).
+//! The device for tests of whole programs: the CPU, or the GPU if `HALFBYTE_DEVICE=cuda` is set and the program stores
+//! 16-bit types. Programs that store f32 always run on the CPU.
 
 use halfbyte_core::device::Device;
 use halfbyte_core::device::cpu::{Cpu, CpuOptions, Observer};
 use halfbyte_core::device::cuda::{Cuda, CudaOptions, DeviceName};
 use halfbyte_core::dtype::DType;
 
-/// The device that the environment names.
+/// The device named by the environment.
 pub fn named() -> Result<DeviceName, String> {
     match std::env::var("HALFBYTE_DEVICE") {
         Ok(name) => name.parse().map_err(|e: halfbyte_core::error::Error| format!("HALFBYTE_DEVICE: {e}")),
@@ -14,7 +14,7 @@ pub fn named() -> Result<DeviceName, String> {
     }
 }
 
-/// A device for programs that store `compute`; `observer` sees what the CPU writes.
+/// A device for programs that store `compute`; on the CPU, `observer` is called for every write.
 pub fn open(compute: DType, observer: Observer) -> Result<Box<dyn Device>, String> {
     match (named()?, compute) {
         (DeviceName::Cuda(ordinal), DType::Bf16 | DType::F16) => {

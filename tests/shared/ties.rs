@@ -1,11 +1,12 @@
-//! Tokens whose experts hang on a rounding: both choices are right then, and what follows from them differs.
+//! Finds tokens whose choice of experts depends on rounding: either choice is correct, and all later values depend on
+//! it.
 
-/// Results in 16 bits are compared where the second and the third most probable expert are this far apart, in every layer.
+/// Smallest difference in probability between the second and the third expert for which 16-bit results are compared.
 const GAP: f64 = 0.05;
-/// So many tokens must be left for a comparison to mean something.
+/// Smallest share of the tokens that must remain for a comparison to be meaningful.
 pub const SHARE: f64 = 0.25;
 
-/// Of each token, whether its choice is far from a tie; logits `[tokens, experts]` of one layer.
+/// For each token, whether its choice of experts is far from a tie. `logits` holds `[tokens, experts]` of one layer.
 pub fn far_from_ties(logits: &[f64], experts: usize) -> impl Iterator<Item = bool> {
     logits.chunks_exact(experts).map(|logits| {
         let sum: f64 = logits.iter().map(|l| l.exp()).sum();

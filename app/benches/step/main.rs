@@ -2,7 +2,7 @@
 //!
 //!     cargo bench --bench step -- --model mistral-7b-v0.1 --rows 4 --length 2048 --steps 10
 //!
-//! Without a GPU it says so and ends.
+//! Without a GPU it prints a message and exits.
 
 mod model;
 
@@ -14,7 +14,7 @@ use halfbyte_core::op::Phase;
 use halfbyte_core::session::Session;
 use std::time::Instant;
 
-/// What is measured.
+/// The command line: what to measure.
 struct Wanted {
     model: String,
     rows: usize,

@@ -16,7 +16,7 @@ use halfbyte_core::session::init::{init_adapter, init_optimizer};
 
 const SEED: u64 = 42;
 
-/// The usual recipe: NF4 with double quantisation, r = 16 on all linears but head and router, AdamW in f32.
+/// The usual recipe: NF4 with double quantization, r = 16 on all linears except head and router, AdamW in f32.
 pub fn spec(config: ModelConfig, compute: DType, tokens: usize, checkpointing: bool, updates: usize) -> Result<Spec> {
     let scheme = Scheme { kind: QuantKind::Nf4, blocksize: BLOCK, double: true };
     let targets = linears(&config).into_iter().filter(|l| l.leaf != "lm_head" && l.leaf != "gate");

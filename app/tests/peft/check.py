@@ -3,7 +3,7 @@
     HALFBYTE_KEEP=/tmp/kept cargo test --test golden -- train/ steps
     python check.py ../data/golden/models /tmp/kept/*
 
-The first command keeps the adapters of the unquantised traces, each with halfbyte's logits of the evaluation batch. (The
+The first command keeps the adapters of the unquantized traces, each with halfbyte's logits of the evaluation batch. (The
 reverse, adapters of PEFT in halfbyte, is in the golden tests.)
 """
 

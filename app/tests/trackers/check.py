@@ -56,7 +56,7 @@ def check_tensorboard(run, expected):
 
 
 class Server(http.server.BaseHTTPRequestHandler):
-    """As much of W&B's server as an upload needs."""
+    """The part of W&B's server that an upload needs."""
 
     protocol_version = "HTTP/1.1"
     history, uploads = [], {}

@@ -1,7 +1,7 @@
-//! Copies on streams of their own, op by op and in a graph: the same result as on the CPU.
+//! Copies on separate streams, op by op and in a graph, give the same result as on the CPU.
 
 #[path = "../../../tests/shared/copies.rs"]
-#[allow(dead_code, reason = "where its buffers lie is the planner's test")]
+#[allow(dead_code, reason = "the planner's tests use the buffer addresses")]
 mod shared;
 
 use crate::{Case, text};
@@ -15,13 +15,13 @@ pub fn cases() -> Vec<Case> {
         Case::on_gpu(name, move || {
             let (program, names) = program();
             let mut device = Cuda::new(CudaOptions { graph, ..CudaOptions::default() }).map_err(text)?;
-            // The third run of a phase replays the graph that the second has captured.
+            // The second run of a phase captures the graph, the third replays it.
             for times in [1, 2, 3, 50] {
                 if run(&mut device, &program, &names, &plan(&program), times).map_err(text)? != expected() {
-                    return Err(format!("another result after {times} runs"));
+                    return Err(format!("a different result after {times} runs"));
                 }
             }
-            Ok("as on the CPU, up to 50 times".into())
+            Ok("same as on the CPU, up to 50 times".into())
         })
     };
     vec![case(false), case(true)]

@@ -1,6 +1,7 @@
-//! Whole steps: models of real width on the GPU against the CPU device, the same bits again and again, a 7B model's run under
-//! all strategies, and copies beside kernels. A harness of its own, so that a machine without a GPU says what it skips;
-//! `REQUIRE_GPU=1` makes that a failure. `HALFBYTE_DEVICE=cuda` runs the tiny models on the GPU.
+//! Whole steps: models of real width on the GPU against the CPU device, bit-equal repetitions, runs of a 7B model under
+//! all memory strategies, and copies concurrent with kernels. It has its own harness, so that a machine without a GPU
+//! lists the cases that it skips; `REQUIRE_GPU=1` turns a skip into a failure. `HALFBYTE_DEVICE=cuda` runs the tiny
+//! models on the GPU.
 
 #[path = "../../../tests/shared/cases.rs"]
 mod cases;
@@ -11,7 +12,7 @@ mod device;
 mod model;
 mod repeats;
 #[path = "../../../tests/model/rig.rs"]
-#[allow(dead_code, reason = "only its tiny models are wanted")]
+#[allow(dead_code, reason = "only its tiny models are used here")]
 mod rig;
 mod strategies;
 #[path = "../../../tests/shared/ties.rs"]
@@ -21,10 +22,10 @@ mod widths;
 use cases::{Outcome, Tally, gpu_is_required};
 use halfbyte_core::device::cuda::list;
 
-/// One comparison.
+/// One test case.
 pub struct Case {
     name: String,
-    /// Whether it can run on a GPU only.
+    /// Whether the case needs a GPU.
     gpu: bool,
     run: Box<dyn FnOnce() -> Outcome>,
 }
@@ -34,13 +35,13 @@ impl Case {
     pub fn on_gpu(name: impl Into<String>, run: impl FnOnce() -> Outcome + 'static) -> Self {
         Self { name: name.into(), gpu: true, run: Box::new(run) }
     }
-    /// A case for the device that the environment names.
+    /// A case for the device named by the environment.
     pub fn anywhere(name: impl Into<String>, run: impl FnOnce() -> Outcome + 'static) -> Self {
         Self { gpu: false, ..Self::on_gpu(name, run) }
     }
 }
 
-/// An error as a line.
+/// Formats an error as one line.
 pub fn text(e: impl std::fmt::Display) -> String {
     e.to_string()
 }

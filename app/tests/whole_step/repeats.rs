@@ -1,4 +1,4 @@
-//! Two whole updates of a tiny model, evaluation and logits, from the same state again and again: the same bits.
+//! Two updates of a tiny model, an evaluation and logits, repeated from the same state: the bits must not change.
 
 use crate::cases::{Outcome, gpu_is_required};
 use crate::rig::{batch, spec};
@@ -24,13 +24,13 @@ pub fn cases() -> Vec<Case> {
     .collect()
 }
 
-/// The tiny model, in widths that the GPU takes.
+/// The tiny model, in widths that the GPU supports.
 fn wide(moe: bool, compute: DType) -> Spec {
     let mut spec = spec(moe, compute, true);
     let c = &mut spec.config;
     (c.hidden_size, c.intermediate_size, c.head_dim, c.vocab_size) = (64, 96, 32, 200);
     if let Some(experts) = &mut c.experts {
-        // The router, too: as many experts again, adapted and quantised like the first four.
+        // Doubles the experts (and the router's outputs): the new ones are adapted and quantized like the first four.
         experts.count = 8;
         spec.adapters.extend(doubled(&spec.adapters));
         spec.base.extend(doubled(&spec.base));
@@ -38,7 +38,7 @@ fn wide(moe: bool, compute: DType) -> Spec {
     spec
 }
 
-/// What is said of experts 0 to 3, said of 4 to 7.
+/// The settings of experts 0 to 3, copied for experts 4 to 7.
 fn doubled<T: Clone>(modules: &HashMap<String, T>) -> Vec<(String, T)> {
     let renamed = |name: &String| {
         let (before, rest) = name.split_once(".experts.")?;
@@ -68,15 +68,15 @@ fn repeat(moe: bool, compute: DType) -> Outcome {
         }
         let again = pass(&mut s).map_err(text)?;
         if let Some((name, _)) = first.iter().zip(&again).find(|(a, b)| a != b).map(|(a, _)| a) {
-            return Err(format!("repetition {repetition}: other bits of {name}"));
+            return Err(format!("repetition {repetition}: the bits of {name} differ"));
         }
     }
     let remark = if on_cpu { format!(" (the CPU; on a GPU {ON_GPU})") } else { String::new() };
     let bytes: usize = first.iter().map(|(_, bytes)| bytes.len()).sum();
-    Ok(format!("{times} times the same {bytes} bytes{remark}"))
+    Ok(format!("the same {bytes} bytes {times} times{remark}"))
 }
 
-/// Weights, an adapter without zeros, optimizer state, learning rates.
+/// Initializes the weights, an adapter without zeros, the optimizer state and the learning rates.
 fn start(s: &mut Session) -> halfbyte_core::error::Result<()> {
     fill_base(s, 5)?;
     init_optimizer(s)?;
@@ -89,13 +89,13 @@ fn start(s: &mut Session) -> halfbyte_core::error::Result<()> {
     }
     let mut control = s.control()?;
     if s.model.spec.compute == DType::F16 {
-        // The usual first scale may overflow, and skip the update.
+        // With the default initial scale, the first update may overflow and be skipped.
         control[Control::LossScale as usize] = 256.0;
     }
     s.write(s.model.params.exchange.control, &control)
 }
 
-/// Buffers of fixed size that a step changes, and what they hold.
+/// The buffers of fixed size that a step changes, with their contents.
 fn state(s: &mut Session) -> halfbyte_core::error::Result<Vec<(Buf, Vec<u8>)>> {
     let program = s.model.program.clone();
     let kept = |place| !matches!(place, Place::Resident(Kind::Weight | Kind::Constant) | Place::Arena);
@@ -109,7 +109,7 @@ fn state(s: &mut Session) -> halfbyte_core::error::Result<Vec<(Buf, Vec<u8>)>> {
     .collect()
 }
 
-/// Two updates of two micro-steps each, an evaluation and some logits: everything that they leave, by name.
+/// Two updates of two micro-steps each, an evaluation and logits. Returns all results and the final state, by name.
 fn pass(s: &mut Session) -> halfbyte_core::error::Result<Vec<(String, Vec<u8>)>> {
     let batches = [batch(&[5, 1, 7], 1), batch(&[9, 4], 2), batch(&[1, 1, 6, 1], 3), batch(&[13], 4)];
     let mut numbers = Vec::new();

@@ -1,5 +1,5 @@
-//! A run of a 7B model's shape: recomputation, graphs, repetition and numbers of tokens that differ from step to step change no
-//! bit, and the driver counts the memory that was planned.
+//! Runs with the shapes of 7B models: recomputation, graphs, repetition and a varying number of tokens must not change
+//! a bit, and the driver must report the memory that was planned.
 
 use crate::cases::Outcome;
 use crate::{Case, model, text};
@@ -21,8 +21,8 @@ pub fn cases() -> Vec<Case> {
     runs.chain(lengths).collect()
 }
 
-/// Launches are shaped for the tokens that there are, in a graph for the most that there may be: neither must change a bit,
-/// and kernels that the capture is the first to need must load within it.
+/// Direct launches are sized for the live tokens, captured ones for the capacity: this must not change a bit. Kernels
+/// that are first needed during a capture must load within it.
 fn few_first(name: &str) -> Outcome {
     let run = |graph: bool| -> Result<Vec<Vec<u8>>, String> {
         let (_, mut config) = known(name).map_err(text)?;
@@ -51,7 +51,7 @@ fn few_first(name: &str) -> Outcome {
     if same == of && moved { Ok(format!("{of} updates alike")) } else { Err(format!("{same} of {of} updates alike")) }
 }
 
-/// What a run leaves: losses and norms, then the adapter.
+/// The result of a run: losses and norms, then the adapter.
 #[derive(PartialEq)]
 struct Left {
     numbers: Vec<u64>,
@@ -64,7 +64,7 @@ fn compare(name: &str) -> Outcome {
         [("a second run", false, true), ("recomputation", true, true), ("no graph", false, false)]
     {
         if run(name, checkpointing, graph)? != first {
-            return Err(format!("{what} gave other bits"));
+            return Err(format!("{what} changed the bits"));
         }
     }
     let loss = |i: usize| f64::from_bits(first.numbers[2 * i]);
@@ -91,7 +91,7 @@ fn run(name: &str, checkpointing: bool, graph: bool) -> Result<Left, String> {
     }
     let (used, planned) = (before - free_memory(0).map_err(text)?, s.plan.bytes + workspace(&s.model.program));
     if used.abs_diff(planned) > (planned / 100).max(64 << 20) {
-        return Err(format!("{} MiB were planned, {} MiB are taken from the driver", planned >> 20, used >> 20));
+        return Err(format!("{} MiB were planned, {} MiB were allocated from the driver", planned >> 20, used >> 20));
     }
     let master = s.model.params.master.ok_or("no adapter")?.0;
     Ok(Left { numbers, adapter: s.read_bytes(master).map_err(text)? })

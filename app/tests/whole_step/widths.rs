@@ -1,4 +1,4 @@
-//! Models of real width, a layer or two of them, against the CPU device; and the same bits again and again.
+//! One or two layers of models of real width against the CPU device, and bit-equal repetitions.
 
 use crate::cases::Outcome;
 use crate::ties::{SHARE, far_from_ties};
@@ -15,15 +15,15 @@ use halfbyte_core::session::batch::{IGNORED, MicroBatch};
 use std::fmt;
 use std::sync::{Arc, Mutex};
 
-/// One comparison.
+/// One comparison of GPU and CPU.
 struct Width {
     name: &'static str,
-    /// A known architecture.
+    /// Name of a known architecture.
     model: &'static str,
     layers: usize,
     /// Lengths of the texts.
     texts: &'static [usize],
-    /// All tokens alike: two experts get everything, the others nothing.
+    /// Whether all tokens are equal, so that two experts receive all of them and the others none.
     same: bool,
 }
 
@@ -69,15 +69,15 @@ fn session(case: &Width, compute: DType, device: Box<dyn Device>) -> Result<Sess
     let spec = model::spec(config, compute, tokens, true, 4).map_err(text)?;
     let mut session = Session::new(record(spec).map_err(text)?, device).map_err(text)?;
     model::fill(&mut session).map_err(text)?;
-    // B is zero at the start, and with it the gradient of A: give every adapter tensor a value.
+    // B is zero initially, which makes the gradient of A zero. This gives every adapter tensor nonzero values.
     let master = session.model.params.master.ok_or("no adapter")?.0;
     let values: Vec<f64> = (0..master.cols).map(|i| ((i * 2_654_435_761) % 2001) as f64 / 1e5 - 0.01).collect();
     session.write(master, &values).map_err(text)?;
     Ok(session)
 }
 
-/// Takes the targets away from tokens whose experts hang on a rounding, by the router logits of each layer; returns how many
-/// are left.
+/// Removes the targets of tokens whose choice of experts is close to a tie in any layer. Returns the number of
+/// remaining targets.
 fn drop_near_ties(batch: &mut MicroBatch, experts: usize, routers: &[Vec<f64>]) -> Result<usize, String> {
     let predicted = |batch: &MicroBatch| batch.targets.iter().filter(|&&target| target != IGNORED).count();
     let of = predicted(batch);
@@ -96,11 +96,11 @@ fn drop_near_ties(batch: &mut MicroBatch, experts: usize, routers: &[Vec<f64>]) 
     }
 }
 
-/// What one micro-step gives.
+/// The result of one micro-step.
 #[derive(PartialEq)]
 struct Micro {
     loss: f64,
-    /// Of all adapter tensors.
+    /// Gradient of all adapter tensors.
     gradient: Vec<f64>,
 }
 
@@ -111,11 +111,11 @@ fn micro(session: &mut Session, batch: &MicroBatch, items: usize) -> Result<Micr
     Ok(Micro { loss, gradient: session.read(gradient, 0).map_err(text)? })
 }
 
-/// How far a micro-step is from the exact one: 1 − cosine of the gradients, norm and loss relative.
+/// Distance of a micro-step from the exact one: 1 − cosine of the gradients, and the relative errors of norm and loss.
 struct Distance([f64; 3]);
 
 impl Distance {
-    /// The whole-step limits of the kernels' tolerances.
+    /// The tolerances for whole steps.
     const LIMITS: [f64; 3] = [1e-3, 1e-2, 5e-3];
 
     fn of(ours: &Micro, exact: &Micro) -> Self {
@@ -124,7 +124,7 @@ impl Distance {
         Self([1.0 - dot(ours, exact) / (a * b), (a / b - 1.0).abs(), (ours.loss / exact.loss - 1.0).abs()])
     }
 
-    /// Within the limits, or within twice what rounding alone does.
+    /// Whether the distance is within the limits, or within twice that of rounding alone.
     fn is_allowed(&self, rounding: &Self) -> bool {
         (0..3).all(|i| self.0[i] <= Self::LIMITS[i].max(2.0 * rounding.0[i]))
     }
@@ -137,8 +137,8 @@ impl fmt::Display for Distance {
     }
 }
 
-/// The GPU in bf16 against the CPU device in f32, and what the CPU device in bf16 does for comparison; then 20 repetitions on
-/// the GPU must give the same bits.
+/// Compares the GPU in bf16 with the CPU device in f32; the CPU device in bf16 measures the effect of rounding alone.
+/// Then 20 repetitions on the GPU must give the same bits.
 fn compare(case: &Width) -> Outcome {
     let seen = Arc::new(Mutex::new(Vec::new()));
     let routers = seen.clone();
@@ -167,7 +167,7 @@ fn compare(case: &Width) -> Outcome {
     let first = micro(&mut gpu, &batch, items)?;
     for repeat in 0..20 {
         if micro(&mut gpu, &batch, items)? != first {
-            return Err(format!("repetition {repeat} gave other bits"));
+            return Err(format!("repetition {repeat} changed the bits"));
         }
     }
     let (ours, rounding) = (Distance::of(&first, &exactly), Distance::of(&rounded, &exactly));
