@@ -161,7 +161,7 @@ fn train(recipe: &Recipe, tokenizer: &Tokenizer, config: &ModelConfig, base: Wei
         }),
         logits_rows: 0,
     };
-    let mut session = Session::new(record(spec)?, Box::new(Cpu::new(CpuOptions::default())))?;
+    let mut session = Session::planned(record(spec)?, Box::new(Cpu::new(CpuOptions::default())))?;
     for tensor in session.model.params.weights.clone() {
         if let (Fill::Dense(view), Some(values)) = (tensor.fill, base.get(&tensor.name)) {
             session.write(view, &values.iter().map(|&v| f64::from(v)).collect::<Vec<_>>())?;

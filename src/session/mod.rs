@@ -78,9 +78,17 @@ impl Sampling {
 }
 
 impl Session {
-    /// Plans, allocates, and writes what does not depend on data. Weights are still zero.
-    pub fn new(model: Model, mut device: Box<dyn Device>) -> Result<Self> {
-        let plan = Arc::new(plan(&model.program));
+    /// Plans the memory of `model` and starts a session with that plan.
+    pub fn planned(model: Model, device: Box<dyn Device>) -> Result<Self> {
+        let plan = plan(&model.program);
+        Self::new(model, plan, device)
+    }
+
+    /// Allocates what `plan`, the plan of this model's program, says, and writes what does not depend on data. Weights are
+    /// still zero.
+    pub fn new(model: Model, plan: impl Into<Arc<Plan>>, mut device: Box<dyn Device>) -> Result<Self> {
+        let plan = plan.into();
+        assert_eq!(plan.address.len(), model.program.bufs.len(), "the plan is that of another program");
         device.allocate(Arc::new(model.program.clone()), plan.clone())?;
         let mut session = Self { model, plan, device };
         let mut control = [0.0; CONTROL_FIELDS];

@@ -16,7 +16,7 @@ fn filled(double: bool, seed: u64) -> BTreeMap<String, Vec<f64>> {
     (c.hidden_size, c.intermediate_size, c.head_dim, c.vocab_size) = (64, 96, 16, 200);
     spec.base.values_mut().for_each(|scheme| scheme.double = double);
     let mut s =
-        Session::new(record(spec).expect("recorded"), Box::new(Cpu::new(CpuOptions::default()))).expect("a session");
+        Session::planned(record(spec).expect("recorded"), Box::new(Cpu::new(CpuOptions::default()))).expect("a session");
     fill_base(&mut s, seed).expect("filled");
     let mut values = BTreeMap::new();
     for tensor in s.model.params.weights.clone() {

@@ -108,7 +108,7 @@ pub fn session(spec: Spec, options: CpuOptions) -> Session {
 
 /// The same for a model that is recorded already.
 pub fn start(model: Model, options: CpuOptions) -> Session {
-    let mut s = Session::new(model, Box::new(Cpu::new(options))).expect("a session");
+    let mut s = Session::planned(model, Box::new(Cpu::new(options))).expect("a session");
     s.plan.check(&s.model.program).expect("a sound plan");
     let mut random = Random(7);
     for tensor in s.model.params.weights.clone() {

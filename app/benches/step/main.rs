@@ -66,7 +66,7 @@ fn run(w: &Wanted) -> halfbyte_core::error::Result<()> {
     let model = record(spec)?;
     let ops = model.program.ops(Phase::Micro).len();
     let device = Cuda::new(CudaOptions { graph: w.graph, ..CudaOptions::default() })?;
-    let mut s = Session::new(model, Box::new(device))?;
+    let mut s = Session::planned(model, Box::new(device))?;
     println!(
         "{} {}×{}: {ops} ops, recorded, planned, allocated in {:.2} s",
         w.model,

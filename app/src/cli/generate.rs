@@ -121,7 +121,7 @@ pub fn run(args: Args) -> Result<()> {
     let modules = adapter.as_ref().map_or(&[][..], |a| &a.modules);
     let spec = inference_spec(&config, compute, modules, base, tokens.max(1))?;
     let (device, _) = args.device.open(None, compute, CpuOptions::default())?;
-    let mut session = Session::new(record(spec)?, device)?;
+    let mut session = Session::planned(record(spec)?, device)?;
     load_base(&mut session, &checkpoint, LoadDtype::Auto)?;
     if let Some(adapter) = adapter {
         let names = adapter.modules.iter().map(|m| m.module.name.clone());

@@ -175,7 +175,7 @@ impl Prepared {
         let samples = Samples::new(&training.sample_prompts, new_tokens, special, &data.encoder, capacity)?;
         let tokenizer = TokenizerFiles::read(&place.tokenizer()?)?;
         let locked = LockedFolder::new(&output, training.adapter_dir.as_deref().map(Path::new), start)?;
-        let mut session = Session::new(model, device)?;
+        let mut session = Session::planned(model, device)?;
         match &checkpoint {
             Some(checkpoint) => load_base(&mut session, checkpoint, recipe.model.dtype)?,
             None => fill_base(&mut session, recipe.training.seed)?,

@@ -70,7 +70,7 @@ pub fn open(folder: &Path, setup: Setup, watch: fn(&str) -> bool) -> Result<(Ses
         }
     };
     let device = crate::device::open(setup.compute, Box::new(observer))?;
-    let mut session = Session::new(record(spec).map_err(text)?, device).map_err(text)?;
+    let mut session = Session::planned(record(spec).map_err(text)?, device).map_err(text)?;
     load_base(&mut session, &checkpoint, LoadDtype::Named(setup.load_as)).map_err(text)?;
     init_optimizer(&mut session).map_err(text)?;
     if let Some(adapter) = setup.adapter {

@@ -54,7 +54,7 @@ fn repeat(moe: bool, compute: DType) -> Outcome {
         return Err("REQUIRE_GPU=1, and HALFBYTE_DEVICE does not name a GPU".into());
     }
     let model = record(wide(moe, compute)).map_err(text)?;
-    let mut s = Session::new(model, device::open(compute, Box::new(|_| ()))?).map_err(text)?;
+    let mut s = Session::planned(model, device::open(compute, Box::new(|_| ()))?).map_err(text)?;
     start(&mut s).map_err(text)?;
     let beginning = state(&mut s).map_err(text)?;
     let first = pass(&mut s).map_err(text)?;

@@ -33,7 +33,7 @@ fn few_first(name: &str) -> Outcome {
         let capacity = batches.iter().map(|(batch, _)| batch.tokens()).max().unwrap_or_default() + 300;
         let spec = model::spec(config, DType::Bf16, capacity, false, batches.len()).map_err(text)?;
         let device = Cuda::new(CudaOptions { graph, ..CudaOptions::default() }).map_err(text)?;
-        let mut s = Session::new(record(spec).map_err(text)?, Box::new(device)).map_err(text)?;
+        let mut s = Session::planned(record(spec).map_err(text)?, Box::new(device)).map_err(text)?;
         model::fill(&mut s).map_err(text)?;
         let master = s.model.params.master.ok_or("no adapter")?.0;
         let adapters = batches.iter().map(|(batch, items)| {
@@ -77,7 +77,7 @@ fn run(name: &str, checkpointing: bool, graph: bool) -> Result<Left, String> {
     let spec = model::spec(config, DType::Bf16, batch.tokens() + 3, checkpointing, STEPS).map_err(text)?;
     let before = free_memory(0).map_err(text)?;
     let device = Cuda::new(CudaOptions { graph, ..CudaOptions::default() }).map_err(text)?;
-    let mut s = Session::new(record(spec).map_err(text)?, Box::new(device)).map_err(text)?;
+    let mut s = Session::planned(record(spec).map_err(text)?, Box::new(device)).map_err(text)?;
     model::fill(&mut s).map_err(text)?;
     let mut numbers = Vec::new();
     for step in 0..STEPS {

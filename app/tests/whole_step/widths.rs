@@ -67,7 +67,7 @@ fn session(case: &Width, compute: DType, device: Box<dyn Device>) -> Result<Sess
     config.layers = case.layers;
     let tokens = case.texts.iter().sum::<usize>() + 5;
     let spec = model::spec(config, compute, tokens, true, 4).map_err(text)?;
-    let mut session = Session::new(record(spec).map_err(text)?, device).map_err(text)?;
+    let mut session = Session::planned(record(spec).map_err(text)?, device).map_err(text)?;
     model::fill(&mut session).map_err(text)?;
     // B is zero initially, which makes the gradient of A zero. This gives every adapter tensor nonzero values.
     let master = session.model.params.master.ok_or("no adapter")?.0;
