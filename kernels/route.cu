@@ -125,6 +125,7 @@ extern "C" __global__ void route_bwd(Rows rows, int experts, F32OrElem dweights,
 // ---- Load balancing -----------------------------------------------------------------------------------------------------
 
 constexpr int LAYERS = 80;
+constexpr int EXPERTS = 80;
 constexpr int CHUNK = 256;  // tokens per partial sum
 
 // The logits (or their gradients) of all layers.
@@ -158,7 +159,7 @@ extern "C" __global__ void __launch_bounds__(CHUNK) aux_partials(Rows rows, int 
 
 // One block of at least 2E threads; each adds its partials in ascending order. share[e] = Σ_k f[k,e]; factor = coef·E.
 extern "C" __global__ void aux_total(Rows rows, int experts, int layers, float factor, const float* partials, float* share, float* aux) {
-    __shared__ float sums[2 * LAYERS];
+    __shared__ float sums[2 * EXPERTS];
     int live = rows.count(), chunks = (live + CHUNK - 1) / CHUNK, e = threadIdx.x;
     float n = float(layers) * float(live);
     if (e < 2 * experts) {
