@@ -11,7 +11,7 @@ pub enum DType {
     F64,
     /// 32-bit float.
     F32,
-    /// bfloat16.
+    /// 16-bit float with the exponent of f32.
     Bf16,
     /// IEEE half precision.
     F16,
@@ -72,7 +72,7 @@ impl DType {
     /// [`Self::round`] of many values, on all threads.
     pub fn round_all(self, values: &mut [f32]) {
         values.par_chunks_mut(CHUNK).for_each(|values| match self {
-            // Slices are converted eight at a time, by instructions for which single values would ask each time.
+            // Slices use F16C; converting one by one would test for it each time.
             DType::F16 => narrow(values).convert_to_f32_slice(values),
             DType::Bf16 => values.iter_mut().for_each(|x| *x = self.round(*x)),
             _ => {}
@@ -108,7 +108,7 @@ fn narrow(values: &[f32]) -> Vec<f16> {
 mod tests {
     use super::*;
 
-    /// All f16 and their neighbours, ties, subnormals, overflow, the specials; one by one and all at once.
+    /// All f16 and their neighbors, ties, subnormals, overflow, the specials; one by one and all at once.
     #[test]
     fn many_values_are_rounded_like_one() {
         let bits = (0..=u16::MAX).map(|b| f16::from_bits(b).to_f32().to_bits());

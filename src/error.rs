@@ -6,7 +6,7 @@ use std::path::Path;
 
 /// Whose fault it is; decides the exit code of the program.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Kind {
+pub enum ErrorKind {
     /// The command line or the recipe is wrong (exit code 2).
     Usage,
     /// A model folder, an adapter or a data file is wrong (exit code 3).
@@ -17,11 +17,11 @@ pub enum Kind {
     Run,
 }
 
-/// What went wrong, and what to do about it.
+/// An error and the advice that goes with it.
 #[derive(Debug)]
 pub struct Error {
     /// Whose fault it is.
-    pub kind: Kind,
+    pub kind: ErrorKind,
     what: String,
     hint: Option<String>,
 }
@@ -32,26 +32,26 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 impl Error {
     /// A wrong command line or recipe.
     pub fn usage(what: impl Into<String>) -> Self {
-        Self::new(Kind::Usage, what)
+        Self::new(ErrorKind::Usage, what)
     }
     /// A wrong model folder, adapter or data file.
     pub fn input(what: impl Into<String>) -> Self {
-        Self::new(Kind::Input, what)
+        Self::new(ErrorKind::Input, what)
     }
     /// The machine refused.
     pub fn system(what: impl Into<String>) -> Self {
-        Self::new(Kind::System, what)
+        Self::new(ErrorKind::System, what)
     }
     /// The run failed.
     pub fn run(what: impl Into<String>) -> Self {
-        Self::new(Kind::Run, what)
+        Self::new(ErrorKind::Run, what)
     }
     /// An I/O error on `path`; `doing` is a verb: "read", "create", "map".
     pub fn io(doing: &str, path: &Path, error: std::io::Error) -> Self {
-        let kind = if error.kind() == std::io::ErrorKind::NotFound { Kind::Input } else { Kind::System };
+        let kind = if error.kind() == std::io::ErrorKind::NotFound { ErrorKind::Input } else { ErrorKind::System };
         Self::new(kind, format!("cannot {doing} {}: {error}", path.display()))
     }
-    fn new(kind: Kind, what: impl Into<String>) -> Self {
+    fn new(kind: ErrorKind, what: impl Into<String>) -> Self {
         Self { kind, what: what.into(), hint: None }
     }
     /// Adds the line that says what to do.
@@ -67,13 +67,13 @@ impl Error {
     /// The exit code of the program that ends with this error.
     pub fn exit_code(&self) -> u8 {
         match self.kind {
-            Kind::Usage => 2,
-            Kind::Input => 3,
-            Kind::System => 4,
-            Kind::Run => 5,
+            ErrorKind::Usage => 2,
+            ErrorKind::Input => 3,
+            ErrorKind::System => 4,
+            ErrorKind::Run => 5,
         }
     }
-    /// What is wrong, without the hint.
+    /// The message without the hint.
     pub fn what(&self) -> &str {
         &self.what
     }
@@ -123,7 +123,7 @@ mod tests {
         let keys = ["learning_rate", "lr_scheduler_type", "warmup_steps"];
         assert_eq!(nearest("learning_rat", keys), Some("learning_rate"));
         assert_eq!(nearest("warmup_step", keys), Some("warmup_steps"));
-        assert_eq!(nearest("colour", keys), None);
+        assert_eq!(nearest("color", keys), None);
     }
 
     #[test]

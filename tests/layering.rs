@@ -1,4 +1,4 @@
-//! Dependencies point downwards only. A module of a crate uses modules that stand below it in the map of that crate's
+//! Dependencies point downwards only. A module of a crate uses only modules further down in the map of that crate's
 //! `lib.rs`, no others; no two files import each other; and no file imports, within its module, a file that imports it.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -150,7 +150,7 @@ fn modules_use_only_what_stands_below_them() {
             for used in used {
                 seen += 1;
                 if krate.level(&used).is_none_or(|below| below < own) {
-                    wrong.push(format!("{} uses {used}, which does not stand below {module}", file.display()));
+                    wrong.push(format!("{} uses {used}, which is not below {module}", file.display()));
                 }
             }
         }

@@ -107,7 +107,7 @@ assert "serialized" in "".join(complaints("serial", wgmma("a[0] += p[4];"), "com
 "#;
 
 #[test]
-fn spills_and_serialised_products_fail_the_build() {
+fn spills_and_serialized_products_fail_the_build() {
     if !root().join(".cuda/requirements.txt").exists() {
         println!("SKIPPED: the compiler is not installed (kernels/build.py install)");
         return;

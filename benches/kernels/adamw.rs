@@ -2,7 +2,7 @@
 
 use crate::harness::{Bench, Buffers};
 use halfbyte_core::dtype::DType::{F32, U8};
-use halfbyte_core::op::{AdamState, Betas, CONTROL_FIELDS, Op};
+use halfbyte_core::op::{AdamState, AdamW, Betas, CONTROL_FIELDS, Op};
 
 pub fn benches(t: usize) -> Vec<Bench> {
     // 14 tensors per layer; on the CPU only one layer.
@@ -21,7 +21,7 @@ pub fn benches(t: usize) -> Vec<Bench> {
             }
             let count = 14 * layers;
             let ones = |b: &mut Buffers, rows, cols| b.normal(rows, cols, F32, 1e-4);
-            Op::AdamW {
+            Op::AdamW(AdamW {
                 state: state(b, n),
                 betas: Betas { beta1: 0.9, beta2: 0.999, eps: 1e-8 },
                 master: b.normal(1, n, F32, 0.01),
@@ -32,7 +32,7 @@ pub fn benches(t: usize) -> Vec<Bench> {
                 touched: b.i32(1, 1, |_| 1),
                 // All fields are zero, so the update is not skipped and changes nothing.
                 control: b.out(1, CONTROL_FIELDS, F32),
-            }
+            })
         })
     };
     vec![

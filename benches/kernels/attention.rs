@@ -2,7 +2,7 @@
 
 use crate::harness::{Bench, Buffers};
 use halfbyte_core::dtype::DType::{Bf16, F32};
-use halfbyte_core::op::{Op, View};
+use halfbyte_core::op::{Attention, AttentionBwd, Op, View};
 
 pub fn benches(t: usize) -> Vec<Bench> {
     let (heads, kv_heads, d, length) = (32, 8, 128, t.min(2048));
@@ -19,7 +19,7 @@ pub fn benches(t: usize) -> Vec<Bench> {
         Bench::compute(format!("attention/mistral-7b T={t}"), pairs * 4.0 * d as f64, move |b| {
             let ([q, k, v], (lo, hi)) = (qkv(b), ranges(b));
             let (out, lse) = (b.out(t, heads * d, Bf16), b.out(t, heads, F32));
-            Op::Attention { q, k, v, lo, hi, out, lse, heads, kv_heads, scale }
+            Op::Attention(Attention { q, k, v, lo, hi, out, lse, heads, kv_heads, scale })
         }),
         // Counts five products, as is usual.
         Bench::compute(format!("attention_bwd/mistral-7b T={t}"), pairs * 10.0 * d as f64, move |b| {
@@ -30,7 +30,7 @@ pub fn benches(t: usize) -> Vec<Bench> {
             let delta = b.out(t, heads, F32);
             let (dq, dk, dv) = (b.out(t, heads * d, Bf16), b.out(t, kv_heads * d, Bf16), b.out(t, kv_heads * d, Bf16));
             #[rustfmt::skip]
-            let op = Op::AttentionBwd { q, k, v, lo, hi, qlo, qhi, out, lse, dout, delta, dq, dk, dv, heads, kv_heads, scale };
+            let op = Op::AttentionBwd(AttentionBwd { forward: Attention { q, k, v, lo, hi, out, lse, heads, kv_heads, scale }, qlo, qhi, dout, delta, dq, dk, dv });
             op
         }),
     ]

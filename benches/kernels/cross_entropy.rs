@@ -2,7 +2,7 @@
 
 use crate::harness::Bench;
 use halfbyte_core::dtype::DType::{Bf16, F32, I32};
-use halfbyte_core::op::{CONTROL_FIELDS, Op};
+use halfbyte_core::op::{CONTROL_FIELDS, CrossEntropy, Op};
 
 pub fn benches(t: usize) -> Vec<Bench> {
     let (n, v) = (t.min(2048), 32000);
@@ -10,6 +10,6 @@ pub fn benches(t: usize) -> Vec<Bench> {
         let (logits, targets) = (b.normal(n, v, F32, 3.0), b.i32(n, 1, move |i| (i * 7919 % v) as i32));
         let (weight, control) = (b.normal(n, 1, F32, 1.0), b.normal(1, CONTROL_FIELDS, F32, 1.0));
         let (logp, hit, dlogits) = (b.out(n, 1, F32), b.out(n, 1, I32), Some(b.out(n, v, Bf16)));
-        Op::CrossEntropy { logits, targets, weight, control, logp, hit, dlogits }
+        Op::CrossEntropy(CrossEntropy { logits, targets, weight, control, logp, hit, dlogits })
     })]
 }

@@ -2,7 +2,7 @@
 
 use crate::harness::Bench;
 use halfbyte_core::dtype::DType::{Bf16, F32};
-use halfbyte_core::op::{Nested, Op};
+use halfbyte_core::op::{Nested, Op, Weight4};
 use halfbyte_core::quant::QuantKind;
 
 pub fn benches(t: usize) -> Vec<Bench> {
@@ -17,7 +17,7 @@ pub fn benches(t: usize) -> Vec<Bench> {
                 let nested =
                     Nested { absmax: b.normal(1, n * k / 64 / 256, F32, 1e-2), offset: b.normal(1, 1, F32, 1e-2) };
                 let (x, out) = (b.normal(rows, k, Bf16, 1.0), b.out(rows, n, Bf16));
-                Op::Gemv { kind, block: 64, x, codes, absmax, nested: Some(nested), out }
+                Op::Gemv { x, out, weight: Weight4 { kind, block: 64, codes, absmax, nested: Some(nested) } }
             }));
         }
     }

@@ -7,7 +7,7 @@ use halfbyte_core::device::Device;
 use halfbyte_core::device::cpu::{Cpu, CpuOptions};
 use halfbyte_core::device::cuda::{Cuda, CudaOptions};
 use halfbyte_core::dtype::DType;
-use halfbyte_core::op::{Buf, Info, Kind, Op, Phase, Place, Program, Rows, Transfer, View};
+use halfbyte_core::op::{Buf, BufInfo, Op, Phase, Place, Program, Purpose, Rows, Transfer, View};
 use halfbyte_core::plan::plan;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -62,8 +62,8 @@ impl Buffers {
     /// An output buffer.
     pub fn out(&mut self, rows: usize, cols: usize, dtype: DType) -> View {
         let buf = Buf(self.program.bufs.len() as u32);
-        let (rows, place) = (Rows::Fixed(rows), Place::Resident(Kind::Exchange));
-        self.program.bufs.push(Info { name: format!("operand {}", buf.0), rows, cols, dtype, place });
+        let (rows, place) = (Rows::Fixed(rows), Place::Resident(Purpose::Exchange));
+        self.program.bufs.push(BufInfo { name: format!("operand {}", buf.0), rows, cols, dtype, place });
         self.program.view(buf)
     }
     /// A buffer of standard normal numbers times `scale`.

@@ -2,12 +2,12 @@
 
 use crate::harness::Bench;
 use halfbyte_core::dtype::DType::{Bf16, F32, I32};
-use halfbyte_core::op::{CONTROL_FIELDS, Op};
+use halfbyte_core::op::{CONTROL_FIELDS, Op, Route};
 
 pub fn benches(t: usize) -> Vec<Bench> {
     let route = Bench::memory(format!("route/mixtral T={t}"), t * (16 + 8 + 8 + 8 + 8), move |b| {
         let logits = b.normal(t, 8, Bf16, 1.0);
-        Op::Route {
+        Op::Route(Route {
             logits,
             weights: b.out(t, 2, F32),
             experts: b.out(t, 2, I32),
@@ -15,7 +15,7 @@ pub fn benches(t: usize) -> Vec<Bench> {
             source: b.out(2 * t, 1, I32),
             offsets: b.out(9, 1, I32),
             touched: None,
-        }
+        })
     });
     let backward = Bench::memory(format!("route_bwd/mixtral T={t}"), t * (8 + 16 + 8 + 16), move |b| {
         let (dweights, logits) = (b.normal(t, 2, F32, 1.0), b.normal(t, 8, Bf16, 1.0));

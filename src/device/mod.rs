@@ -3,7 +3,10 @@
 
 pub mod cpu;
 pub mod cuda;
+mod name;
 pub mod sensors;
+
+pub use name::{About, DeviceKind, DeviceName};
 
 use crate::error::Result;
 use crate::op::{Buf, Phase, Program};
@@ -41,7 +44,10 @@ pub trait Device: Send {
     /// Runs a phase op by op and times each.
     fn profile(&mut self, phase: Phase, live: usize) -> Result<Vec<Timing>>;
 
-    /// What its sensors say now; a CPU is not asked.
+    /// Its kind, its name and its speed. The speed of a CPU is measured, once, in a few milliseconds.
+    fn about(&self) -> About;
+
+    /// Reads its sensors; `None` on a CPU.
     fn sensors(&self) -> Option<Sensors> {
         None
     }

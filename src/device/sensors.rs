@@ -1,14 +1,14 @@
-//! What a device says of itself while it works.
+//! Readings of a device while it works.
 
 /// One reading of a GPU's sensors.
 #[derive(Clone, Copy, PartialEq, Debug, Default)]
 pub struct Sensors {
-    /// Per cent of the driver's last sampling period in which a kernel ran.
+    /// Percent of the driver's last sampling period in which a kernel ran.
     pub utilization: Option<u32>,
     /// Bytes in use, by all processes and the driver.
     pub memory: Option<u64>,
     /// Degrees Celsius.
     pub temperature: Option<u32>,
-    /// Watts.
+    /// Power draw in watts.
     pub power: Option<f64>,
 }

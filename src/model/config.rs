@@ -1,4 +1,4 @@
-//! What a model is: the shapes and constants that its `config.json` states.
+//! The shapes and constants of a model, as its `config.json` states them.
 
 use super::rope::Rope;
 use crate::dtype::DType;
@@ -47,7 +47,7 @@ pub struct Experts {
     pub output_router_logits: bool,
 }
 
-/// `quantization_config` of a checkpoint that bitsandbytes has already quantised.
+/// `quantization_config` of a checkpoint that bitsandbytes has already quantized.
 #[derive(Clone, Debug, PartialEq)]
 pub struct QuantConfig {
     /// `bnb_4bit_quant_type`.
@@ -60,7 +60,7 @@ pub struct QuantConfig {
     pub skip_modules: Vec<String>,
 }
 
-/// What a model is: shapes and constants.
+/// Shapes and constants of a model.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ModelConfig {
     /// The architecture.

@@ -4,8 +4,8 @@
 use super::linear::AdapterUse;
 use super::params::Params;
 use super::spec::{LossSpec, Spec};
-use crate::op::{Rows, View};
-use crate::tape::{LossInputs, Tape};
+use crate::op::{CrossEntropy, Rows, View};
+use crate::tape::Tape;
 
 /// Final norm. x `[T,D]`.
 pub fn final_norm(t: &mut Tape, spec: &Spec, params: &Params, x: View) -> View {
@@ -22,14 +22,16 @@ pub fn loss(t: &mut Tape, loss: &LossSpec, params: &Params, h: View, with: Adapt
             let from = t.position();
             let logits = params.head.forward(t, rows(h), None, with, t.wide());
             let to = t.position();
-            let inputs = LossInputs {
+            let loss = CrossEntropy {
+                logits,
                 targets: rows(x.targets),
                 weight: rows(x.weight),
                 control: x.control,
                 logp: rows(x.logp),
                 hit: rows(x.hit),
+                dlogits: None,
             };
-            t.cross_entropy(logits, inputs, gradient);
+            t.cross_entropy(loss, gradient);
             if gradient {
                 t.backward(from..to);
             }

@@ -2,8 +2,8 @@
 //! these. `y = x·Wᵀ + scale · B(A(drop(x)))` with frozen W and trained A, B (Hu et al. 2021).
 
 use crate::dtype::DType;
-use crate::op::{GEMV_ROWS, GEMV_STEP, Groups, View};
-use crate::tape::{Quantized, Tape};
+use crate::op::{GEMV_ROWS, GEMV_STEP, Gemm, Groups, View, Weight4};
+use crate::tape::Tape;
 
 /// The frozen weight of one module.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -11,12 +11,12 @@ pub enum Base {
     /// In the compute type, `[out, in]`: a slab of [`Projection::dense`] or a buffer of its own.
     Dense(View),
     /// In 4 bits.
-    Quantized(Quantized),
+    Quantized(Weight4),
 }
 
 /// The compute-type copies of one part's adapters.
 #[derive(Clone, Copy, PartialEq, Debug)]
-pub struct Adapter {
+pub struct LoraCopy {
     /// `[experts · padded rank, in]`.
     pub a: View,
     /// `[experts · out, padded rank]`.
@@ -25,6 +25,32 @@ pub struct Adapter {
     pub scale: f64,
     /// Tells the dropout masks of a step apart.
     pub site: u32,
+}
+
+/// One of LoRA's two matrices.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
+pub enum LoraFactor {
+    /// `lora_A`, `[r, in]`.
+    A,
+    /// `lora_B`, `[out, r]`.
+    B,
+}
+
+/// One trained tensor, as PEFT names them.
+#[derive(Clone, PartialEq, Debug)]
+pub struct AdapterTensor {
+    /// `model.layers.0.self_attn.q_proj`.
+    pub module: String,
+    /// A or B.
+    pub factor: LoraFactor,
+    /// First element in master and gradient.
+    pub offset: usize,
+    /// Rows: r of A, output features of B.
+    pub rows: usize,
+    /// Columns: input features of A, r of B.
+    pub cols: usize,
+    /// Index into `touched` (layer · experts + expert), if the module belongs to an expert.
+    pub touched: Option<usize>,
 }
 
 /// One of the modules that share an input.
@@ -37,7 +63,7 @@ pub struct Part {
     /// One weight for each expert (one where there are none).
     pub base: Vec<Base>,
     /// Its adapters, if it is a target.
-    pub adapter: Option<Adapter>,
+    pub adapter: Option<LoraCopy>,
 }
 
 /// Modules that share an input.
@@ -63,7 +89,7 @@ pub struct AdapterUse {
 }
 
 impl Projection {
-    /// Σ out.
+    /// Columns of the result: the sum of all `out`.
     pub fn width(&self) -> usize {
         self.parts.iter().map(|p| p.out).sum()
     }
@@ -71,7 +97,7 @@ impl Projection {
     /// x `[n, in]`; returns `[n, Σ out]` of type `dtype`.
     pub fn forward(&self, t: &mut Tape, x: View, groups: Option<Groups>, with: AdapterUse, dtype: DType) -> View {
         assert_eq!(x.cols, self.input, "{}", self.name);
-        // The small products come first, so that the base product and those that add to it stand together.
+        // The small products come first, so that the base product is followed at once by those that add to it.
         let adapters = self.parts.iter().map(|p| p.adapter.filter(|_| with.enabled));
         let small: Vec<Option<(View, View)>> = adapters
             .zip(&self.parts)
@@ -89,7 +115,7 @@ impl Projection {
         for (part, small) in self.parts.iter().zip(small) {
             if let Some((small, b)) = small {
                 let out = y.columns(column, part.out);
-                t.product_into(small, b, 1.0, groups, Some(out), out);
+                t.product_into(Gemm { plus: Some(out), groups, ..Gemm::nt(small, b, out) });
             }
             column += part.out;
         }
@@ -109,8 +135,8 @@ impl Projection {
         for part in &self.parts {
             let out = y.columns(column, part.out);
             match &part.base[0] {
-                Base::Quantized(q) => t.gemv_into(x, q, out),
-                Base::Dense(w) => t.product_into(x, *w, 1.0, None, None, out),
+                Base::Quantized(q) => t.gemv_into(x, *q, out),
+                Base::Dense(w) => t.product_into(Gemm::nt(x, *w, out)),
             }
             column += part.out;
         }
@@ -129,7 +155,7 @@ impl Projection {
             for part in &self.parts {
                 let slab = scratch.slab(row, part.out);
                 match &part.base[e] {
-                    Base::Quantized(q) => t.dequantize_into(q, slab),
+                    Base::Quantized(q) => t.dequantize_into(*q, slab),
                     Base::Dense(w) => t.cast_into(*w, slab, 1),
                 }
                 row += part.out;
@@ -146,7 +172,7 @@ fn small_product(
     x: View,
     groups: Option<Groups>,
     with: AdapterUse,
-    adapter: &Adapter,
+    adapter: &LoraCopy,
 ) -> View {
     let x = match with.dropout {
         Some((p, seed)) if p > 0.0 => t.dropout(&format!("{}.dropped", part.leaf), x, seed, adapter.site, p),

@@ -1,35 +1,14 @@
-//! Llama and Mistral (and Mixtral's attention): pre-norm blocks of attention and MLP on a residual stream. The shapes that
-//! differ (grouped heads, window, experts) are data.
+//! Llama, Mistral and Mixtral: pre-norm blocks of attention and MLP (or a mixture of experts) on a residual stream. The
+//! shapes that differ (grouped heads, window, experts) are data.
 
 use super::config::ModelConfig;
+use super::exchange::Exchange;
 use super::linear::{AdapterUse, Projection};
-use super::moe;
-use super::params::{Exchange, Params};
-use crate::op::View;
-use crate::tape::{HeadShape, Ranges, Tape};
+use super::params::{Block, Params};
+use crate::op::{Groups, View};
+use crate::tape::{Ranges, Tape};
 
-/// The frozen and trained parts of a block.
-#[derive(Clone, Debug)]
-pub struct Block {
-    /// `input_layernorm`, `[1,D]`.
-    pub input_norm: View,
-    /// q, k, v.
-    pub qkv: Projection,
-    /// `o_proj`.
-    pub o: Projection,
-    /// `post_attention_layernorm`, `[1,D]`.
-    pub post_norm: View,
-    /// Mixtral's router; `None` for a dense MLP.
-    pub router: Option<Projection>,
-    /// gate and up (w1 and w3 of all experts).
-    pub gate_up: Projection,
-    /// down (w2).
-    pub down: Projection,
-    /// I32 `[1,E]`: experts that saw a token since `Begin`.
-    pub touched: Option<View>,
-}
-
-/// What varies between the phases that run the stack.
+/// Properties in which the phases that run the stack differ.
 #[derive(Clone, Copy, Debug)]
 pub struct Run {
     /// Adapters and dropout.
@@ -79,7 +58,7 @@ fn block(
     let (y, logits) = match &layer.router {
         None => (mlp(t, layer, h, None, run), None),
         Some(router) => {
-            let (y, logits) = moe::experts(t, layer, router, h, run);
+            let (y, logits) = experts(t, layer, router, h, run);
             (y, Some(logits))
         }
     };
@@ -88,21 +67,30 @@ fn block(
 
 /// Self-attention with rotary positions. h `[T,D]`; returns `[T,D]`.
 fn attention(t: &mut Tape, config: &ModelConfig, layer: &Block, inputs: &Exchange, h: View, run: Run) -> View {
-    let shape = HeadShape { heads: config.heads, kv_heads: config.kv_heads, head_dim: config.head_dim };
-    let (wide, narrow) = (shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim);
+    let (wide, narrow) = (config.q_width(), config.kv_width());
     let qkv = layer.qkv.forward(t, h, None, run.with, t.compute);
     let (q, k, v) = (qkv.columns(0, wide), qkv.columns(wide, narrow), qkv.columns(wide + narrow, narrow));
     t.rope(q, inputs.pos, inputs.inv_freq);
     t.rope(k, inputs.pos, inputs.inv_freq);
     let ranges = Ranges { lo: inputs.lo, hi: inputs.hi, qlo: inputs.qlo, qhi: inputs.qhi };
-    let a = t.attention(q, k, v, ranges, shape);
+    let a = t.attention(q, k, v, ranges, config.heads, config.kv_heads);
     layer.o.forward(t, a, None, run.with, t.compute)
 }
 
 /// `down(silu(gate(h)) · up(h))`; with groups, the rows belong to experts. h `[n,D]`; returns `[n,D]`.
-pub fn mlp(t: &mut Tape, layer: &Block, h: View, groups: Option<crate::op::Groups>, run: Run) -> View {
+fn mlp(t: &mut Tape, layer: &Block, h: View, groups: Option<Groups>, run: Run) -> View {
     let gate_up = layer.gate_up.forward(t, h, groups, run.with, t.compute);
     let width = gate_up.cols / 2;
     let a = t.swiglu(gate_up.columns(0, width), gate_up.columns(width, width));
     layer.down.forward(t, a, groups, run.with, t.compute)
+}
+
+/// Mixtral's mixture of experts: each token goes to two of them. h `[T,D]`; returns the weighted sum of its two
+/// experts for each token, `[T,D]`, and the router's logits, `[T,E]`.
+fn experts(t: &mut Tape, layer: &Block, router: &Projection, h: View, run: Run) -> (View, View) {
+    let logits = router.forward(t, h, None, run.with, t.compute);
+    let routed = t.route(logits, layer.touched.filter(|_| run.training));
+    let rows = t.gather(h, &routed);
+    let y = mlp(t, layer, rows, Some(routed.groups), run);
+    (t.combine(y, &routed), logits)
 }

@@ -11,7 +11,7 @@ pub struct Linear {
     pub layer: Option<usize>,
     /// The last part of the name: `q_proj`, `gate`, `w1`, `lm_head`.
     pub leaf: &'static str,
-    /// Which expert it belongs to.
+    /// Number of its expert; None outside of experts.
     pub expert: Option<usize>,
     /// Rows of the weight.
     pub out_features: usize,

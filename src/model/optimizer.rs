@@ -1,9 +1,9 @@
 //! The buffers of AdamW: which tensor is where, and its moments.
 
-use super::params::{AdapterTensor, Half};
+use super::linear::{AdapterTensor, LoraFactor};
 use super::spec::{OptimizerKind, OptimizerSpec};
 use crate::dtype::DType;
-use crate::op::{AdamState, Kind, SEGMENT_FIELDS, Segment, View};
+use crate::op::{AdamState, Purpose, SEGMENT_FIELDS, Segment, View};
 use crate::quant::blockwise8::BLOCK;
 use crate::tape::Tape;
 
@@ -13,7 +13,7 @@ const MIN_8BIT: usize = 4096;
 /// One AdamW op's tensors.
 #[derive(Clone, Debug)]
 pub struct AdamGroup {
-    /// Moments.
+    /// Buffers of the moments.
     pub state: AdamState,
     /// The segment table.
     pub segments: View,
@@ -55,7 +55,7 @@ pub fn declare_optimizer(t: &mut Tape, spec: &OptimizerSpec, adapter: &[AdapterT
             row[Segment::Block as usize] = blocks as i64;
             row[Segment::Touched as usize] = a.touched.map_or(-1, |i| i as i64);
             table.extend(row);
-            let factor = if a.half == Half::B { spec.lora_b_factor } else { 1.0 };
+            let factor = if a.factor == LoraFactor::B { spec.lora_b_factor } else { 1.0 };
             rates.extend([factor as f32, spec.weight_decay as f32]);
             state += length;
             blocks += length.div_ceil(BLOCK);
@@ -66,7 +66,7 @@ pub fn declare_optimizer(t: &mut Tape, spec: &OptimizerSpec, adapter: &[AdapterT
         let bytes = rates.iter().flat_map(|x| x.to_le_bytes()).collect();
         let rates = t.constant(&format!("adam{bits}.rates"), n, 2, DType::F32, bytes);
         let mut moment =
-            |name: &str, cols, dtype| t.resident(&format!("adam{bits}.{name}"), 1, cols, dtype, Kind::Optimizer);
+            |name: &str, cols, dtype| t.resident(&format!("adam{bits}.{name}"), 1, cols, dtype, Purpose::Optimizer);
         let state = if bits == 8 {
             AdamState::Blockwise8 {
                 m: moment("m", state, DType::U8),
@@ -81,12 +81,12 @@ pub fn declare_optimizer(t: &mut Tape, spec: &OptimizerSpec, adapter: &[AdapterT
                 OptimizerKind::Bitsandbytes32 | OptimizerKind::Bitsandbytes8 => AdamState::Bitsandbytes { m, v },
             }
         };
-        let steps = t.resident(&format!("adam{bits}.steps"), n, 1, DType::I32, Kind::Optimizer);
+        let steps = t.resident(&format!("adam{bits}.steps"), n, 1, DType::I32, Purpose::Optimizer);
         groups.push(AdamGroup { state, segments, rates, steps });
     }
     OptimizerState {
         groups,
-        schedule: t.resident("schedule", 1, spec.updates.max(1), wide, Kind::Exchange),
-        norm: t.resident("gradient_norm", 1, 1, wide, Kind::Exchange),
+        schedule: t.resident("schedule", 1, spec.updates.max(1), wide, Purpose::Exchange),
+        norm: t.resident("gradient_norm", 1, 1, wide, Purpose::Exchange),
     }
 }

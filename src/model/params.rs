@@ -1,27 +1,27 @@
-//! The resident buffers of a program: base weights, adapters, inputs and outputs, optimizer state; and which tensor of a
-//! checkpoint or of an adapter file belongs where.
+//! The resident buffers of a program: base weights and adapters, and which tensor of a checkpoint or of an adapter file
+//! belongs where.
 
-use super::linear::{Adapter, Base, Part, Projection};
-use super::llama::Block;
+use super::exchange::{Exchange, declare_exchange};
+use super::linear::{AdapterTensor, Base, LoraCopy, LoraFactor, Part, Projection};
 use super::optimizer::{OptimizerState, declare_optimizer};
 use super::spec::{AdapterSpec, Spec};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::op::{CONTROL_FIELDS, Kind, Nested, Place, Rows, SAMPLE_FIELDS, View};
+use crate::op::{Nested, Purpose, View, Weight4};
 use crate::quant::Scheme;
 use crate::quant::blockwise8::BLOCK;
-use crate::tape::{Quantized, Tape};
+use crate::tape::Tape;
 
 /// Columns of the padded copies of adapters are a multiple of this: the K step of a tensor-core product.
 pub const RANK_STEP: usize = 16;
 
-/// Where the values of a checkpoint tensor go.
+/// The place of a checkpoint tensor's values.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub enum Fill {
     /// In the compute type, row by row.
     Dense(View),
-    /// Quantised to 4 bits.
-    Quantized(Quantized),
+    /// Quantized to 4 bits.
+    Quantized(Weight4),
 }
 
 /// A tensor of the checkpoint.
@@ -35,82 +35,6 @@ pub struct WeightTensor {
     pub fill: Fill,
 }
 
-/// Which of the two matrices.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
-pub enum Half {
-    /// `lora_A`, `[r, in]`.
-    A,
-    /// `lora_B`, `[out, r]`.
-    B,
-}
-
-/// One trained tensor, as PEFT names them.
-#[derive(Clone, PartialEq, Debug)]
-pub struct AdapterTensor {
-    /// `model.layers.0.self_attn.q_proj`.
-    pub module: String,
-    /// A or B.
-    pub half: Half,
-    /// First element in master and gradient.
-    pub offset: usize,
-    /// Rows.
-    pub rows: usize,
-    /// Columns.
-    pub cols: usize,
-    /// Index into `touched` (layer · experts + expert), if the module belongs to an expert.
-    pub touched: Option<usize>,
-}
-
-/// What the host writes before a run and reads after it. `[T,1]` unless stated.
-#[derive(Clone, Debug)]
-pub struct Exchange {
-    /// I32: token ids.
-    pub ids: View,
-    /// I32: the next token's id, or −100.
-    pub targets: View,
-    /// Factor on the loss of each token.
-    pub weight: View,
-    /// I32: position inside of the document.
-    pub pos: View,
-    /// I32: first key that a token sees.
-    pub lo: View,
-    /// I32: one past the last.
-    pub hi: View,
-    /// I32: first query that sees a key.
-    pub qlo: View,
-    /// I32: one past the last.
-    pub qhi: View,
-    /// `[1, d/2]`: angle of one position for each pair.
-    pub inv_freq: View,
-    /// I32 `[1,2]`: key of the random numbers of this micro-step.
-    pub seed: View,
-    /// `[1,1]`: size of the noise on the embeddings in this micro-step, where there is any.
-    pub noise: Option<View>,
-    /// `[1, CONTROL_FIELDS]`, see [`crate::op::Control`].
-    pub control: View,
-    /// Log-probability of each target.
-    pub logp: View,
-    /// I32: 1 where the target is the most probable token.
-    pub hit: View,
-    /// `[1,1]`: the router's auxiliary loss, where there is one.
-    pub aux: Option<View>,
-    /// Where there are `Logits` phases.
-    pub selected: Option<Selected>,
-}
-
-/// Rows of the stream whose logits are wanted, and what comes of them.
-#[derive(Clone, Copy, Debug)]
-pub struct Selected {
-    /// I32 `[n,1]`: the rows.
-    pub rows: View,
-    /// `[n,V]`.
-    pub logits: View,
-    /// `[1, SAMPLE_FIELDS]`: how tokens are chosen, see [`crate::op::SampleField`].
-    pub rule: View,
-    /// I32 `[n,1]`: the token chosen for each row.
-    pub token: View,
-}
-
 /// A cast of the `begin` phase: masters to the padded copy in the compute type.
 #[derive(Clone, Copy, Debug)]
 pub struct AdapterCopy {
@@ -122,12 +46,33 @@ pub struct AdapterCopy {
     pub experts: usize,
 }
 
+/// The frozen and trained parts of a block.
+#[derive(Clone, Debug)]
+pub struct Block {
+    /// `input_layernorm`, `[1,D]`.
+    pub input_norm: View,
+    /// q, k, v.
+    pub qkv: Projection,
+    /// `o_proj`.
+    pub o: Projection,
+    /// `post_attention_layernorm`, `[1,D]`.
+    pub post_norm: View,
+    /// Mixtral's router; `None` for a dense MLP.
+    pub router: Option<Projection>,
+    /// gate and up (w1 and w3 of all experts).
+    pub gate_up: Projection,
+    /// down (w2).
+    pub down: Projection,
+    /// I32 `[1,E]`: experts that saw a token since `Begin`.
+    pub touched: Option<View>,
+}
+
 /// All resident buffers.
 #[derive(Clone, Debug)]
 pub struct Params {
     /// `[V,D]`.
     pub embedding: View,
-    /// The blocks.
+    /// The decoder blocks, from the first layer to the last.
     pub blocks: Vec<Block>,
     /// `[1,D]`.
     pub final_norm: View,
@@ -149,19 +94,19 @@ pub struct Params {
     pub optimizer: Option<OptimizerState>,
 }
 
-/// A module group before its buffers exist.
-struct Shape {
+/// Modules that share an input, before their buffers exist.
+struct Layout {
     name: &'static str,
     input: usize,
     /// (leaf name, output features).
     parts: Vec<(&'static str, usize)>,
-    /// What stands before the leaf (before the number of the expert): `model.layers.0.mlp`. Empty for the head.
+    /// The module name without the leaf (and the number of the expert): `model.layers.0.mlp`. Empty for the head.
     prefix: String,
     /// Number of experts, and the index of the first in `touched`.
     experts: Option<(usize, usize)>,
 }
 
-impl Shape {
+impl Layout {
     /// Full names of the modules of one leaf: one, or one for each expert.
     fn modules(&self, leaf: &str) -> Vec<String> {
         match self.experts {
@@ -182,13 +127,13 @@ pub fn declare(t: &mut Tape, spec: &Spec) -> Result<Params> {
     let (hidden, inner) = (config.hidden_size, config.intermediate_size);
     let (q, kv) = (config.heads * config.head_dim, config.kv_heads * config.head_dim);
     let experts = config.experts.as_ref().map_or(0, |e| e.count);
-    let touched = t.resident("touched", 1, (config.layers * experts).max(1), DType::I32, Kind::Exchange);
+    let touched = t.resident("touched", 1, (config.layers * experts).max(1), DType::I32, Purpose::Exchange);
 
     let embedding = d.tensor(t, "model.embed_tokens.weight", config.vocab_size, hidden);
     let mut blocks = Vec::new();
     for i in 0..config.layers {
         let layer = format!("model.layers.{i}");
-        let plain = |name, input, parts: &[(&'static str, usize)], within: &str| Shape {
+        let plain = |name, input, parts: &[(&'static str, usize)], within: &str| Layout {
             name,
             input,
             parts: parts.to_vec(),
@@ -204,7 +149,7 @@ pub fn declare(t: &mut Tape, spec: &Spec) -> Result<Params> {
             let (router, gate_up, down) = if experts > 0 {
                 let router = d.projection(t, plain("router", hidden, &[("gate", experts)], "block_sparse_moe"))?;
                 let within = "block_sparse_moe.experts";
-                let stacked = |shape| Shape { experts: Some((experts, i * experts)), ..shape };
+                let stacked = |layout| Layout { experts: Some((experts, i * experts)), ..layout };
                 let gate_up = stacked(plain("gate_up", hidden, &[("w1", inner), ("w3", inner)], within));
                 let gate_up = d.projection(t, gate_up)?;
                 (Some(router), gate_up, d.projection(t, stacked(plain("down", inner, &[("w2", hidden)], within)))?)
@@ -223,8 +168,8 @@ pub fn declare(t: &mut Tape, spec: &Spec) -> Result<Params> {
 
     let Declare { weights, adapter, pending, size, .. } = d;
     let master = (size > 0).then(|| {
-        let master = t.resident("master", 1, size, t.wide(), Kind::Master);
-        (master, t.resident("gradient", 1, size, t.wide(), Kind::Gradient))
+        let master = t.resident("master", 1, size, t.wide(), Purpose::Master);
+        (master, t.resident("gradient", 1, size, t.wide(), Purpose::Gradient))
     });
     let mut copies = Vec::new();
     if let Some((master, gradient)) = master {
@@ -234,7 +179,7 @@ pub fn declare(t: &mut Tape, spec: &Spec) -> Result<Params> {
             copies.push(AdapterCopy { master: part(master), copy: p.copy, experts: p.experts });
         }
     }
-    let exchange = exchange(t, spec);
+    let exchange = declare_exchange(t, spec);
     let optimizer = spec.optimizer.as_ref().filter(|_| size > 0).map(|o| declare_optimizer(t, o, &adapter));
     Ok(Params { embedding, blocks, final_norm, head, weights, adapter, master, copies, touched, exchange, optimizer })
 }
@@ -262,33 +207,33 @@ struct Declare<'a> {
 impl Declare<'_> {
     /// A 16-bit tensor with a buffer of its own.
     fn tensor(&mut self, t: &mut Tape, name: &str, rows: usize, cols: usize) -> View {
-        let view = t.resident(name, rows, cols, t.compute, Kind::Weight);
+        let view = t.resident(name, rows, cols, t.compute, Purpose::Weight);
         self.weights.push(WeightTensor { name: name.into(), shape: (rows, cols), fill: Fill::Dense(view) });
         view
     }
 
-    fn projection(&mut self, t: &mut Tape, shape: Shape) -> Result<Projection> {
-        let dense_leaf = |leaf: &str| shape.modules(leaf).iter().all(|m| !self.spec.base.contains_key(m));
-        let all_dense = shape.parts.iter().all(|(leaf, _)| dense_leaf(leaf));
-        let width: usize = shape.parts.iter().map(|(_, out)| out).sum();
-        let rows = shape.count() * width;
-        let merged = format!("{}.weight", shape.name);
-        let dense = all_dense.then(|| t.resident(&merged, rows, shape.input, t.compute, Kind::Weight));
+    fn projection(&mut self, t: &mut Tape, layout: Layout) -> Result<Projection> {
+        let dense_leaf = |leaf: &str| layout.modules(leaf).iter().all(|m| !self.spec.base.contains_key(m));
+        let all_dense = layout.parts.iter().all(|(leaf, _)| dense_leaf(leaf));
+        let width: usize = layout.parts.iter().map(|(_, out)| out).sum();
+        let rows = layout.count() * width;
+        let merged = format!("{}.weight", layout.name);
+        let dense = all_dense.then(|| t.resident(&merged, rows, layout.input, t.compute, Purpose::Weight));
         let mut parts = Vec::new();
         let mut row = 0;
-        for &(leaf, out) in &shape.parts {
-            let modules = shape.modules(leaf);
+        for &(leaf, out) in &layout.parts {
+            let modules = layout.modules(leaf);
             let mut base = Vec::new();
             for (e, module) in modules.iter().enumerate() {
                 let slab = dense.map(|w| w.slab(e * width + row, out));
-                base.push(self.base(t, module, slab, out, shape.input));
+                base.push(self.base(t, module, slab, out, layout.input));
             }
-            let touched = shape.experts.map(|(_, first)| first);
-            let adapter = self.adapter(t, leaf, &modules, out, shape.input, touched)?;
+            let touched = layout.experts.map(|(_, first)| first);
+            let adapter = self.adapter(t, leaf, &modules, out, layout.input, touched)?;
             parts.push(Part { leaf: leaf.into(), out, base, adapter });
             row += out;
         }
-        Ok(Projection { name: shape.name, input: shape.input, parts, dense })
+        Ok(Projection { name: layout.name, input: layout.input, parts, dense })
     }
 
     /// The base of one module: a slab of a merged weight, or buffers of its own.
@@ -296,23 +241,23 @@ impl Declare<'_> {
         let name = format!("{module}.weight");
         let base = match (slab, self.spec.base.get(module)) {
             (Some(slab), _) => Base::Dense(slab),
-            (None, None) => Base::Dense(t.resident(&name, out, input, t.compute, Kind::Weight)),
+            (None, None) => Base::Dense(t.resident(&name, out, input, t.compute, Purpose::Weight)),
             (None, Some(&Scheme { kind, blocksize: block, double })) => {
                 let blocks = (out * input).div_ceil(block);
-                let codes = t.resident(&name, out, input / 2, DType::U8, Kind::Weight);
+                let codes = t.resident(&name, out, input / 2, DType::U8, Purpose::Weight);
                 let scale = if double { DType::U8 } else { DType::F32 };
-                let absmax = t.resident(&format!("{name}.absmax"), 1, blocks, scale, Kind::Weight);
+                let absmax = t.resident(&format!("{name}.absmax"), 1, blocks, scale, Purpose::Weight);
                 let nested = double.then(|| Nested {
                     absmax: t.resident(
                         &format!("{name}.nested_absmax"),
                         1,
                         blocks.div_ceil(BLOCK),
                         DType::F32,
-                        Kind::Weight,
+                        Purpose::Weight,
                     ),
-                    offset: t.resident(&format!("{name}.nested_offset"), 1, 1, DType::F32, Kind::Weight),
+                    offset: t.resident(&format!("{name}.nested_offset"), 1, 1, DType::F32, Purpose::Weight),
                 });
-                Base::Quantized(Quantized { kind, block, codes, absmax, nested })
+                Base::Quantized(Weight4 { kind, block, codes, absmax, nested })
             }
         };
         let fill = match base {
@@ -332,7 +277,7 @@ impl Declare<'_> {
         out: usize,
         input: usize,
         touched: Option<usize>,
-    ) -> Result<Option<Adapter>> {
+    ) -> Result<Option<LoraCopy>> {
         let specs: Vec<Option<&AdapterSpec>> = modules.iter().map(|m| self.spec.adapters.get(m)).collect();
         if let Some(odd) = specs.iter().position(|s| *s != specs[0]) {
             return Err(Error::usage(format!(
@@ -343,15 +288,15 @@ impl Declare<'_> {
         }
         let Some(&AdapterSpec { r, scale }) = specs[0] else { return Ok(None) };
         let (experts, padded) = (modules.len(), r.next_multiple_of(RANK_STEP));
-        let a = t.resident(&format!("{leaf}.lora_A"), experts * padded, input, t.compute, Kind::Adapter);
-        let b = t.resident(&format!("{leaf}.lora_B"), experts * out, padded, t.compute, Kind::Adapter);
-        for (half, copy, rows, cols) in [(Half::A, a, r, input), (Half::B, b, out, r)] {
+        let a = t.resident(&format!("{leaf}.lora_A"), experts * padded, input, t.compute, Purpose::Adapter);
+        let b = t.resident(&format!("{leaf}.lora_B"), experts * out, padded, t.compute, Purpose::Adapter);
+        for (factor, copy, rows, cols) in [(LoraFactor::A, a, r, input), (LoraFactor::B, b, out, r)] {
             self.pending.push(Pending { copy, offset: self.size, experts, rows, cols });
             for (e, module) in modules.iter().enumerate() {
                 let touched = touched.map(|first| first + e);
                 self.adapter.push(AdapterTensor {
                     module: module.clone(),
-                    half,
+                    factor,
                     offset: self.size,
                     rows,
                     cols,
@@ -361,49 +306,18 @@ impl Declare<'_> {
             }
         }
         self.site += 1;
-        Ok(Some(Adapter { a, b, scale, site: self.site }))
+        Ok(Some(LoraCopy { a, b, scale, site: self.site }))
     }
 
     fn head(&mut self, t: &mut Tape, embedding: View) -> Result<Projection> {
         let config = &self.spec.config;
         let parts = vec![("lm_head", config.vocab_size)];
-        let shape = Shape { name: "logits", input: config.hidden_size, parts, prefix: String::new(), experts: None };
+        let layout = Layout { name: "logits", input: config.hidden_size, parts, prefix: String::new(), experts: None };
         if !config.tied {
-            return self.projection(t, shape);
+            return self.projection(t, layout);
         }
-        let adapter = self.adapter(t, "lm_head", &["lm_head".to_string()], config.vocab_size, shape.input, None)?;
+        let adapter = self.adapter(t, "lm_head", &["lm_head".to_string()], config.vocab_size, layout.input, None)?;
         let part = Part { leaf: "lm_head".into(), out: config.vocab_size, base: vec![Base::Dense(embedding)], adapter };
-        Ok(Projection { name: shape.name, input: shape.input, parts: vec![part], dense: Some(embedding) })
-    }
-}
-
-fn exchange(t: &mut Tape, spec: &Spec) -> Exchange {
-    let token =
-        |t: &mut Tape, name: &str, dtype| t.buf(name, Rows::Tokens(1), 1, dtype, Place::Resident(Kind::Exchange));
-    let fixed = |t: &mut Tape, name: &str, rows, cols, dtype| t.resident(name, rows, cols, dtype, Kind::Exchange);
-    let wide = t.wide();
-    let n = spec.logits_rows;
-    Exchange {
-        ids: token(t, "ids", DType::I32),
-        targets: token(t, "targets", DType::I32),
-        weight: token(t, "weight", wide),
-        pos: token(t, "pos", DType::I32),
-        lo: token(t, "lo", DType::I32),
-        hi: token(t, "hi", DType::I32),
-        qlo: token(t, "qlo", DType::I32),
-        qhi: token(t, "qhi", DType::I32),
-        inv_freq: fixed(t, "inv_freq", 1, spec.config.head_dim / 2, wide),
-        seed: fixed(t, "seed", 1, 2, DType::I32),
-        noise: spec.neftune.map(|_| fixed(t, "noise", 1, 1, wide)),
-        control: fixed(t, "control", 1, CONTROL_FIELDS, wide),
-        logp: token(t, "logp", wide),
-        hit: token(t, "hit", DType::I32),
-        aux: spec.loss.aux.map(|_| fixed(t, "aux", 1, 1, wide)),
-        selected: (n > 0).then(|| Selected {
-            rows: fixed(t, "select", n, 1, DType::I32),
-            logits: fixed(t, "logits", n, spec.config.vocab_size, wide),
-            rule: fixed(t, "rule", 1, SAMPLE_FIELDS, wide),
-            token: fixed(t, "token", n, 1, DType::I32),
-        }),
+        Ok(Projection { name: layout.name, input: layout.input, parts: vec![part], dense: Some(embedding) })
     }
 }

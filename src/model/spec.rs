@@ -1,4 +1,4 @@
-//! What is to be recorded.
+//! The description of a program: model, base format, adapters, loss, optimizer.
 
 use super::config::ModelConfig;
 use crate::dtype::DType;
@@ -9,13 +9,13 @@ use std::collections::HashMap;
 /// The adapter of one linear module.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct AdapterSpec {
-    /// Rank.
+    /// Rank of A and B.
     pub r: usize,
     /// `alpha / r`, or `alpha / √r` (rsLoRA).
     pub scale: f64,
 }
 
-/// What the micro step computes besides the gradients.
+/// The loss of the micro step.
 #[derive(Clone, Debug)]
 pub struct LossSpec {
     /// Rows of logits that exist at once.
@@ -24,7 +24,7 @@ pub struct LossSpec {
     pub aux: Option<f64>,
 }
 
-/// The optimizer.
+/// Rule and constants of the update.
 #[derive(Clone, Debug)]
 pub struct OptimizerSpec {
     /// torch's or bitsandbytes' formula, and how moments are stored.
@@ -71,7 +71,7 @@ pub struct Spec {
     pub neftune: Option<f64>,
     /// Recompute each block in the backward pass instead of keeping its activations.
     pub checkpointing: bool,
-    /// The loss.
+    /// How the loss is computed.
     pub loss: LossSpec,
     /// Present if the program trains.
     pub optimizer: Option<OptimizerSpec>,

@@ -6,19 +6,19 @@ use super::llama::{Run, stack};
 use super::params::{self, Params};
 use super::spec::Spec;
 use crate::error::Result;
-use crate::op::{NORM_PARTIAL, Op, Phase, Program, Rows};
+use crate::op::{AdamW, NORM_PARTIAL, Op, Phase, Program, Rows};
 use crate::tape::{Fusion, Tape};
 
 /// A recorded model: the program, and where its inputs, outputs and weights are.
 #[derive(Clone, Debug)]
 pub struct Model {
-    /// What was asked for.
+    /// The description that was recorded.
     pub spec: Spec,
     /// The op lists.
     pub program: Program,
     /// The resident buffers.
     pub params: Params,
-    /// What fused.
+    /// How products were grouped.
     pub fusion: Fusion,
 }
 
@@ -90,7 +90,7 @@ fn update(t: &mut Tape, spec: &Spec, params: &Params) {
     t.push(Op::GradNorm { grads, partials, norm: state.norm });
     t.push(Op::Control { rule: o.rule, norm: state.norm, rates: state.schedule, control });
     for g in &state.groups {
-        t.push(Op::AdamW {
+        t.push(Op::AdamW(AdamW {
             state: g.state,
             betas: o.betas,
             master,
@@ -100,7 +100,7 @@ fn update(t: &mut Tape, spec: &Spec, params: &Params) {
             steps: g.steps,
             touched: params.touched,
             control,
-        });
+        }));
     }
     t.finish(Phase::Update);
 }

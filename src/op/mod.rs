@@ -1,90 +1,21 @@
-//! The instruction set. Plain data, no behaviour: which ops exist, and what each of them reads and writes.
+//! The instruction set. Plain data without behavior: which ops exist, and what each of them reads and writes.
 //!
 //! A program is a flat list of ops over buffers. Everything else in the crate is a pass over such lists (`tape`,
 //! `plan`) or executes them (`device`); all of them learn what an op touches from [`Op::visit`] alone.
 //!
 //! `T` is the number of live tokens, `D` the model width, `V` the vocabulary, `E` the number of experts.
 
+mod operands;
 mod program;
 mod view;
 
-use crate::quant::QuantKind;
-pub use program::{Info, Kind, Phase, Place, Program};
+pub use operands::{AdamState, AdamW, Attention, AttentionBwd, Betas, CrossEntropy, Form, Gemm, Groups, Nested, Route};
+pub use operands::{Transfer, Weight4};
+pub use program::{BufInfo, Phase, Place, Program, Purpose};
 pub use view::{Buf, Rows, View};
 
 /// Targets of this value take no part in the loss (PyTorch's `ignore_index`).
 pub const IGNORED: i32 = -100;
-
-/// The three products that a linear layer needs; all matrices are row-major.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Form {
-    /// `out[M,N] = a[M,K] · b[N,K]ᵀ` (forward: b is the weight).
-    Nt,
-    /// `out[M,K] = a[M,N] · b[N,K]` (gradient of the input).
-    Nn,
-    /// `out[N,K] = a[M,N]ᵀ · b[M,K]` (gradient of the weight).
-    Tn,
-}
-
-/// Rows belong to experts: expert e owns the rows `offsets[e] .. offsets[e+1]` of the token-sided operands and the
-/// e-th of `count` equal slabs of the weight-sided one.
-#[derive(Clone, Copy, PartialEq, Debug)]
-pub struct Groups {
-    /// I32 `[count + 1, 1]`, ascending.
-    pub offsets: View,
-    /// Number of experts.
-    pub count: usize,
-}
-
-/// Second level of double quantisation: `absmax[i] = map[code[i]] · absmax2[i / 256] + offset`.
-#[derive(Clone, Copy, PartialEq, Debug)]
-pub struct Nested {
-    /// F32 `[1, ⌈blocks / 256⌉]`.
-    pub absmax: View,
-    /// F32 `[1, 1]`.
-    pub offset: View,
-}
-
-/// The update rule and how its state is stored.
-#[derive(Clone, Copy, PartialEq, Debug)]
-pub enum AdamState {
-    /// torch.optim.AdamW: decay first, then the update. `m`, `v`: `[1, N]` in the master's type.
-    Torch {
-        /// First moment.
-        m: View,
-        /// Second moment.
-        v: View,
-    },
-    /// bitsandbytes' 32-bit AdamW: update first, then decay.
-    Bitsandbytes {
-        /// First moment.
-        m: View,
-        /// Second moment.
-        v: View,
-    },
-    /// bitsandbytes' 8-bit AdamW: U8 codes of the dynamic maps, one absmax for each 256 elements of a tensor.
-    Blockwise8 {
-        /// Codes of the first moment (signed map), U8 `[1, N]`.
-        m: View,
-        /// Codes of the second moment (unsigned map), U8 `[1, N]`.
-        v: View,
-        /// F32 `[1, blocks]`.
-        absmax_m: View,
-        /// F32 `[1, blocks]`.
-        absmax_v: View,
-    },
-}
-
-/// Constants of AdamW.
-#[derive(Clone, Copy, PartialEq, Debug)]
-pub struct Betas {
-    /// Decay of the first moment.
-    pub beta1: f64,
-    /// Decay of the second moment.
-    pub beta2: f64,
-    /// Added to the root of the second moment.
-    pub eps: f64,
-}
 
 /// Rules of the [`Op::Control`] op.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -105,7 +36,7 @@ pub enum Control {
     GoodSteps = 1,
     /// Updates done; index into the learning-rate table.
     Step = 2,
-    /// What gradients are multiplied with in the update: clip factor / loss scale.
+    /// Factor on gradients in the update: clip factor / loss scale.
     GradScale = 3,
     /// Learning rate of this update.
     LearningRate = 4,
@@ -124,7 +55,7 @@ pub enum SampleField {
     Temperature = 0,
     /// Only the k largest logits (and those equal to the last of them) take part; 0: all.
     TopK = 1,
-    /// Of these, the smallest set of the most probable with at least this probability; from 1 on: all.
+    /// Among these, the smallest set of the most probable with at least this probability takes part; from 1 on: all.
     TopP = 2,
 }
 /// Number of fields of a sampling rule.
@@ -154,16 +85,7 @@ pub enum Segment {
 /// Number of columns of a segment table.
 pub const SEGMENT_FIELDS: usize = 5;
 
-/// An asynchronous copy between device and host memory, or within the device. Both ends live until the `Wait`.
-#[derive(Clone, Copy, PartialEq, Debug)]
-pub struct Transfer {
-    /// Source.
-    pub from: View,
-    /// Destination, same shape and type.
-    pub to: View,
-}
-
-/// What a fused kernel does, in terms of the list it replaces.
+/// The pattern that a group of ops follows.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
 pub enum FusedKind {
     /// A base product followed by the adapter's product into the same output: `y = x·Wᵀ; y += t·Bᵀ`.
@@ -183,53 +105,22 @@ pub enum Op {
     /// `dx = plus + rstd·(g − x·rstd²·mean(g·x))`, `g = dout·weight`.
     RmsNormBwd { dout: View, x: View, weight: View, rstd: View, plus: Option<View>, dx: View },
     /// `out = plus + scale · product(a, b)`, see [`Form`].
-    Gemm { form: Form, a: View, b: View, scale: f64, plus: Option<View>, out: View, groups: Option<Groups> },
-    /// `out = level[code] · absmax`. codes U8 `[rows, cols/2]`, high nibble first; out `[rows, cols]` was quantised in flat
-    /// blocks of `block` elements. absmax `[1, blocks]`: F32, or U8 with `nested`.
-    Dequantize { kind: QuantKind, block: usize, codes: View, absmax: View, nested: Option<Nested>, out: View },
-    /// The reverse, bit-equal to bitsandbytes. x `[rows, cols]`, contiguous; codes U8, `⌈rows·cols/2⌉` of them; absmax `[1, blocks]`:
-    /// F32, or U8 with `nested`, whose parts are written, too (the offset is the mean of the scales).
-    Quantize { kind: QuantKind, block: usize, x: View, codes: View, absmax: View, nested: Option<Nested> },
-    /// `out = x · Wᵀ` for at most four rows of x, W what [`Op::Dequantize`] makes of its operands, in the type of x. x `[n, in]`,
-    /// codes U8 `[out, in/2]`, out `[n, out]`; `in` is a multiple of 32.
-    Gemv { kind: QuantKind, block: usize, x: View, codes: View, absmax: View, nested: Option<Nested>, out: View },
+    Gemm(Gemm),
+    /// `out = level[code] · absmax`; out `[rows, cols]`.
+    Dequantize { weight: Weight4, out: View },
+    /// The reverse, bit-equal to bitsandbytes. x `[rows, cols]`, contiguous; the codes have `⌈rows·cols/2⌉` bytes. All parts of
+    /// `weight` are written (the offset is the mean of the scales).
+    Quantize { x: View, weight: Weight4 },
+    /// `out = x · Wᵀ` for at most four rows of x, W what [`Op::Dequantize`] makes of `weight` in the type of x. x `[n, in]`,
+    /// out `[n, out]`; `in` is a multiple of 32.
+    Gemv { x: View, weight: Weight4, out: View },
     /// In place, each head's pairs (i, i + d/2) turned by `pos · inv_freq[i]` (backwards if `inverse`).
     /// x `[T, heads·d]`, pos I32 `[T,1]`, inv_freq F32 `[1, d/2]`. cos and sin are rounded to x's type.
     Rope { x: View, pos: View, inv_freq: View, inverse: bool },
     /// `out = softmax(scale · q kᵀ) v`; token t sees the key rows `lo[t] .. hi[t]`.
-    /// q, out `[T, heads·d]`; k, v `[Tk, kv_heads·d]`; lo, hi I32 `[T,1]`; lse F32 `[T, heads]`: log of the sum of exponentials.
-    Attention {
-        q: View,
-        k: View,
-        v: View,
-        lo: View,
-        hi: View,
-        out: View,
-        lse: View,
-        heads: usize,
-        kv_heads: usize,
-        scale: f64,
-    },
-    /// Gradients of q, k, v. qlo, qhi I32 `[Tk,1]`: the query rows that see a key. delta F32 `[T, heads]` receives `Σ dout·out`.
-    AttentionBwd {
-        q: View,
-        k: View,
-        v: View,
-        lo: View,
-        hi: View,
-        qlo: View,
-        qhi: View,
-        out: View,
-        lse: View,
-        dout: View,
-        delta: View,
-        dq: View,
-        dk: View,
-        dv: View,
-        heads: usize,
-        kv_heads: usize,
-        scale: f64,
-    },
+    Attention(Attention),
+    /// Gradients of q, k, v.
+    AttentionBwd(AttentionBwd),
     /// `out = silu(gate) · up`, all `[n, F]`.
     SwiGlu { gate: View, up: View, out: View },
     /// `dgate = dout · up · silu'(gate)`, `dup = dout · silu(gate)`.
@@ -245,19 +136,9 @@ pub enum Op {
     Cast { x: View, out: View, parts: usize },
     /// `out = 0`.
     Zero { out: View },
-    /// Top-2 routing: softmax over all experts, the two largest (lower index first on ties), renormalised.
-    /// logits `[T,E]`; weights `[T,2]`; experts I32 `[T,2]`; slots I32 `[T,2]`: the row of (t,k) when rows are sorted by expert,
-    /// stably; source I32 `[2T,1]`: the token of each such row; offsets I32 `[E+1,1]`; touched I32 `[1,E]`: set to 1 if seen.
-    Route {
-        logits: View,
-        weights: View,
-        experts: View,
-        slots: View,
-        source: View,
-        offsets: View,
-        touched: Option<View>,
-    },
-    /// `dlogits = plus + gradient of the renormalised pair` (zero for the experts not chosen).
+    /// Top-2 routing: softmax over all experts, the two largest (lower index first on ties), renormalized.
+    Route(Route),
+    /// `dlogits = plus + gradient of the renormalized pair` (zero for the experts not chosen).
     RouteBwd { dweights: View, logits: View, experts: View, plus: Option<View>, dlogits: View },
     /// `out[t] = plus[t] + Σ_k weights[t,k] · y[slots[t,k]]` (all weights 1 where there are none). y `[2T,D]`, out `[T,D]`.
     Combine { y: View, weights: Option<View>, slots: View, plus: Option<View>, out: View },
@@ -268,16 +149,7 @@ pub enum Op {
     AuxLoss { logits: Vec<View>, coef: f64, control: View, aux: View, dlogits: Vec<View> },
     /// `logp[t] = log softmax(logits[t])[targets[t]]`, `hit[t] = [targets[t] is the first largest of logits[t]]` (both 0 if
     /// the target is −100) and, where asked, `dlogits[t] = loss_scale · weight[t] · (softmax(logits[t]) − onehot)`.
-    /// logits F32 `[n,V]`; targets, hit I32 `[n,1]`; weight, logp `[n,1]`.
-    CrossEntropy {
-        logits: View,
-        targets: View,
-        weight: View,
-        control: View,
-        logp: View,
-        hit: View,
-        dlogits: Option<View>,
-    },
+    CrossEntropy(CrossEntropy),
     /// One token for each row: the first of the largest logits, or one drawn by [`SampleField`]; −1 where the row has a NaN
     /// or no finite largest. logits F32 `[n,V]`, rule `[1, SAMPLE_FIELDS]`, seed I32 `[1,2]`, token I32 `[n,1]`.
     Sample { logits: View, rule: View, seed: View, token: View },
@@ -285,25 +157,26 @@ pub enum Op {
     GradNorm { grads: View, partials: View, norm: View },
     /// Decides about the update: clip factor, learning rate `rates[min(step, last)]`, loss scale, step count. See [`Control`].
     Control { rule: ControlRule, norm: View, rates: View, control: View },
-    /// AdamW over the tensors of `segments`. master, grads `[1,N]`; rates F32 `[n,2]`: learning-rate factor and weight decay of
-    /// each segment; steps I32 `[n,1]`: updates that each segment has had; touched I32 `[1,m]`.
-    AdamW {
-        state: AdamState,
-        betas: Betas,
-        master: View,
-        grads: View,
-        segments: View,
-        rates: View,
-        steps: View,
-        touched: View,
-        control: View,
-    },
+    /// AdamW over the tensors of `segments`.
+    AdamW(AdamW),
     /// Begins a copy. The data may move at any time up to the `Wait`.
     Start { copy: Transfer },
     /// The copy has arrived.
     Wait { copy: Transfer },
-    /// A list that a device may execute as one kernel, rounding where the list stores.
+    /// A group that a device may run as one kernel, rounding where the list stores. Today both devices run its parts one by one.
     Fused { kind: FusedKind, parts: Vec<Op> },
+}
+
+impl Weight4 {
+    /// Visits the codes and the scales, all of them accessed alike.
+    fn visit(&mut self, f: &mut dyn FnMut(&mut View, Access), access: Access) {
+        f(&mut self.codes, access);
+        f(&mut self.absmax, access);
+        if let Some(Nested { absmax, offset }) = &mut self.nested {
+            f(absmax, access);
+            f(offset, access);
+        }
+    }
 }
 
 /// How an op touches an operand.
@@ -330,42 +203,37 @@ impl Op {
                 all(f, [dout, x, weight, rstd], []);
                 sum(f, plus, dx);
             }
-            Gemm { form: _, a, b, scale: _, plus, out, groups } => {
+            Gemm(self::Gemm { form: _, a, b, scale: _, plus, out, groups }) => {
                 all(f, [a, b], []);
                 if let Some(groups) = groups {
                     f(&mut groups.offsets, Read);
                 }
                 sum(f, plus, out);
             }
-            Dequantize { kind: _, block: _, codes, absmax, nested, out } => {
-                if let Some(nested) = nested {
-                    all(f, [&mut nested.absmax, &mut nested.offset], []);
-                }
-                all(f, [codes, absmax], [out]);
+            Dequantize { weight, out } => {
+                weight.visit(f, Read);
+                f(out, Write);
             }
-            Quantize { kind: _, block: _, x, codes, absmax, nested } => {
-                all(f, [x], [codes, absmax]);
-                if let Some(Nested { absmax, offset }) = nested {
-                    all(f, [], [absmax, offset]);
-                }
+            Quantize { x, weight } => {
+                f(x, Read);
+                weight.visit(f, Write);
             }
-            Gemv { kind: _, block: _, x, codes, absmax, nested, out } => {
-                if let Some(Nested { absmax, offset }) = nested {
-                    all(f, [absmax, offset], []);
-                }
-                all(f, [x, codes, absmax], [out]);
+            Gemv { x, weight, out } => {
+                f(x, Read);
+                weight.visit(f, Read);
+                f(out, Write);
             }
             Rope { x, pos, inv_freq, inverse: _ } => {
                 all(f, [pos, inv_freq], []);
                 f(x, ReadWrite);
             }
-            Attention { q, k, v, lo, hi, out, lse, heads: _, kv_heads: _, scale: _ } => {
+            Attention(self::Attention { q, k, v, lo, hi, out, lse, heads: _, kv_heads: _, scale: _ }) => {
                 all(f, [q, k, v, lo, hi], [out, lse])
             }
-            #[rustfmt::skip]
-            AttentionBwd { q, k, v, lo, hi, qlo, qhi, out, lse, dout, delta, dq, dk, dv, heads: _, kv_heads: _, scale: _ } => {
+            AttentionBwd(self::AttentionBwd { forward, qlo, qhi, dout, delta, dq, dk, dv }) => {
+                let self::Attention { q, k, v, lo, hi, out, lse, heads: _, kv_heads: _, scale: _ } = forward;
                 all(f, [q, k, v, lo, hi, qlo, qhi, out, lse, dout], [delta, dq, dk, dv])
-            },
+            }
             SwiGlu { gate, up, out } => all(f, [gate, up], [out]),
             SwiGluBwd { dout, gate, up, dgate, dup } => all(f, [dout, gate, up], [dgate, dup]),
             Add { a, b, out } => all(f, [a, b], [out]),
@@ -376,7 +244,7 @@ impl Op {
             Noise { x, seed, site: _, magnitude, out } => all(f, [x, seed, magnitude], [out]),
             Cast { x, out, parts: _ } => all(f, [x], [out]),
             Zero { out } => f(out, Write),
-            Route { logits, weights, experts, slots, source, offsets, touched } => {
+            Route(self::Route { logits, weights, experts, slots, source, offsets, touched }) => {
                 all(f, [logits], [weights, experts, slots, source, offsets]);
                 if let Some(touched) = touched {
                     f(touched, ReadWrite);
@@ -399,7 +267,7 @@ impl Op {
                 all(f, [control], [aux]);
                 dlogits.iter_mut().for_each(|v| f(v, Write));
             }
-            CrossEntropy { logits, targets, weight, control, logp, hit, dlogits } => {
+            CrossEntropy(self::CrossEntropy { logits, targets, weight, control, logp, hit, dlogits }) => {
                 all(f, [logits, targets, weight, control], [logp, hit]);
                 if let Some(dlogits) = dlogits {
                     f(dlogits, Write);
@@ -411,7 +279,7 @@ impl Op {
                 all(f, [norm, rates], []);
                 f(control, ReadWrite);
             }
-            AdamW { state, betas: _, master, grads, segments, rates, steps, touched, control } => {
+            AdamW(self::AdamW { state, betas: _, master, grads, segments, rates, steps, touched, control }) => {
                 all(f, [grads, segments, rates, touched, control], []);
                 f(master, ReadWrite);
                 f(steps, ReadWrite);
@@ -472,11 +340,11 @@ impl Op {
             Op::SwiGlu { gate, out, .. } => vec![(*out, *gate)],
             Op::Noise { x, out, .. } => vec![(*out, *x)],
             Op::RmsNormBwd { plus: Some(plus), dx, .. } => vec![(*dx, *plus)],
-            Op::Gemm { plus: Some(plus), out, .. } => vec![(*out, *plus)],
+            Op::Gemm(Gemm { plus: Some(plus), out, .. }) => vec![(*out, *plus)],
             Op::Combine { plus: Some(plus), out, .. } => vec![(*out, *plus)],
             Op::RouteBwd { plus: Some(plus), dlogits, .. } => vec![(*dlogits, *plus)],
             Op::Dropout { x, plus, out, .. } => plus.iter().map(|p| (*out, *p)).chain([(*out, *x)]).collect(),
-            Op::CrossEntropy { logits, dlogits: Some(dlogits), .. } => vec![(*dlogits, *logits)],
+            Op::CrossEntropy(CrossEntropy { logits, dlogits: Some(dlogits), .. }) => vec![(*dlogits, *logits)],
             // The later parts add to the output of the first, and still need their own inputs.
             Op::Fused { parts, .. } => {
                 let mut pairs = parts.first().map_or_else(Vec::new, Op::may_take);
@@ -503,19 +371,19 @@ impl Op {
             Embed { .. } => "embed",
             RmsNorm { .. } => "rms_norm",
             RmsNormBwd { .. } => "rms_norm_bwd",
-            Gemm { form: Form::Nt, groups: None, .. } => "gemm_nt",
-            Gemm { form: Form::Nn, groups: None, .. } => "gemm_nn",
-            Gemm { form: Form::Tn, groups: None, .. } => "gemm_tn",
-            Gemm { form: Form::Nt, .. } => "grouped_nt",
-            Gemm { form: Form::Nn, .. } => "grouped_nn",
-            Gemm { form: Form::Tn, .. } => "grouped_tn",
+            Gemm(self::Gemm { form: Form::Nt, groups: None, .. }) => "gemm_nt",
+            Gemm(self::Gemm { form: Form::Nn, groups: None, .. }) => "gemm_nn",
+            Gemm(self::Gemm { form: Form::Tn, groups: None, .. }) => "gemm_tn",
+            Gemm(self::Gemm { form: Form::Nt, .. }) => "grouped_nt",
+            Gemm(self::Gemm { form: Form::Nn, .. }) => "grouped_nn",
+            Gemm(self::Gemm { form: Form::Tn, .. }) => "grouped_tn",
             Dequantize { .. } => "dequantize",
             Quantize { .. } => "quantize",
             Gemv { .. } => "gemv",
             Rope { inverse: false, .. } => "rope",
             Rope { inverse: true, .. } => "rope_bwd",
-            Attention { .. } => "attention",
-            AttentionBwd { .. } => "attention_bwd",
+            Attention(_) => "attention",
+            AttentionBwd(_) => "attention_bwd",
             SwiGlu { .. } => "swiglu",
             SwiGluBwd { .. } => "swiglu_bwd",
             Add { .. } => "add",
@@ -523,16 +391,16 @@ impl Op {
             Noise { .. } => "noise",
             Cast { .. } => "cast",
             Zero { .. } => "zero",
-            Route { .. } => "route",
+            Route(_) => "route",
             RouteBwd { .. } => "route_bwd",
             Combine { .. } => "combine",
             CombineBwd { .. } => "combine_bwd",
             AuxLoss { .. } => "aux_loss",
-            CrossEntropy { .. } => "cross_entropy",
+            CrossEntropy(_) => "cross_entropy",
             Sample { .. } => "sample",
             GradNorm { .. } => "grad_norm",
             Control { .. } => "control",
-            AdamW { .. } => "adamw",
+            AdamW(_) => "adamw",
             Start { .. } => "start",
             Wait { .. } => "wait",
             Fused { kind: FusedKind::LoraUp, .. } => "fused_lora_up",

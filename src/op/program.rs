@@ -3,13 +3,13 @@
 use super::{Buf, Op, Rows, View};
 use crate::dtype::DType;
 
-/// Where a buffer lives and who fills it.
+/// The memory that a buffer lives in, and who fills it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Place {
     /// Lives from its first write to its last access within one phase; shares addresses with others.
     Arena,
     /// Lives as long as the program; zero at the start.
-    Resident(Kind),
+    Resident(Purpose),
     /// Part of a resident flat buffer.
     Within {
         /// The flat buffer, `[1, n]`.
@@ -21,9 +21,9 @@ pub enum Place {
     Host,
 }
 
-/// What a resident buffer is for; `plan` sums memory by it.
+/// The purpose of a resident buffer; `plan` sums memory by it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
-pub enum Kind {
+pub enum Purpose {
     /// Frozen weights, filled from the checkpoint.
     Weight,
     /// Tables that the program itself brings (see [`Program::constants`]).
@@ -42,16 +42,16 @@ pub enum Kind {
 
 /// One buffer.
 #[derive(Clone, PartialEq, Debug)]
-pub struct Info {
-    /// What it is, as listings show it: `layers.3.qkv`.
+pub struct BufInfo {
+    /// Its name in listings: `layers.3.qkv`.
     pub name: String,
     /// Rows, for the capacity of tokens.
     pub rows: Rows,
-    /// Columns.
+    /// Elements of a row.
     pub cols: usize,
     /// Element type.
     pub dtype: DType,
-    /// Where it lives.
+    /// The memory it lives in.
     pub place: Place,
 }
 
@@ -66,12 +66,12 @@ pub enum Phase {
     Update,
     /// Loss of a batch; `adapter: false` for the base model alone.
     Eval {
-        /// With the adapter.
+        /// Whether the adapter takes part.
         adapter: bool,
     },
     /// Logits of selected rows.
     Logits {
-        /// With the adapter.
+        /// Whether the adapter takes part.
         adapter: bool,
     },
     /// A token for each of these rows, from the logits that are there.
@@ -84,16 +84,16 @@ pub struct Program {
     /// Capacity: the most tokens that a run may have.
     pub tokens: usize,
     /// All buffers.
-    pub bufs: Vec<Info>,
+    pub bufs: Vec<BufInfo>,
     /// The op lists.
     pub phases: Vec<(Phase, Vec<Op>)>,
-    /// Contents of the buffers of kind [`Kind::Constant`], little endian.
+    /// Contents of the buffers of kind [`Purpose::Constant`], little endian.
     pub constants: Vec<(Buf, Vec<u8>)>,
 }
 
 impl Program {
     /// The description of `buf`.
-    pub fn info(&self, buf: Buf) -> &Info {
+    pub fn info(&self, buf: Buf) -> &BufInfo {
         &self.bufs[buf.0 as usize]
     }
     /// The whole of `buf` as an operand.
@@ -114,7 +114,7 @@ impl Program {
     }
 }
 
-impl Info {
+impl BufInfo {
     /// The whole buffer as an operand.
     pub fn view(&self, buf: Buf) -> View {
         View { buf, offset: 0, rows: self.rows, cols: self.cols, ld: self.cols }

@@ -11,7 +11,7 @@ type Rectangle = [usize; 4];
 struct Alive {
     /// Its bytes in the allocation.
     range: (usize, usize),
-    /// What has been written of it.
+    /// The rectangles written so far.
     written: Vec<Rectangle>,
 }
 
@@ -95,7 +95,7 @@ fn covered(region: Rectangle, written: &[Rectangle]) -> bool {
     open.is_empty()
 }
 
-/// What is left of `r` without `cut`: above, below, left, right of it.
+/// The rest of `r` outside of `cut`: above, below, left, right of it.
 fn without(r: Rectangle, cut: &Rectangle) -> Vec<Rectangle> {
     let [top, bottom, left, right] = [r[0].max(cut[0]), r[1].min(cut[1]), r[2].max(cut[2]), r[3].min(cut[3])];
     if top >= bottom || left >= right {

@@ -1,9 +1,9 @@
 //! How long a phase takes: each op needs the time of its arithmetic or of its bytes, whichever is longer. Both are read
 //! off the program, so recomputation, adapters and experts count as what they are.
 
-use crate::op::{Access, Form, Op, Phase, Program, View};
+use crate::op::{Access, Attention, AttentionBwd, Form, Gemm, Op, Phase, Program, View};
 
-/// What a device reaches in practice.
+/// The rates that a device reaches in practice.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Rates {
     /// Floating-point operations a second in large products.
@@ -29,7 +29,7 @@ impl Rates {
     }
 }
 
-/// What a run of a phase works on.
+/// The work of one run of a phase.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Load {
     /// Live tokens.
@@ -48,13 +48,13 @@ pub fn seconds(program: &Program, phase: Phase, load: Load, rates: Rates) -> f64
 fn flops(op: &Op, load: Load) -> f64 {
     let rows = |view: &View| view.rows.count(load.tokens) as f64;
     match op {
-        Op::Gemm { form, a, b, out, .. } => {
+        Op::Gemm(Gemm { form, a, b, out, .. }) => {
             let inner = if *form == Form::Tn { b.cols } else { out.cols };
             2.0 * rows(a) * a.cols as f64 * inner as f64
         }
         // Two products forward and five backward.
-        Op::Attention { q, .. } => 2.0 * 2.0 * rows(q) * load.seen * q.cols as f64,
-        Op::AttentionBwd { q, .. } => 5.0 * 2.0 * rows(q) * load.seen * q.cols as f64,
+        Op::Attention(Attention { q, .. }) => 2.0 * 2.0 * rows(q) * load.seen * q.cols as f64,
+        Op::AttentionBwd(AttentionBwd { dq, .. }) => 5.0 * 2.0 * rows(dq) * load.seen * dq.cols as f64,
         Op::Fused { parts, .. } => parts.iter().map(|part| flops(part, load)).sum(),
         _ => 0.0,
     }
@@ -64,7 +64,7 @@ fn bytes(program: &Program, op: &Op, tokens: usize) -> f64 {
     let size = |view: &View| view.rows.count(tokens) * view.cols * program.info(view.buf).dtype.bytes();
     let touched = |(view, access): &(View, Access)| size(view) * if *access == Access::ReadWrite { 2 } else { 1 };
     match op {
-        // Of the table, only the rows that are looked up.
+        // Only the looked-up rows of the table are read.
         Op::Embed { out, .. } => 2.0 * size(out) as f64,
         _ => op.accesses().iter().map(touched).sum::<usize>() as f64,
     }

@@ -1,4 +1,4 @@
-//! From when to when each arena buffer is needed, and which of them may share one slot.
+//! From when to when each arena buffer is needed, and which of them may share one block.
 
 use crate::op::{Buf, Place, Program};
 use std::collections::HashMap;
@@ -16,7 +16,7 @@ pub struct Life {
 
 /// A piece of arena memory over a stretch of ops.
 #[derive(Clone, Debug)]
-pub struct Slot {
+pub struct ArenaBlock {
     /// The buffers that lie in it, one after the other in time.
     pub bufs: Vec<Buf>,
     /// Size, aligned.
@@ -25,12 +25,12 @@ pub struct Slot {
     pub life: Life,
 }
 
-/// Lifetimes of single buffers and of slots.
+/// Lifetimes of single buffers and of blocks.
 pub struct Lifetimes {
     /// For each buffer; `None` where it is not in the arena or not used.
     pub life: Vec<Option<Life>>,
     /// The arena.
-    pub slots: Vec<Slot>,
+    pub blocks: Vec<ArenaBlock>,
 }
 
 /// Reads all lifetimes off the program.
@@ -47,12 +47,12 @@ pub fn lifetimes(program: &Program) -> Lifetimes {
             });
         }
     }
-    let slots = share(program, &life);
-    Lifetimes { life, slots }
+    let blocks = share(program, &life);
+    Lifetimes { life, blocks }
 }
 
-/// Puts an output into the slot of an input whose life ends at the op, where the op allows it.
-fn share(program: &Program, life: &[Option<Life>]) -> Vec<Slot> {
+/// Puts an output into the block of an input whose life ends at the op, where the op allows it.
+fn share(program: &Program, life: &[Option<Life>]) -> Vec<ArenaBlock> {
     let mut takes: HashMap<Buf, Buf> = HashMap::new(); // output → input
     let mut taken: HashMap<Buf, Buf> = HashMap::new();
     for (_, ops) in &program.phases {
@@ -72,20 +72,21 @@ fn share(program: &Program, life: &[Option<Life>]) -> Vec<Slot> {
             }
         }
     }
-    let mut slots = Vec::new();
+    let mut blocks = Vec::new();
     for buf in program.all() {
         let Some(first) = life[buf.0 as usize] else { continue };
         if takes.contains_key(&buf) {
             continue; // not the first of its chain
         }
-        let mut slot = Slot { bufs: vec![buf], bytes: program.bytes(buf).next_multiple_of(super::ALIGN), life: first };
+        let mut block =
+            ArenaBlock { bufs: vec![buf], bytes: program.bytes(buf).next_multiple_of(super::ALIGN), life: first };
         let mut at = buf;
         while let Some(&next) = taken.get(&at) {
-            slot.bufs.push(next);
-            slot.life.last = life[next.0 as usize].map_or(slot.life.last, |l| l.last);
+            block.bufs.push(next);
+            block.life.last = life[next.0 as usize].map_or(block.life.last, |l| l.last);
             at = next;
         }
-        slots.push(slot);
+        blocks.push(block);
     }
-    slots
+    blocks
 }

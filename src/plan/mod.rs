@@ -7,16 +7,16 @@ mod lifetimes;
 mod offsets;
 mod report;
 
-pub use lifetimes::{Life, Slot};
+pub use lifetimes::{ArenaBlock, Life};
 
-use crate::op::{Buf, Kind, Place, Program};
+use crate::op::{Buf, Place, Program, Purpose};
 use lifetimes::Lifetimes;
 use std::collections::BTreeMap;
 
 /// Every address is a multiple of this: the widest load of a GPU, and its cache line.
 pub const ALIGN: usize = 256;
 
-/// Where everything is.
+/// The address of every buffer, and the sizes that follow.
 #[derive(Clone, Debug)]
 pub struct Plan {
     /// Byte address of each buffer in the allocation (of `Host` buffers: in host memory).
@@ -26,8 +26,8 @@ pub struct Plan {
     /// Size of host memory for copies.
     pub host_bytes: usize,
     /// Bytes of the resident buffers, by what they are for.
-    pub resident: BTreeMap<Kind, usize>,
-    /// Where the arena begins.
+    pub resident: BTreeMap<Purpose, usize>,
+    /// First byte of the arena.
     pub arena_start: usize,
     /// Size of the arena.
     pub arena_bytes: usize,
@@ -35,13 +35,13 @@ pub struct Plan {
     pub lower_bound: usize,
     /// Lifetimes of arena buffers, `None` for others and for those that no op uses.
     pub life: Vec<Option<Life>>,
-    /// Arena memory: each slot holds one buffer, or several that take each other's place.
-    pub slots: Vec<Slot>,
+    /// Arena memory: each block holds one buffer, or several one after the other in time.
+    pub blocks: Vec<ArenaBlock>,
 }
 
 /// Plans the memory of a program.
 pub fn plan(program: &Program) -> Plan {
-    let Lifetimes { life, slots } = lifetimes::lifetimes(program);
+    let Lifetimes { life, blocks } = lifetimes::lifetimes(program);
     let mut address = vec![0; program.bufs.len()];
     let (mut bytes, mut host_bytes) = (0, 0);
     let mut resident = BTreeMap::new();
@@ -66,9 +66,9 @@ pub fn plan(program: &Program) -> Plan {
         }
     }
     let arena_start = bytes;
-    let packed = offsets::pack(&slots);
-    for (slot, offset) in slots.iter().zip(&packed.offset) {
-        for buf in &slot.bufs {
+    let packed = offsets::pack(&blocks);
+    for (block, offset) in blocks.iter().zip(&packed.offset) {
+        for buf in &block.bufs {
             address[buf.0 as usize] = arena_start + offset;
         }
     }
@@ -81,7 +81,7 @@ pub fn plan(program: &Program) -> Plan {
         arena_bytes: packed.bytes,
         lower_bound: packed.lower_bound,
         life,
-        slots,
+        blocks,
     }
 }
 

@@ -1,4 +1,4 @@
-//! What a person wants to know of a plan: what is alive at the peak.
+//! Explains a plan to people: the buffers that are alive at the peak.
 
 use super::Plan;
 use crate::op::{Buf, Phase, Program};
@@ -6,7 +6,7 @@ use crate::op::{Buf, Phase, Program};
 /// The op at which most arena bytes are alive.
 #[derive(Clone, Debug)]
 pub struct Peak {
-    /// The phase.
+    /// The phase with the peak.
     pub phase: Phase,
     /// Index of the op in its phase.
     pub op: usize,
@@ -15,17 +15,17 @@ pub struct Peak {
 }
 
 impl Plan {
-    /// What is alive when the arena is fullest; `None` for a program without arena buffers.
+    /// The buffers alive when the arena is fullest; `None` for a program without arena buffers.
     pub fn peak(&self, program: &Program) -> Option<Peak> {
         let alive_at = |phase: usize, op: usize| {
-            self.slots.iter().filter(move |s| s.life.phase == phase && s.life.first <= op && op <= s.life.last)
+            self.blocks.iter().filter(move |s| s.life.phase == phase && s.life.first <= op && op <= s.life.last)
         };
         let mut change: Vec<(usize, usize, i64)> = Vec::new();
-        for s in &self.slots {
+        for s in &self.blocks {
             change.push((s.life.phase, s.life.first, s.bytes as i64));
             change.push((s.life.phase, s.life.last + 1, -(s.bytes as i64)));
         }
-        // Deaths before births at the same op: a slot is alive up to and including `last`.
+        // Deaths before births at the same op: a block is alive up to and including `last`.
         change.sort_unstable();
         let (mut alive, mut most, mut at) = (0, 0, None);
         for (phase, op, delta) in change {

@@ -1,4 +1,4 @@
-//! Blockwise 8-bit quantisation with bitsandbytes' dynamic maps: the second level of double quantisation and the
+//! Blockwise 8-bit quantization with bitsandbytes' dynamic maps: the second level of double quantization and the
 //! state of 8-bit AdamW. Formulas: bitsandbytes `functional.py` (`create_dynamic_map`) and `csrc/kernels.cu`
 //! (`dQuantize`, `quantize_2D`).
 
@@ -70,7 +70,7 @@ pub fn nearest(map: &Map, x: f32) -> u8 {
     code as u8
 }
 
-/// Quantises blocks of [`BLOCK`] `values`: `absmax[b] = max |x|`, code = nearest of `x · (1/absmax)`.
+/// Quantizes blocks of [`BLOCK`] `values`: `absmax[b] = max |x|`, code = nearest of `x · (1/absmax)`.
 /// `codes` has one per value, `absmax` one per block (the last may be short).
 pub fn quantize(map: &Map, values: &[f32], codes: &mut [u8], absmax: &mut [f32]) {
     let blocks = values.chunks(BLOCK).zip(codes.chunks_mut(BLOCK));

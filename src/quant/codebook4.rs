@@ -1,4 +1,4 @@
-//! 4-bit block quantisation, bit-equal to bitsandbytes' CUDA kernels (`csrc/kernels.cu`, `kQuantizeBlockwise`,
+//! 4-bit block quantization, bit-equal to bitsandbytes' CUDA kernels (`csrc/kernels.cu`, `kQuantizeBlockwise`,
 //! `kDequantizeBlockwise`) in IEEE arithmetic.
 //!
 //! Blocks are cut from the flattened row-major tensor and may span rows; the last may be short. Element `2i` is the
@@ -96,7 +96,7 @@ pub fn encode(kind: QuantKind, x: f32) -> u8 {
     }
 }
 
-/// Quantises `values` in blocks of `blocksize` (even): two codes per byte into `codes` (⌈n/2⌉ bytes), one scale per
+/// Quantizes `values` in blocks of `blocksize` (even): two codes per byte into `codes` (⌈n/2⌉ bytes), one scale per
 /// block into `absmax` (⌈n/blocksize⌉). With odd n the last low nibble is the code of a further zero.
 pub fn quantize(kind: QuantKind, blocksize: usize, values: &[f32], codes: &mut [u8], absmax: &mut [f32]) {
     let blocks = values.par_chunks(blocksize).zip(codes.par_chunks_mut(blocksize / 2));
@@ -130,18 +130,18 @@ pub fn dequantize<T: Send>(
     });
 }
 
-/// Block scales in 8 bits ("double quantisation"): `absmax ≈ map[code] · nested + offset`.
+/// Block scales in 8 bits ("double quantization"): `absmax ≈ map[code] · nested + offset`.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Nested {
+pub struct NestedScales {
     /// One code of the signed dynamic map per scale.
     pub codes: Vec<u8>,
     /// One scale per 256 codes.
     pub absmax: Vec<f32>,
-    /// The mean of the scales, subtracted before quantising.
+    /// The mean of the scales, subtracted before quantizing.
     pub offset: f32,
 }
 
-/// The mean of `absmax`, which double quantisation subtracts. Summed in f64: bitsandbytes leaves the order of its f32
+/// The mean of `absmax`, which double quantization subtracts. Summed in f64: bitsandbytes leaves the order of its f32
 /// sum to the backend, so its last bits are not defined. Ours is the GPU's: 1024 interleaved sums, then added in halves.
 pub fn mean(absmax: &[f32]) -> f32 {
     const SUMS: usize = 1024;
@@ -155,17 +155,20 @@ pub fn mean(absmax: &[f32]) -> f32 {
     (sums[0] / absmax.len() as f64) as f32
 }
 
-/// Quantises the scales `absmax` around `offset` (see [`mean`]).
-pub fn nest(absmax: &[f32], offset: f32) -> Nested {
-    let centred: Vec<f32> = absmax.iter().map(|x| x - offset).collect();
-    let mut nested =
-        Nested { codes: vec![0; absmax.len()], absmax: vec![0.0; absmax.len().div_ceil(blockwise8::BLOCK)], offset };
-    blockwise8::quantize(&blockwise8::SIGNED, &centred, &mut nested.codes, &mut nested.absmax);
+/// Quantizes the scales `absmax` around `offset` (see [`mean`]).
+pub fn nest(absmax: &[f32], offset: f32) -> NestedScales {
+    let centered: Vec<f32> = absmax.iter().map(|x| x - offset).collect();
+    let mut nested = NestedScales {
+        codes: vec![0; absmax.len()],
+        absmax: vec![0.0; absmax.len().div_ceil(blockwise8::BLOCK)],
+        offset,
+    };
+    blockwise8::quantize(&blockwise8::SIGNED, &centered, &mut nested.codes, &mut nested.absmax);
     nested
 }
 
-impl Nested {
-    /// The scales that dequantisation uses: `map[code] · nested`, rounded, then `+ offset`, rounded.
+impl NestedScales {
+    /// The scales that dequantization uses: `map[code] · nested`, rounded, then `+ offset`, rounded.
     pub fn restore(&self) -> Vec<f32> {
         let mut absmax = vec![0.0; self.codes.len()];
         blockwise8::dequantize(&blockwise8::SIGNED, &self.codes, &self.absmax, &mut absmax);

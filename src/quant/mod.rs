@@ -26,7 +26,7 @@ impl QuantKind {
     }
 }
 
-/// How to quantise a weight.
+/// How to quantize a weight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Scheme {
     /// The codebook.

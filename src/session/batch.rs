@@ -1,11 +1,11 @@
-//! What the trainer consumes: documents, one after another in one stream of tokens.
+//! Micro-batches: documents, one after another in one stream of tokens.
 //!
 //! Which keys a token sees is data, not code: `lo..hi` per query and its inverse `qlo..qhi` per key hold causality,
 //! the borders between documents and the sliding window at once.
 
 pub use crate::op::IGNORED;
 
-/// One tokenised text. Its tokens see each other and no other document.
+/// One tokenized text. Its tokens see each other and no other document.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Document {
     /// Token ids.
@@ -22,7 +22,7 @@ impl Document {
     }
 
     /// Labels that are not [`IGNORED`].
-    pub fn labelled(&self) -> usize {
+    pub fn labeled(&self) -> usize {
         self.labels.iter().filter(|&&label| label != IGNORED).count()
     }
 
@@ -32,11 +32,11 @@ impl Document {
     }
 }
 
-/// `num_items_in_batch`, by which the summed loss of an optimiser step is divided: the labels of all its documents
+/// `num_items_in_batch`, by which the summed loss of an optimizer step is divided: the labels of all its documents
 /// that are not [`IGNORED`], counted before the shift as HF does (so the first label counts, though nothing predicts
 /// it, unless packing has masked it).
 pub fn num_items<'a>(documents: impl IntoIterator<Item = &'a Document>) -> usize {
-    documents.into_iter().map(Document::labelled).sum()
+    documents.into_iter().map(Document::labeled).sum()
 }
 
 /// The documents of one micro-batch in one stream, without padding. All arrays have one entry per token; the ranges

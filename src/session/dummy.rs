@@ -1,6 +1,6 @@
 //! Random weights in the shape of a real model, for benchmarks without its weights (`--dummy-weights`).
 //!
-//! Every weight has about the deviation with which models are initialised, norms are 1. Numbers come from two tables that
+//! Every weight has about the deviation with which models are initialized, norms are 1. Numbers come from two tables that
 //! are repeated with a period that is a multiple of no width, so that filling a device takes as long as copying to it. The
 //! same seed gives the same weights on every device.
 
@@ -8,15 +8,14 @@ use super::init::halves;
 use super::{Session, encode};
 use crate::error::Result;
 use crate::model::Fill;
-use crate::op::View;
+use crate::op::{View, Weight4};
 use crate::quant::codebook4::levels;
 use crate::random::philox;
-use crate::tape::Quantized;
 
 /// `initializer_range` of Llama, Mistral and Mixtral.
 const DEVIATION: f64 = 0.02;
 
-/// Scales of blocks differ by so much of their mean: no two neighbours are alike.
+/// Largest deviation of block scales from their mean, relative to it, so that no two neighbors are alike.
 const SPREAD: f64 = 0.2;
 
 /// Length of the tables: odd, so that rows of a matrix differ.
@@ -42,7 +41,7 @@ pub fn fill_base(session: &mut Session, seed: u64) -> Result<()> {
 }
 
 /// Block scales with which uniform codes give [`DEVIATION`].
-fn scales(session: &mut Session, place: &Quantized, bytes: &[u8], start: usize) -> Result<()> {
+fn scales(session: &mut Session, place: &Weight4, bytes: &[u8], start: usize) -> Result<()> {
     let levels = levels(place.kind);
     let square = levels.iter().map(|l| f64::from(l * l)).sum::<f64>() / levels.len() as f64;
     let absmax = DEVIATION / square.sqrt();

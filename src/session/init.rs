@@ -1,18 +1,18 @@
-//! What a fresh run starts from: a random adapter and an empty optimizer.
+//! The state in which a fresh run starts: a random adapter and an empty optimizer.
 
 use super::Session;
 use crate::error::Result;
-use crate::model::Half;
+use crate::model::LoraFactor;
 use crate::op::AdamState;
 use crate::quant::blockwise8::SIGNED_ZERO;
 use crate::random::philox;
 
-/// The initialisation of PEFT: A uniform within 1/√in (Kaiming with a = √5), B zero. A function of the seed and of the
+/// PEFT's initialization: A uniform within 1/√in (Kaiming with a = √5), B zero. A function of the seed and of the
 /// place of the tensor in the adapter.
 pub fn init_adapter(session: &mut Session, seed: u64) -> Result<()> {
     let Some((master, _)) = session.model.params.master else { return Ok(()) };
     let mut values = vec![0.0; master.cols];
-    for tensor in session.model.params.adapter.iter().filter(|t| t.half == Half::A) {
+    for tensor in session.model.params.adapter.iter().filter(|t| t.factor == LoraFactor::A) {
         let bound = (tensor.cols as f64).sqrt().recip();
         for (i, value) in values[tensor.offset..][..tensor.rows * tensor.cols].iter_mut().enumerate() {
             let random =

@@ -21,12 +21,12 @@ const FIRST_LOSS_SCALE: f64 = 65536.0;
 pub struct Session {
     /// The recorded model.
     pub model: Model,
-    /// Where everything is.
+    /// The address of every buffer.
     pub plan: Arc<Plan>,
     device: Box<dyn Device>,
 }
 
-/// What a micro-batch gave.
+/// Loss of a micro-batch.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct MicroLoss {
     /// `−Σ weight · logp`.
@@ -37,7 +37,7 @@ pub struct MicroLoss {
     pub hits: usize,
 }
 
-/// What an evaluation of a batch gave.
+/// Loss of a batch in an evaluation.
 #[derive(Clone, Debug, PartialEq)]
 pub struct EvalLoss {
     /// Log-probabilities of the targets, 0 where there is none.
@@ -48,7 +48,7 @@ pub struct EvalLoss {
     pub hits: usize,
 }
 
-/// What an update did.
+/// Results of an update.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Update {
     /// Norm of the gradient before clipping.
@@ -68,7 +68,7 @@ pub struct Sampling {
     pub top_k: usize,
     /// 1: all tokens take part.
     pub top_p: f64,
-    /// Of the random numbers.
+    /// Seed of the random numbers.
     pub seed: u32,
 }
 
@@ -221,7 +221,7 @@ impl Session {
         self.read(self.model.params.exchange.control, 0)
     }
 
-    /// The device.
+    /// The device that holds the model.
     pub fn device(&mut self) -> &mut dyn Device {
         self.device.as_mut()
     }

@@ -2,8 +2,8 @@
 //! the ops it records are the backward pass. The loss itself has no rule here: `cross_entropy` and `aux_loss` compute
 //! their gradients in the forward.
 
-use super::Tape;
-use crate::op::{Form, Op, Rows, View};
+use super::{Ranges, Tape};
+use crate::op::{Attention, AttentionBwd, Form, Gemm, Op, Route, Rows, View};
 use std::ops::Range;
 
 impl Tape {
@@ -41,22 +41,22 @@ impl Tape {
             }
 
             // y = plus + s·x·wᵀ:  dx = s·dy·w,  dw = s·dyᵀ·x
-            Op::Gemm { form: Form::Nt, a: x, b: w, scale, plus, out, groups } => {
+            Op::Gemm(forward @ Gemm { form: Form::Nt, a: x, b: w, plus, out, .. }) => {
                 let Some(dout) = self.gradient(out) else { return };
                 if let Some(plus) = plus.filter(|p| *p != out) {
                     self.share(plus, dout);
                 }
                 if self.need(x) {
-                    let w = self.made_again(w);
+                    let b = self.made_again(w);
                     let (dx, plus) = self.contribute(x);
-                    self.push(Op::Gemm { form: Form::Nn, a: dout, b: w, scale, plus, out: dx, groups });
+                    self.push(Op::Gemm(Gemm { form: Form::Nn, a: dout, b, plus, out: dx, ..forward }));
                 }
                 if self.need(w) {
                     // The parameter may be padded; its gradient has the true size.
                     let (dw, plus) = self.contribute(w);
-                    let n = dw.rows.count(self.tokens) / groups.map_or(1, |g| g.count);
+                    let n = dw.rows.count(self.tokens) / forward.slabs();
                     let (a, b) = (dout.columns(0, n), x.columns(0, dw.cols));
-                    self.push(Op::Gemm { form: Form::Tn, a, b, scale, plus, out: dw, groups });
+                    self.push(Op::Gemm(Gemm { form: Form::Tn, a, b, plus, out: dw, ..forward }));
                 }
             }
 
@@ -66,15 +66,14 @@ impl Tape {
                 self.push(Op::Rope { x: dx, pos, inv_freq, inverse: !inverse });
             }
 
-            Op::Attention { q, k, v, lo, hi, out, lse, heads, kv_heads, scale } if self.need(out) => {
+            Op::Attention(forward @ Attention { q, k, v, lo, out, heads, .. }) if self.need(out) => {
                 let Some(dout) = self.gradient(out) else { return };
                 let [dq, dk, dv] = [q, k, v].map(|x| self.contribute(x));
                 assert!([dq.1, dk.1, dv.1].iter().all(Option::is_none), "q, k, v are used once");
                 let delta = self.arena("attention.delta", q.rows, heads, self.wide());
-                let ranges = self.ranges[&lo.buf];
-                let (qlo, qhi, dq, dk, dv) = (ranges.qlo, ranges.qhi, dq.0, dk.0, dv.0);
-                #[rustfmt::skip]
-                self.push(Op::AttentionBwd { q, k, v, lo, hi, qlo, qhi, out, lse, dout, delta, dq, dk, dv, heads, kv_heads, scale });
+                let Ranges { qlo, qhi, .. } = self.ranges[&lo.buf];
+                let (dq, dk, dv) = (dq.0, dk.0, dv.0);
+                self.push(Op::AttentionBwd(AttentionBwd { forward, qlo, qhi, dout, delta, dq, dk, dv }));
             }
 
             Op::SwiGlu { gate, up, out } if self.need(out) => {
@@ -114,7 +113,7 @@ impl Tape {
                 self.push(Op::CombineBwd { dout, y, weights, slots, dy, dweights });
             }
 
-            Op::Route { logits, weights, experts, .. } if self.need(logits) => {
+            Op::Route(Route { logits, weights, experts, .. }) if self.need(logits) => {
                 let Some(dweights) = self.gradient(weights) else { return };
                 let (dlogits, plus) = self.contribute(logits);
                 self.push(Op::RouteBwd { dweights, logits, experts, plus, dlogits });
@@ -123,19 +122,19 @@ impl Tape {
             // No trainable parameter above: nothing to do.
             Op::RmsNorm { .. }
             | Op::Rope { .. }
-            | Op::Attention { .. }
+            | Op::Attention(_)
             | Op::SwiGlu { .. }
             | Op::Dropout { plus: None, .. }
             | Op::Embed { .. }
             | Op::Combine { weights: Some(_), plus: None, .. }
-            | Op::Route { .. } => {}
+            | Op::Route(_) => {}
             Op::Noise { x, .. } => assert!(!self.need(x), "noise is for frozen embeddings"),
             // Functions of frozen weights, or losses that brought their gradient along.
-            Op::Dequantize { .. } | Op::Cast { .. } | Op::CrossEntropy { .. } | Op::AuxLoss { .. } => {}
+            Op::Dequantize { .. } | Op::Cast { .. } | Op::CrossEntropy(_) | Op::AuxLoss { .. } => {}
             // Ops that no model records in a forward pass.
-            Op::Gemm { .. }
+            Op::Gemm(_)
             | Op::RmsNormBwd { .. }
-            | Op::AttentionBwd { .. }
+            | Op::AttentionBwd(_)
             | Op::SwiGluBwd { .. }
             | Op::RouteBwd { .. }
             | Op::CombineBwd { .. }
@@ -147,19 +146,19 @@ impl Tape {
             | Op::Sample { .. }
             | Op::GradNorm { .. }
             | Op::Control { .. }
-            | Op::AdamW { .. }
+            | Op::AdamW(_)
             | Op::Start { .. }
             | Op::Wait { .. }
             | Op::Fused { .. } => unreachable!("{} has no derivative", op.name()),
         }
     }
 
-    /// A weight that was dequantised for the forward is dequantised once more: nothing 16-bit is kept.
+    /// Dequantizes a weight once more that the forward pass dequantized, so that no 16-bit copy is kept.
     fn made_again(&mut self, w: View) -> View {
-        let Some(recipe) = self.recipes.get(&w.buf).cloned() else { return w };
+        let Some(ops) = self.weight_ops.get(&w.buf).cloned() else { return w };
         assert!(matches!(w.rows, Rows::Fixed(_)), "only weights are made again");
         let fresh = self.like(w.buf, "");
-        for mut op in recipe {
+        for mut op in ops {
             op.visit(&mut |view, _| {
                 if view.buf == w.buf {
                     view.buf = fresh.buf;

@@ -2,19 +2,8 @@
 
 use super::Tape;
 use crate::dtype::DType;
-use crate::op::{Form, GEMV_ROWS, GEMV_STEP, Groups, Nested, Op, Rows, SAMPLE_FIELDS, View};
-use crate::quant::QuantKind;
-
-/// The heads of an attention op.
-#[derive(Clone, Copy, Debug)]
-pub struct HeadShape {
-    /// Query heads.
-    pub heads: usize,
-    /// Key/value heads.
-    pub kv_heads: usize,
-    /// Elements of one head.
-    pub head_dim: usize,
-}
+use crate::op::{Attention, CrossEntropy, GEMV_ROWS, GEMV_STEP, Gemm, Groups, Op, Route, Rows, SAMPLE_FIELDS, View};
+use crate::op::{Form, Weight4};
 
 /// Which keys a token sees, and which queries a key is seen by: inputs of the program, I32 `[T,1]` each.
 #[derive(Clone, Copy, Debug)]
@@ -29,21 +18,6 @@ pub struct Ranges {
     pub qhi: View,
 }
 
-/// The operands of a loss besides the logits; see [`Op::CrossEntropy`].
-#[derive(Clone, Copy, Debug)]
-pub struct LossInputs {
-    /// I32 `[n,1]`.
-    pub targets: View,
-    /// `[n,1]`: factor on the gradient of each row.
-    pub weight: View,
-    /// The control buffer.
-    pub control: View,
-    /// `[n,1]`, written.
-    pub logp: View,
-    /// I32 `[n,1]`, written.
-    pub hit: View,
-}
-
 /// Results of routing; see [`Op::Route`].
 #[derive(Clone, Copy, Debug)]
 pub struct Routed {
@@ -55,21 +29,6 @@ pub struct Routed {
     pub source: View,
     /// I32 `[E+1,1]`.
     pub groups: Groups,
-}
-
-/// A base weight in 4 bits; see [`Op::Dequantize`].
-#[derive(Clone, Copy, PartialEq, Debug)]
-pub struct Quantized {
-    /// The code book.
-    pub kind: QuantKind,
-    /// Elements that share a scale.
-    pub block: usize,
-    /// U8 `[out, in/2]`.
-    pub codes: View,
-    /// `[1, blocks]`.
-    pub absmax: View,
-    /// Second level, if double quantised.
-    pub nested: Option<Nested>,
 }
 
 impl Tape {
@@ -93,23 +52,16 @@ impl Tape {
     pub fn product(&mut self, name: &str, x: View, w: View, scale: f64, groups: Option<Groups>, dtype: DType) -> View {
         let n = w.rows.count(self.tokens) / groups.map_or(1, |g| g.count);
         let out = self.arena(name, x.rows, n, dtype);
-        self.product_into(x, w, scale, groups, None, out);
+        self.product_into(Gemm { scale, groups, ..Gemm::nt(x, w, out) });
         out
     }
 
-    /// `out = plus + scale · x·wᵀ`; `plus` is `None` or `out` itself.
-    pub fn product_into(
-        &mut self,
-        x: View,
-        w: View,
-        scale: f64,
-        groups: Option<Groups>,
-        plus: Option<View>,
-        out: View,
-    ) {
-        assert_eq!(x.cols, w.cols, "the inner sizes of a product");
-        assert_eq!(out.cols * groups.map_or(1, |g| g.count), w.rows.count(self.tokens), "the width of a product");
-        self.push(Op::Gemm { form: Form::Nt, a: x, b: w, scale, plus, out, groups });
+    /// A forward product; `plus` is `None` or `out` itself.
+    pub fn product_into(&mut self, product: Gemm) {
+        let Gemm { form, a, b, out, .. } = product;
+        assert_eq!((form, a.cols), (Form::Nt, b.cols), "the inner sizes of a product");
+        assert_eq!(out.cols * product.slabs(), b.rows.count(self.tokens), "the width of a product");
+        self.push(Op::Gemm(product));
     }
 
     /// Copies x to the top left of `out`, slab by slab, in out's type; the rest of `out` becomes zero.
@@ -117,36 +69,33 @@ impl Tape {
         self.push(Op::Cast { x, out, parts });
     }
 
-    /// A buffer for dequantised weights, `[rows, cols]`, to be filled by [`Tape::dequantize_into`].
+    /// A buffer for dequantized weights, `[rows, cols]`, to be filled by [`Tape::dequantize_into`].
     pub fn scratch(&mut self, name: &str, rows: usize, cols: usize) -> View {
         self.arena(name, Rows::Fixed(rows), cols, self.compute)
     }
 
-    /// Writes the values of `w` into `out`, `[out, in]`.
-    pub fn dequantize_into(&mut self, w: &Quantized, out: View) {
-        let Quantized { kind, block, codes, absmax, nested } = *w;
+    /// Writes the values of `weight` into `out`, `[out, in]`.
+    pub fn dequantize_into(&mut self, weight: Weight4, out: View) {
+        let codes = weight.codes;
         assert_eq!((codes.rows, 2 * codes.cols), (out.rows, out.cols), "the size of a 4-bit weight");
-        self.push(Op::Dequantize { kind, block, codes, absmax, nested, out });
+        self.push(Op::Dequantize { weight, out });
     }
 
-    /// Quantises x, `[out, in]` and contiguous, to the codes and scales of `w`.
-    pub fn quantize_into(&mut self, x: View, w: &Quantized) {
-        let Quantized { kind, block, codes, absmax, nested } = *w;
+    /// Quantizes x, `[out, in]` and contiguous, to the codes and scales of `weight`.
+    pub fn quantize_into(&mut self, x: View, weight: Weight4) {
+        let Weight4 { block, codes, absmax, .. } = weight;
         let (elements, bytes) = (x.rows.count(self.tokens) * x.cols, codes.rows.count(self.tokens) * codes.cols);
-        assert_eq!(
-            (elements.div_ceil(2), elements.div_ceil(block)),
-            (bytes, absmax.cols),
-            "the size of a 4-bit weight"
-        );
-        self.push(Op::Quantize { kind, block, x, codes, absmax, nested });
+        let expected = (elements.div_ceil(2), elements.div_ceil(block));
+        assert_eq!(expected, (bytes, absmax.cols), "the size of a 4-bit weight");
+        self.push(Op::Quantize { x, weight });
     }
 
-    /// `out = x·wᵀ` for at most [`GEMV_ROWS`] rows of x, decoding w on the way. Outside of training: it has no derivative.
-    pub fn gemv_into(&mut self, x: View, w: &Quantized, out: View) {
-        let Quantized { kind, block, codes, absmax, nested } = *w;
+    /// `out = x·wᵀ` for at most [`GEMV_ROWS`] rows of x, decoding w while it is read. Only for inference: it has no derivative.
+    pub fn gemv_into(&mut self, x: View, weight: Weight4, out: View) {
+        let codes = weight.codes;
         assert!(x.rows.count(self.tokens) <= GEMV_ROWS && x.cols.is_multiple_of(GEMV_STEP));
         assert_eq!((codes.rows, 2 * codes.cols), (Rows::Fixed(out.cols), x.cols), "the size of a 4-bit weight");
-        self.push(Op::Gemv { kind, block, x, codes, absmax, nested, out });
+        self.push(Op::Gemv { x, weight, out });
     }
 
     /// Turns the heads of x in place. x `[T, heads·d]`, pos I32 `[T,1]`, inv_freq `[1, d/2]`.
@@ -155,15 +104,15 @@ impl Tape {
         self.push(Op::Rope { x, pos, inv_freq, inverse: false });
     }
 
-    /// q `[T, heads·d]`, k and v `[T, kv_heads·d]`; returns `[T, heads·d]`.
-    pub fn attention(&mut self, q: View, k: View, v: View, ranges: Ranges, shape: HeadShape) -> View {
-        let HeadShape { heads, kv_heads, head_dim } = shape;
-        assert_eq!((q.cols, k.cols, v.cols), (heads * head_dim, kv_heads * head_dim, kv_heads * head_dim));
+    /// q `[T, heads·d]`, k and v `[T, kv_heads·d]`; returns `[T, heads·d]`. Scores are scaled by 1/√d.
+    pub fn attention(&mut self, q: View, k: View, v: View, ranges: Ranges, heads: usize, kv_heads: usize) -> View {
+        let d = q.cols / heads;
+        assert_eq!((q.cols, k.cols, v.cols), (heads * d, kv_heads * d, kv_heads * d));
         let out = self.arena("attention", q.rows, q.cols, self.compute);
         let lse = self.arena("attention.lse", q.rows, heads, self.wide());
-        let scale = (head_dim as f64).powf(-0.5);
-        self.ranges.insert(ranges.lo.buf, ranges);
-        self.push(Op::Attention { q, k, v, lo: ranges.lo, hi: ranges.hi, out, lse, heads, kv_heads, scale });
+        let (lo, hi, scale) = (ranges.lo, ranges.hi, (d as f64).powf(-0.5));
+        self.ranges.insert(lo.buf, ranges);
+        self.push(Op::Attention(Attention { q, k, v, lo, hi, out, lse, heads, kv_heads, scale }));
         out
     }
 
@@ -204,7 +153,7 @@ impl Tape {
         let slots = self.arena("route.slots", tokens, 2, DType::I32);
         let source = self.arena("route.source", Rows::Tokens(2), 1, DType::I32);
         let offsets = self.arena("route.offsets", Rows::Fixed(experts + 1), 1, DType::I32);
-        self.push(Op::Route { logits, weights, experts: chosen, slots, source, offsets, touched });
+        self.push(Op::Route(Route { logits, weights, experts: chosen, slots, source, offsets, touched }));
         Routed { weights, slots, source, groups: Groups { offsets, count: experts } }
     }
 
@@ -215,12 +164,12 @@ impl Tape {
         out
     }
 
-    /// Log-probabilities of the targets into `logp`, whether they are the most probable tokens into `hit`; with `gradient`, the gradient of the logits is computed in the same
-    /// pass, and [`Tape::backward`] may start from it at once. logits `[n,V]`, targets, weight, logp `[n,1]`.
-    pub fn cross_entropy(&mut self, logits: View, loss: LossInputs, gradient: bool) {
-        let LossInputs { targets, weight, control, logp, hit } = loss;
+    /// The loss of a chunk of rows. With `gradient`, the same pass computes the gradient of the logits into a fresh buffer, and
+    /// [`Tape::backward`] may start from it at once; `loss.dlogits` is `None`.
+    pub fn cross_entropy(&mut self, loss: CrossEntropy, gradient: bool) {
+        let logits = loss.logits;
         let dlogits = gradient.then(|| self.arena("dlogits", logits.rows, logits.cols, self.compute));
-        self.push(Op::CrossEntropy { logits, targets, weight, control, logp, hit, dlogits });
+        self.push(Op::CrossEntropy(CrossEntropy { dlogits, ..loss }));
         if let Some(dlogits) = dlogits {
             self.set_gradient(logits, dlogits);
         }

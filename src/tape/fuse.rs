@@ -1,17 +1,17 @@
-//! Groups ops that a device may run as one kernel. A group keeps its parts: the CPU runs them one by one, and what the
-//! group reads and writes follows from them. Law: a fused kernel rounds wherever the list stores.
+//! Groups ops that a device may run as one kernel. A group keeps its parts: what it reads and writes follows from them, and
+//! today both devices run them one by one. A kernel for a group must round wherever the list stores.
 //!
 //! The one pattern so far is a base product followed by the adapters' products into the same output. Ops that stand
 //! between them (products for other adapters, weight gradients) step aside where order does not matter.
 
 use super::order::{Touched, commute};
-use crate::op::{Form, FusedKind, Op, View};
+use crate::op::{Form, FusedKind, Gemm, Op, View};
 use std::collections::BTreeMap;
 
 /// How far behind the base product an adapter's product may stand.
 const REACH: usize = 24;
 
-/// What was fused.
+/// How products were grouped.
 #[derive(Clone, Debug, Default)]
 pub struct Fusion {
     /// Groups made, by kind.
@@ -21,7 +21,7 @@ pub struct Fusion {
 }
 
 impl Fusion {
-    /// Fuses one list.
+    /// Groups the ops of one list.
     pub fn fuse(&mut self, ops: Vec<Op>, tokens: usize) -> Vec<Op> {
         let touched: Vec<Touched> = ops.iter().map(Op::accesses).collect();
         let mut ops: Vec<Option<Op>> = ops.into_iter().map(Some).collect();
@@ -63,13 +63,13 @@ impl Fusion {
 /// gradient of its input) may head a group, too.
 fn product(op: &Op) -> Option<(FusedKind, View)> {
     match op {
-        Op::Gemm { form: Form::Nt, out, .. } => Some((FusedKind::LoraUp, *out)),
-        Op::Gemm { form: Form::Nn, out, .. } => Some((FusedKind::LoraDown, *out)),
+        Op::Gemm(Gemm { form: Form::Nt, out, .. }) => Some((FusedKind::LoraUp, *out)),
+        Op::Gemm(Gemm { form: Form::Nn, out, .. }) => Some((FusedKind::LoraDown, *out)),
         _ => None,
     }
 }
 
 /// Whether the product is added to what its output holds.
 fn adds_in_place(op: &Op) -> bool {
-    matches!(op, Op::Gemm { plus, out, .. } if *plus == Some(*out))
+    matches!(op, Op::Gemm(Gemm { plus, out, .. }) if *plus == Some(*out))
 }

@@ -1,4 +1,4 @@
-//! Which gradient belongs to which value. The first contribution to a region sets, later ones add.
+//! The table of gradients: the first contribution to the gradient of a region sets it, later ones add to it.
 
 use super::Tape;
 use crate::op::{Buf, Op, View};

@@ -16,12 +16,12 @@ mod order;
 mod prune;
 mod recompute;
 
-pub use forward::{HeadShape, LossInputs, Quantized, Ranges, Routed};
+pub use forward::{Ranges, Routed};
 pub use fuse::Fusion;
 pub use listing::listing;
 
 use crate::dtype::DType;
-use crate::op::{Access, Buf, Info, Kind, Op, Phase, Place, Program, Rows, View};
+use crate::op::{Access, Buf, BufInfo, Op, Phase, Place, Program, Purpose, Route, Rows, View};
 use grads::Grads;
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
@@ -32,7 +32,7 @@ pub struct Tape {
     pub tokens: usize,
     /// Storage type of activations.
     pub compute: DType,
-    bufs: Vec<Info>,
+    bufs: Vec<BufInfo>,
     phases: Vec<(Phase, Vec<Op>)>,
     constants: Vec<(Buf, Vec<u8>)>,
     /// Put in front of the names of buffers.
@@ -47,13 +47,13 @@ pub struct Tape {
     /// Trainable operands and where their gradient is summed up.
     params: HashMap<Buf, View>,
     /// Buffers that depend on weights alone, with the ops that make them: made again at each use, never kept.
-    recipes: HashMap<Buf, Vec<Op>>,
+    weight_ops: HashMap<Buf, Vec<Op>>,
     /// For each `lo`, the key-side inverse that the backward of attention needs.
     ranges: HashMap<Buf, Ranges>,
     /// For each `source` of a routing, its inverse `slots`.
     slots: HashMap<Buf, View>,
     fusion: Fusion,
-    /// Whether lists are fused when they are finished.
+    /// Whether lists are grouped when they are finished.
     fuse: bool,
 }
 
@@ -72,7 +72,7 @@ impl Tape {
             needs: HashSet::new(),
             grads: Grads::default(),
             params: HashMap::new(),
-            recipes: HashMap::new(),
+            weight_ops: HashMap::new(),
             ranges: HashMap::new(),
             slots: HashMap::new(),
             fusion: Fusion::default(),
@@ -80,7 +80,7 @@ impl Tape {
         }
     }
 
-    /// The same tape, but nothing will be fused (tests compare both).
+    /// The same tape, but nothing will be grouped (tests compare both).
     pub fn unfused(self) -> Self {
         Self { fuse: false, ..self }
     }
@@ -92,7 +92,7 @@ impl Tape {
 
     /// Declares a buffer and returns the whole of it.
     pub fn buf(&mut self, name: &str, rows: Rows, cols: usize, dtype: DType, place: Place) -> View {
-        let info = Info { name: format!("{}{name}", self.scope), rows, cols, dtype, place };
+        let info = BufInfo { name: format!("{}{name}", self.scope), rows, cols, dtype, place };
         let buf = Buf(self.bufs.len() as u32);
         let view = info.view(buf);
         self.bufs.push(info);
@@ -100,13 +100,13 @@ impl Tape {
     }
 
     /// Declares a resident buffer of fixed size.
-    pub fn resident(&mut self, name: &str, rows: usize, cols: usize, dtype: DType, kind: Kind) -> View {
+    pub fn resident(&mut self, name: &str, rows: usize, cols: usize, dtype: DType, kind: Purpose) -> View {
         self.buf(name, Rows::Fixed(rows), cols, dtype, Place::Resident(kind))
     }
 
     /// Declares a table that the program itself brings; `bytes` are its elements, little endian.
     pub fn constant(&mut self, name: &str, rows: usize, cols: usize, dtype: DType, bytes: Vec<u8>) -> View {
-        let view = self.resident(name, rows, cols, dtype, Kind::Constant);
+        let view = self.resident(name, rows, cols, dtype, Purpose::Constant);
         assert_eq!(bytes.len(), rows * cols * dtype.bytes(), "{name}");
         self.constants.push((view.buf, bytes));
         view
@@ -142,7 +142,7 @@ impl Tape {
         self.ops.len()
     }
 
-    /// Ends the phase: prunes, reorders, fuses, and files the list under `phase`.
+    /// Ends the phase: prunes, reorders, groups, and files the list under `phase`.
     pub fn finish(&mut self, phase: Phase) {
         let ops = std::mem::take(&mut self.ops);
         let ops = prune::prune(&self.bufs, ops);
@@ -151,21 +151,21 @@ impl Tape {
         self.phases.push((phase, ops));
         self.blocks.clear();
         self.grads = Grads::default();
-        self.recipes.clear();
+        self.weight_ops.clear();
     }
 
-    /// What fused, over all phases.
+    /// How products were grouped, over all phases.
     pub fn fusion(&self) -> &Fusion {
         &self.fusion
     }
 
-    /// The program.
+    /// Ends the recording.
     pub fn program(self) -> Program {
         Program { tokens: self.tokens, bufs: self.bufs, phases: self.phases, constants: self.constants }
     }
 
     /// The description of a buffer.
-    pub fn info(&self, buf: Buf) -> &Info {
+    pub fn info(&self, buf: Buf) -> &BufInfo {
         &self.bufs[buf.0 as usize]
     }
 
@@ -178,7 +178,7 @@ impl Tape {
     fn like(&mut self, buf: Buf, prefix: &str) -> View {
         let info = self.info(buf);
         // The name already carries the scope in which the original was recorded.
-        let info = Info { name: format!("{prefix}{}", info.name), place: Place::Arena, ..info.clone() };
+        let info = BufInfo { name: format!("{prefix}{}", info.name), place: Place::Arena, ..info.clone() };
         let buf = Buf(self.bufs.len() as u32);
         let view = info.view(buf);
         self.bufs.push(info);
@@ -189,16 +189,16 @@ impl Tape {
     pub fn push(&mut self, op: Op) {
         let accesses = op.accesses();
         if accesses.iter().any(|(v, a)| *a != Access::Write && self.needs.contains(&v.buf)) {
-            let float = |v: &View, bufs: &[Info]| bufs[v.buf.0 as usize].dtype.is_float();
+            let float = |v: &View, bufs: &[BufInfo]| bufs[v.buf.0 as usize].dtype.is_float();
             let written = accesses.iter().filter(|(v, a)| *a != Access::Read && float(v, &self.bufs));
             let arena = written.filter(|(v, _)| self.bufs[v.buf.0 as usize].place == Place::Arena);
             self.needs.extend(arena.map(|(v, _)| v.buf));
         }
-        // A merged weight may be part 4-bit, part 16-bit: both kinds of its pieces belong to the recipe.
+        // A merged weight may be part 4-bit, part 16-bit: the ops of both belong to it.
         if let Op::Dequantize { out, .. } | Op::Cast { out, .. } = &op {
-            self.recipes.entry(out.buf).or_default().push(op.clone());
+            self.weight_ops.entry(out.buf).or_default().push(op.clone());
         }
-        if let Op::Route { source, slots, .. } = &op {
+        if let Op::Route(Route { source, slots, .. }) = &op {
             self.slots.insert(source.buf, *slots);
         }
         self.ops.push(op);

@@ -1,8 +1,8 @@
-//! Moves weight gradients up to just behind what they need. Nothing waits for them, but what they read waits for them to
-//! be done: the sooner they run, the sooner it makes room. (The adapter's `dA = dtᵀ·x` would otherwise keep x alive while
-//! the gradient of x comes into being.)
+//! Moves weight gradients up to just behind the ops that make their operands. Nothing depends on them, but they keep their
+//! operands alive; run early, they free memory early. (The adapter's `dA = dtᵀ·x` would otherwise keep x alive while the
+//! gradient of x is computed.)
 
-use crate::op::{Access, Form, Op, View};
+use crate::op::{Access, Form, Gemm, Op, View};
 
 /// An op's operands.
 pub type Touched = Vec<(View, Access)>;
@@ -13,7 +13,7 @@ pub fn weight_gradients_first(ops: Vec<Op>, tokens: usize) -> Vec<Op> {
     for op in ops {
         let touched = op.accesses();
         let mut at = list.len();
-        if matches!(op, Op::Gemm { form: Form::Tn, .. }) {
+        if matches!(op, Op::Gemm(Gemm { form: Form::Tn, .. })) {
             while at > 0 && commute(&list[at - 1].1, &touched, tokens) {
                 at -= 1;
             }

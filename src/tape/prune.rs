@@ -1,10 +1,10 @@
 //! Drops every op whose results nobody reads: the tail of a recomputed block, the gradient of a frozen input.
 
-use crate::op::{Access, Buf, Info, Op, Place};
+use crate::op::{Access, Buf, BufInfo, Op, Place};
 use std::collections::HashSet;
 
 /// Walks backwards and keeps what writes something resident or something that a kept op reads.
-pub fn prune(bufs: &[Info], ops: Vec<Op>) -> Vec<Op> {
+pub fn prune(bufs: &[BufInfo], ops: Vec<Op>) -> Vec<Op> {
     let info = |buf: Buf| &bufs[buf.0 as usize];
     let mut read: HashSet<Buf> = HashSet::new();
     let mut kept = Vec::with_capacity(ops.len());
@@ -14,7 +14,7 @@ pub fn prune(bufs: &[Info], ops: Vec<Op>) -> Vec<Op> {
         if !accesses.iter().any(|(v, a)| *a != Access::Read && matters(v.buf)) {
             continue;
         }
-        // A write of the whole ends the interest in what was there before; a write of a part does not.
+        // A full overwrite kills the old value; a partial one does not.
         for (v, _) in accesses.iter().filter(|(v, a)| *a == Access::Write && *v == info(v.buf).view(v.buf)) {
             read.remove(&v.buf);
         }

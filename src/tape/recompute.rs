@@ -1,5 +1,5 @@
-//! Checkpointing: a block's ops are recorded a second time, into fresh buffers, just before its backward pass. Whatever
-//! of it the backward does not read is pruned later; so nobody states what must be recomputed.
+//! Checkpointing: a block's ops are recorded a second time, into fresh buffers, just before its backward pass. The
+//! ops whose results the backward pass does not read are pruned later, so no list says what to recompute.
 
 use super::Tape;
 use crate::op::{Access, Buf, Place};

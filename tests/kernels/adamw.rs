@@ -2,7 +2,7 @@
 
 use crate::harness::Case;
 use halfbyte_core::dtype::DType;
-use halfbyte_core::op::{AdamState, Betas, CONTROL_FIELDS, Op, Rows, SEGMENT_FIELDS};
+use halfbyte_core::op::{AdamState, AdamW, Betas, CONTROL_FIELDS, Op, Rows, SEGMENT_FIELDS};
 
 const ONE: Rows = Rows::Fixed(1);
 
@@ -65,5 +65,5 @@ fn op(b: &mut crate::harness::Build, form: Form, decay: f32, skipped: bool) -> O
         let v = b.float(v, squares);
         if form == Form::Torch { AdamState::Torch { m, v } } else { AdamState::Bitsandbytes { m, v } }
     };
-    Op::AdamW { state, betas, master, grads, segments, rates, steps, touched, control }
+    Op::AdamW(AdamW { state, betas, master, grads, segments, rates, steps, touched, control })
 }

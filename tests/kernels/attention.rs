@@ -2,7 +2,7 @@
 
 use crate::harness::{Build, Case};
 use halfbyte_core::dtype::DType;
-use halfbyte_core::op::{Op, Rows, View};
+use halfbyte_core::op::{Attention, AttentionBwd, Op, Rows, View};
 
 const T: Rows = Rows::Tokens(1);
 
@@ -49,7 +49,7 @@ pub fn cases() -> Vec<Case> {
             Case::new(format!("attention/{shape}"), live, move |b| {
                 let ([q, k, v], [lo, hi, _, _]) = (qkv(b), ranges(b, documents, window));
                 let (out, lse) = (b.elem(T, heads * d), b.buf(T, heads, DType::F32));
-                Op::Attention { q, k, v, lo, hi, out, lse, heads, kv_heads, scale }
+                Op::Attention(Attention { q, k, v, lo, hi, out, lse, heads, kv_heads, scale })
             })
             .limits(4e-3, 1e-4),
         );
@@ -64,7 +64,7 @@ pub fn cases() -> Vec<Case> {
                 let delta = b.buf(T, heads, DType::F32);
                 let (dq, dk, dv) = (b.elem(T, heads * d), b.elem(T, kv_heads * d), b.elem(T, kv_heads * d));
                 #[rustfmt::skip]
-                let op = Op::AttentionBwd { q, k, v, lo, hi, qlo, qhi, out, lse, dout, delta, dq, dk, dv, heads, kv_heads, scale };
+                let op = Op::AttentionBwd(AttentionBwd { forward: Attention { q, k, v, lo, hi, out, lse, heads, kv_heads, scale }, qlo, qhi, dout, delta, dq, dk, dv });
                 op
             })
             .limits(1e-2, 1e-4),

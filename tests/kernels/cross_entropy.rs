@@ -2,7 +2,7 @@
 
 use crate::harness::Case;
 use halfbyte_core::dtype::DType;
-use halfbyte_core::op::{CONTROL_FIELDS, Op, Rows};
+use halfbyte_core::op::{CONTROL_FIELDS, CrossEntropy, Op, Rows};
 
 pub fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
@@ -40,7 +40,7 @@ pub fn cases() -> Vec<Case> {
                 let logp = b.buf(rows, 1, DType::F32);
                 let dlogits = gradient.then(|| if wide { b.buf(rows, vocab, DType::F32) } else { b.elem(rows, vocab) });
                 let hit = b.buf(rows, 1, DType::I32);
-                Op::CrossEntropy { logits, targets, weight, control, logp, hit, dlogits }
+                Op::CrossEntropy(CrossEntropy { logits, targets, weight, control, logp, hit, dlogits })
             })
             .limits(5e-3, 1e-5),
         );

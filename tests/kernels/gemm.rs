@@ -2,7 +2,7 @@
 
 use crate::harness::{Build, Case};
 use halfbyte_core::dtype::DType;
-use halfbyte_core::op::{Form, Groups, Op, Rows, View};
+use halfbyte_core::op::{Form, Gemm, Groups, Op, Rows, View};
 
 const T: Rows = Rows::Tokens(1);
 
@@ -36,7 +36,7 @@ fn case(form: Form, live: usize, n: usize, k: usize, count: usize, wide: bool, a
             b.fill(plus, 1.0)
         });
         let out = make(b);
-        Op::Gemm { form, a, b: other, scale: 0.5, plus, out, groups }
+        Op::Gemm(Gemm { form, a, b: other, scale: 0.5, plus, out, groups })
     })
     .limits(2.5e-3, 2e-5)
 }

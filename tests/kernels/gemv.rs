@@ -3,7 +3,7 @@
 use crate::harness::Case;
 use crate::nf4::weight;
 use halfbyte_core::dtype::DType;
-use halfbyte_core::op::{Op, Rows};
+use halfbyte_core::op::{Op, Rows, Weight4};
 use halfbyte_core::quant::QuantKind;
 
 pub fn cases() -> Vec<Case> {
@@ -27,7 +27,7 @@ pub fn cases() -> Vec<Case> {
                     // A slice of a wider output.
                     let rows = Rows::Tokens(1);
                     let y = if wide { b.buf(rows, n + 24, DType::F32) } else { b.elem(rows, n + 24) };
-                    Op::Gemv { kind, block, x, codes, absmax, nested, out: y.columns(8, n) }
+                    Op::Gemv { x, out: y.columns(8, n), weight: Weight4 { kind, block, codes, absmax, nested } }
                 })
                 // Weights are rounded to 16 bits, so f32 results carry that error too.
                 .limits(3e-3, 2e-5);

@@ -8,7 +8,7 @@ use halfbyte_core::device::Device;
 use halfbyte_core::device::cpu::{Cpu, CpuOptions};
 use halfbyte_core::device::cuda::{Cuda, CudaOptions};
 use halfbyte_core::dtype::DType;
-use halfbyte_core::op::{Access, Buf, Info, Kind, Op, Phase, Place, Program, Rows, View};
+use halfbyte_core::op::{Access, Buf, BufInfo, Op, Phase, Place, Program, Purpose, Rows, View};
 use halfbyte_core::plan::plan;
 use std::sync::Arc;
 
@@ -91,8 +91,8 @@ impl Build {
     /// A buffer of the given type.
     pub fn buf(&mut self, rows: Rows, cols: usize, dtype: DType) -> View {
         let buf = Buf(self.program.bufs.len() as u32);
-        let place = Place::Resident(Kind::Exchange);
-        self.program.bufs.push(Info { name: format!("operand {}", buf.0), rows, cols, dtype, place });
+        let place = Place::Resident(Purpose::Exchange);
+        self.program.bufs.push(BufInfo { name: format!("operand {}", buf.0), rows, cols, dtype, place });
         self.program.view(buf)
     }
     /// An input of the element type: standard normal numbers times `scale`.

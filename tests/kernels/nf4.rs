@@ -2,7 +2,7 @@
 
 use crate::harness::{Build, Case};
 use halfbyte_core::dtype::DType;
-use halfbyte_core::op::{Nested, Op, Rows, View};
+use halfbyte_core::op::{Nested, Op, Rows, View, Weight4};
 use halfbyte_core::quant::QuantKind;
 
 pub fn cases() -> Vec<Case> {
@@ -15,7 +15,10 @@ pub fn cases() -> Vec<Case> {
                 cases.push(
                     Case::new(name, 1, move |b| {
                         let (codes, absmax, nested) = weight(b, rows, cols, block, double);
-                        Op::Dequantize { kind, block, codes, absmax, nested, out: b.elem(Rows::Fixed(rows), cols) }
+                        Op::Dequantize {
+                            out: b.elem(Rows::Fixed(rows), cols),
+                            weight: Weight4 { kind, block, codes, absmax, nested },
+                        }
                     })
                     .bits(),
                 );
@@ -45,7 +48,7 @@ pub fn cases() -> Vec<Case> {
                             absmax: b.buf(fixed(1), blocks.div_ceil(256), DType::F32),
                             offset: b.buf(fixed(1), 1, DType::F32),
                         });
-                        Op::Quantize { kind, block, x, codes, absmax, nested }
+                        Op::Quantize { x, weight: Weight4 { kind, block, codes, absmax, nested } }
                     })
                     .bits(),
                 );

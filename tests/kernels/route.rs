@@ -2,7 +2,7 @@
 
 use crate::harness::{Build, Case};
 use halfbyte_core::dtype::DType;
-use halfbyte_core::op::{CONTROL_FIELDS, Op, Rows, View};
+use halfbyte_core::op::{CONTROL_FIELDS, Op, Route, Rows, View};
 
 const T: Rows = Rows::Tokens(1);
 
@@ -41,7 +41,7 @@ pub fn cases() -> Vec<Case> {
                         let before = (0..experts).map(|e| i32::from(e == experts - 1)).collect();
                         b.i32(Rows::Fixed(1), experts, before)
                     });
-                    Op::Route {
+                    Op::Route(Route {
                         logits,
                         weights,
                         experts: ints(b, T, 2),
@@ -49,7 +49,7 @@ pub fn cases() -> Vec<Case> {
                         source: ints(b, Rows::Tokens(2), 1),
                         offsets: ints(b, Rows::Fixed(experts + 1), 1),
                         touched,
-                    }
+                    })
                 })
                 .limits(2.5e-3, 1e-6),
             );

@@ -2,7 +2,7 @@
 
 use halfbyte_core::device::Device;
 use halfbyte_core::device::cpu::{Cpu, CpuOptions};
-use halfbyte_core::op::{Access, Buf, Kind, Op, Phase, Place, Program, View};
+use halfbyte_core::op::{Access, Buf, Op, Phase, Place, Program, Purpose, View};
 use halfbyte_core::plan::{Plan, plan};
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -24,7 +24,7 @@ impl Alone {
         let mut program = Program { phases: Vec::new(), constants: Vec::new(), ..program.clone() };
         for info in &mut program.bufs {
             if info.place != Place::Host {
-                info.place = Place::Resident(Kind::Exchange);
+                info.place = Place::Resident(Purpose::Exchange);
             }
         }
         let plan = plan(&program);
@@ -93,8 +93,8 @@ impl Alone {
         Ok(())
     }
 
-    /// The bytes that a list of accesses reads from outside of it and those that it writes. (What a part of a fused op
-    /// wrote, a later part may read.)
+    /// The bytes that a list of accesses reads from outside of it and those that it writes. (A later part of a group
+    /// may read what an earlier part wrote.)
     fn regions(&self, accesses: &[(View, Access)], live: usize) -> Regions {
         let mut regions = Regions::default();
         for (view, access) in accesses {

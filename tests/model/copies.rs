@@ -22,7 +22,7 @@ fn both_ends_of_a_copy_live_until_it_has_arrived() {
     let life = |v: View| plan.life[v.buf.0 as usize].map(|l| (l.first, l.last));
     assert_eq!((life(names.saved), life(names.back)), (Some((0, 4)), Some((6, 9))));
     // Three at once while the first copy is on its way, and while the second is.
-    assert_eq!(plan.lower_bound, 3 * plan.slots[0].bytes);
+    assert_eq!(plan.lower_bound, 3 * plan.blocks[0].bytes);
 }
 
 #[test]

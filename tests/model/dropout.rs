@@ -2,22 +2,22 @@
 //! the gradients (against central differences) and checkpointing (bit for bit) show.
 
 use crate::alone::Alone;
-use crate::rig::{batch, session, spec};
+use crate::fixtures::{batch, session, spec};
 use halfbyte_core::device::cpu::CpuOptions;
 use halfbyte_core::dtype::DType;
-use halfbyte_core::op::{Buf, Info, Kind, Op, Place, Program, Rows};
+use halfbyte_core::op::{Buf, BufInfo, Op, Place, Program, Purpose, Rows};
 
 const ROWS: usize = 64;
 const COLS: usize = 4096;
 
-/// What a dropout of ones leaves.
+/// The result of a dropout of ones.
 fn ones(seed: [i32; 2], site: u32, p: f64) -> Vec<f32> {
-    let info = |name: &str, rows, cols, dtype| Info {
+    let info = |name: &str, rows, cols, dtype| BufInfo {
         name: name.into(),
         rows: Rows::Fixed(rows),
         cols,
         dtype,
-        place: Place::Resident(Kind::Exchange),
+        place: Place::Resident(Purpose::Exchange),
     };
     let bufs =
         vec![info("x", ROWS, COLS, DType::F32), info("seed", 1, 2, DType::I32), info("out", ROWS, COLS, DType::F32)];

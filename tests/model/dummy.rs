@@ -1,10 +1,10 @@
-//! Weights that are made up: their size, and that they are a function of the seed.
+//! Random weights in the shape of a model: their size, and that they are a function of the seed.
 
-use crate::rig::spec;
+use crate::fixtures::spec;
 use halfbyte_core::device::cpu::{Cpu, CpuOptions};
 use halfbyte_core::dtype::DType;
 use halfbyte_core::model::{Fill, record};
-use halfbyte_core::quant::codebook4::{Nested, dequantize};
+use halfbyte_core::quant::codebook4::{NestedScales, dequantize};
 use halfbyte_core::session::Session;
 use halfbyte_core::session::dummy::fill_base;
 use std::collections::BTreeMap;
@@ -15,8 +15,8 @@ fn filled(double: bool, seed: u64) -> BTreeMap<String, Vec<f64>> {
     let c = &mut spec.config;
     (c.hidden_size, c.intermediate_size, c.head_dim, c.vocab_size) = (64, 96, 16, 200);
     spec.base.values_mut().for_each(|scheme| scheme.double = double);
-    let mut s =
-        Session::planned(record(spec).expect("recorded"), Box::new(Cpu::new(CpuOptions::default()))).expect("a session");
+    let mut s = Session::planned(record(spec).expect("recorded"), Box::new(Cpu::new(CpuOptions::default())))
+        .expect("a session");
     fill_base(&mut s, seed).expect("filled");
     let mut values = BTreeMap::new();
     for tensor in s.model.params.weights.clone() {
@@ -25,7 +25,7 @@ fn filled(double: bool, seed: u64) -> BTreeMap<String, Vec<f64>> {
             Fill::Quantized(q) => {
                 let absmax = match q.nested {
                     None => s.read(q.absmax, 0).expect("read").iter().map(|&x| x as f32).collect(),
-                    Some(nested) => Nested {
+                    Some(nested) => NestedScales {
                         codes: s.read_bytes(q.absmax).expect("read"),
                         absmax: s.read(nested.absmax, 0).expect("read").iter().map(|&x| x as f32).collect(),
                         offset: s.read(nested.offset, 0).expect("read")[0] as f32,

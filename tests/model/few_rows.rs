@@ -1,6 +1,6 @@
 //! Programs for at most four tokens multiply with 4-bit weights directly.
 
-use crate::rig::{batch, session, spec};
+use crate::fixtures::{batch, session, spec};
 use halfbyte_core::device::cpu::CpuOptions;
 use halfbyte_core::dtype::DType;
 use halfbyte_core::model::{Spec, record};
@@ -36,7 +36,7 @@ fn each_4_bit_weight_is_read_once_and_never_written() {
             assert_eq!(count(narrow(5, DType::Bf16, 64), phase, gemv), 0);
         }
     }
-    // An inner size of 40 is no whole number of runs: the two `down` are dequantised.
+    // An inner size of 40 is not a whole number of runs: the two `down` are dequantized.
     assert_eq!(count(narrow(4, DType::Bf16, 40), Phase::Eval { adapter: true }, gemv), 11);
     assert_eq!(count(narrow(4, DType::Bf16, 40), Phase::Eval { adapter: true }, dequantize), 2);
     // Training needs the weights twice.
@@ -44,7 +44,7 @@ fn each_4_bit_weight_is_read_once_and_never_written() {
 }
 
 #[test]
-fn it_gives_what_dequantisation_and_product_give() {
+fn it_gives_what_dequantization_and_product_give() {
     for lengths in [&[1][..], &[1, 2], &[4]] {
         let [few, many] = [4, 5].map(|tokens| {
             let mut s = session(narrow(tokens, DType::F64, 64), CpuOptions { poison: true, late_copies: false });

@@ -1,6 +1,6 @@
 //! Every base product takes the adapters' products of its output into its group; none is left alone.
 
-use crate::rig::spec;
+use crate::fixtures::spec;
 use halfbyte_core::dtype::DType;
 use halfbyte_core::model::record;
 use halfbyte_core::op::{FusedKind, Op, Phase, Program};
@@ -16,7 +16,7 @@ fn all_adapter_products_join_a_base_product() {
         let mut spec = spec(moe, DType::Bf16, checkpointing);
         spec.dropout = 0.0;
         let (layers, chunks) = (spec.config.layers, spec.tokens.div_ceil(spec.loss.chunk));
-        // q|k|v, o, gate|up, down — and Mixtral's router, which has an adapter here.
+        // q|k|v, o, gate|up, down, and Mixtral's router, which has an adapter here.
         let of_block = if moe { 5 } else { 4 };
         let model = record(spec).expect("recordable");
         let forward = of_block * layers + chunks;

@@ -1,6 +1,6 @@
 //! Every adapter gradient against central differences, in f64, at planned (overlapping) addresses.
 
-use crate::rig::{batch, session, spec};
+use crate::fixtures::{batch, session, spec};
 use halfbyte_core::device::cpu::CpuOptions;
 use halfbyte_core::dtype::DType;
 use halfbyte_core::session::Session;

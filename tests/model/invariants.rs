@@ -1,10 +1,10 @@
-//! What must not change a bit: how a program is run, planned or grouped. Whole training steps, update included.
+//! Bits do not depend on how a program is run, planned or grouped. Whole training steps, update included.
 
-use crate::rig::{batch, session, spec, start};
+use crate::fixtures::{batch, session, spec, start};
 use halfbyte_core::device::cpu::CpuOptions;
 use halfbyte_core::dtype::DType;
 use halfbyte_core::model::{Spec, record, record_on};
-use halfbyte_core::op::{Control, Kind, Place, Rows};
+use halfbyte_core::op::{Control, Place, Purpose, Rows};
 use halfbyte_core::session::batch::MicroBatch;
 use halfbyte_core::session::{EvalLoss, Session};
 use halfbyte_core::tape::Tape;
@@ -18,7 +18,7 @@ pub fn left(s: &mut Session) -> Left {
     let mut left = Left::new();
     for buf in program.all() {
         let info = program.info(buf);
-        let kept = !matches!(info.place, Place::Resident(Kind::Weight | Kind::Constant) | Place::Arena);
+        let kept = !matches!(info.place, Place::Resident(Purpose::Weight | Purpose::Constant) | Place::Arena);
         if kept && matches!(info.rows, Rows::Fixed(_)) {
             let mut bytes = vec![0; program.bytes(buf)];
             s.device().read(buf, 0, &mut bytes).expect("read");
@@ -140,12 +140,12 @@ fn documents_do_not_see_each_other() {
     for moe in [false, true] {
         let mut s = session(spec(moe, DType::F64, true), CpuOptions { poison: true, late_copies: false });
         s.begin().expect("begin");
-        let documents = crate::rig::documents(&[5, 1, 7, 1, 2], 9);
-        let packed = crate::rig::packed(&documents.iter().collect::<Vec<_>>());
+        let documents = crate::fixtures::documents(&[5, 1, 7, 1, 2], 9);
+        let packed = crate::fixtures::packed(&documents.iter().collect::<Vec<_>>());
         let together = s.eval(&packed, true).expect("eval").logp;
         let mut apart = Vec::new();
         for document in &documents {
-            apart.extend(s.eval(&crate::rig::packed(&[document]), true).expect("eval").logp);
+            apart.extend(s.eval(&crate::fixtures::packed(&[document]), true).expect("eval").logp);
         }
         let error = together.iter().zip(&apart).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
         assert!(error < 1e-13 && together.len() == apart.len(), "{error}");
@@ -230,7 +230,7 @@ fn the_number_of_threads_changes_no_bit() {
 #[test]
 fn accumulation_does_not_depend_on_how_documents_are_shared_out() {
     for moe in [false, true] {
-        let documents = crate::rig::documents(&[5, 1, 7, 2], 11);
+        let documents = crate::fixtures::documents(&[5, 1, 7, 2], 11);
         let [a, b, c, d] = [0, 1, 2, 3].map(|i| &documents[i]);
         let gradient = |parts: &[&[_]]| {
             let mut spec = spec(moe, DType::F64, true);
@@ -239,7 +239,7 @@ fn accumulation_does_not_depend_on_how_documents_are_shared_out() {
             let mut s = session(spec, CpuOptions::default());
             s.begin().expect("begin");
             for part in parts {
-                s.micro(&crate::rig::packed(part), 10, [0, 0]).expect("micro");
+                s.micro(&crate::fixtures::packed(part), 10, [0, 0]).expect("micro");
             }
             let gradient = s.model.params.master.expect("adapters").1;
             s.read(gradient, 0).expect("read")

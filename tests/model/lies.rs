@@ -17,7 +17,7 @@ pub enum Lie {
     Short,
 }
 
-/// Kind of op, number of its declarations (optional operands make kinds of their own), operand, lie.
+/// Purpose of op, number of its declarations (optional operands make kinds of their own), operand, lie.
 pub type Key = (&'static str, usize, usize, Lie);
 
 /// All lies told so far, and whether one of the attempts was caught.

@@ -1,22 +1,22 @@
 //! NEFTune (Jain et al. 2023): noise on the embeddings in training, and nowhere else.
 
 use crate::alone::Alone;
+use crate::fixtures::{batch, session, spec};
 use crate::invariants::left;
-use crate::rig::{batch, session, spec};
 use halfbyte_core::device::cpu::CpuOptions;
 use halfbyte_core::dtype::DType;
 use halfbyte_core::model::{Spec, record};
-use halfbyte_core::op::{Buf, Info, Kind, Op, Phase, Place, Program, Rows};
+use halfbyte_core::op::{Buf, BufInfo, Op, Phase, Place, Program, Purpose, Rows};
 use halfbyte_core::session::Session;
 
-/// What the op leaves of zeros.
+/// The result of the op on zeros.
 fn noise(seed: [i32; 2], site: u32, magnitude: f32, n: usize) -> Vec<f64> {
-    let info = |name: &str, cols, dtype| Info {
+    let info = |name: &str, cols, dtype| BufInfo {
         name: name.into(),
         rows: Rows::Fixed(1),
         cols,
         dtype,
-        place: Place::Resident(Kind::Exchange),
+        place: Place::Resident(Purpose::Exchange),
     };
     let bufs = vec![
         info("x", n, DType::F32),

@@ -1,4 +1,4 @@
-//! Recordings of models of real size: NF4 base with double quantisation, rank 16 on every linear but the head, bf16, full
+//! Recordings of models of real size: NF4 base with double quantization, rank 16 on every linear but the head, bf16, full
 //! checkpointing, AdamW of torch. (The benchmark of the planner uses this file too.)
 
 #[path = "../shared/models.rs"]
@@ -13,7 +13,7 @@ use halfbyte_core::quant::{QuantKind, Scheme};
 /// Known architectures.
 pub const MODELS: [&str; 4] = ["llama-2-7b", "mistral-7b-v0.1", "mixtral-8x7b-v0.1", "llama-2-70b"];
 
-/// What to record for `model` with room for `tokens` tokens.
+/// The program to record for `model` with room for `tokens` tokens.
 pub fn spec(model: &str, tokens: usize) -> Spec {
     let config = models::model(model);
     let modules: Vec<String> = linears(&config).into_iter().map(|l| l.name).filter(|name| name != HEAD).collect();

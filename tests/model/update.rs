@@ -1,10 +1,10 @@
 //! The decisions about an update: loss scale, skipped steps, experts that saw no token; and the padding of ranks.
 
+use crate::fixtures::{batch, session, spec};
 use crate::invariants::{left, loss_scale};
-use crate::rig::{batch, session, spec};
 use halfbyte_core::device::cpu::{CpuOptions, adamw};
 use halfbyte_core::dtype::DType;
-use halfbyte_core::model::{AdapterSpec, AdapterTensor, Half, OptimizerKind, Spec};
+use halfbyte_core::model::{AdapterSpec, AdapterTensor, LoraFactor, OptimizerKind, Spec};
 use halfbyte_core::op::{AdamState, Betas, Control};
 use halfbyte_core::session::{Session, Update};
 use std::collections::{BTreeSet, HashMap};
@@ -180,8 +180,8 @@ fn padding_a_rank_has_no_effect() {
 
 /// For each element of the narrow master, its place in the wide one.
 fn places(narrow: &Session, wide: &Session) -> Vec<(usize, usize)> {
-    let key = |t: &AdapterTensor| (t.module.clone(), t.half);
-    let large: HashMap<(String, Half), AdapterTensor> =
+    let key = |t: &AdapterTensor| (t.module.clone(), t.factor);
+    let large: HashMap<(String, LoraFactor), AdapterTensor> =
         wide.model.params.adapter.iter().map(|t| (key(t), t.clone())).collect();
     let mut pairs = Vec::new();
     for t in &narrow.model.params.adapter {
@@ -192,7 +192,7 @@ fn places(narrow: &Session, wide: &Session) -> Vec<(usize, usize)> {
     pairs
 }
 
-/// What a power of two is multiplied with and divided by again changes nothing: not the norm, not the update.
+/// Multiplying and dividing by a power of two changes nothing: not the norm, not the update.
 #[test]
 fn the_loss_scale_cancels() {
     for moe in [false, true] {
@@ -243,7 +243,7 @@ fn every_tensor_is_updated_by_itself() {
                 let n = tensor.rows * tensor.cols;
                 let at = tensor.offset..tensor.offset + n;
                 let g: Vec<f32> = gradient[at.clone()].iter().map(|g| g * scale).collect();
-                let factor = if tensor.half == Half::B { 4.0 } else { 1.0 };
+                let factor = if tensor.factor == LoraFactor::B { 4.0 } else { 1.0 };
                 let weight_decay = f64::from(weight_decay as f32);
                 let Betas { beta1, beta2, eps } = betas;
                 let hyper = adamw::Hyper { lr: rate * factor, beta1, beta2, eps, weight_decay };

@@ -3,7 +3,7 @@
 use halfbyte_core::device::Device;
 use halfbyte_core::dtype::DType;
 use halfbyte_core::error::Result;
-use halfbyte_core::op::{Buf, Info, Kind, Op, Phase, Place, Program, Rows, Transfer, View};
+use halfbyte_core::op::{Buf, BufInfo, Op, Phase, Place, Program, Purpose, Rows, Transfer, View};
 use halfbyte_core::plan::Plan;
 use halfbyte_core::session::{decode, encode};
 use std::sync::Arc;
@@ -25,11 +25,11 @@ pub struct Names {
 pub fn program() -> (Program, Names) {
     let mut bufs = Vec::new();
     let mut buf = |name: &str, place| {
-        let info = Info { name: name.into(), rows: Rows::Tokens(1), cols: COLS, dtype: DType::Bf16, place };
+        let info = BufInfo { name: name.into(), rows: Rows::Tokens(1), cols: COLS, dtype: DType::Bf16, place };
         bufs.push(info);
         bufs[bufs.len() - 1].view(Buf(bufs.len() as u32 - 1))
     };
-    let exchange = Place::Resident(Kind::Exchange);
+    let exchange = Place::Resident(Purpose::Exchange);
     let (input, result) = (buf("input", exchange), buf("result", exchange));
     let [saved, early, during, after, late, back] =
         ["saved", "early", "during", "after", "late", "back"].map(|name| buf(name, Place::Arena));

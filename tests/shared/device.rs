@@ -1,9 +1,9 @@
 //! The device for tests of whole programs: the CPU, or the GPU if `HALFBYTE_DEVICE=cuda` is set and the program stores
 //! 16-bit types. Programs that store f32 always run on the CPU.
 
-use halfbyte_core::device::Device;
 use halfbyte_core::device::cpu::{Cpu, CpuOptions, Observer};
-use halfbyte_core::device::cuda::{Cuda, CudaOptions, DeviceName};
+use halfbyte_core::device::cuda::{Cuda, CudaOptions};
+use halfbyte_core::device::{Device, DeviceName};
 use halfbyte_core::dtype::DType;
 
 /// The device named by the environment.

@@ -1,9 +1,9 @@
 //! `--device`: where a command runs.
 
 use crate::config::recipe::AUTO;
-use halfbyte_core::device::Device;
 use halfbyte_core::device::cpu::{Cpu, CpuOptions};
-use halfbyte_core::device::cuda::{self, Arch, Cuda, CudaOptions, DeviceName};
+use halfbyte_core::device::cuda::{self, Arch, Cuda, CudaOptions};
+use halfbyte_core::device::{Device, DeviceName};
 use halfbyte_core::dtype::DType;
 use halfbyte_core::error::{Error, Result};
 

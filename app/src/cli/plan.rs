@@ -7,7 +7,7 @@ use crate::run::spec::Capacity;
 use crate::run::{ModelPlace, lora_config, record_training, targets};
 use halfbyte_core::error::{Error, Result};
 use halfbyte_core::model::Model;
-use halfbyte_core::op::{Kind, Phase};
+use halfbyte_core::op::{Phase, Purpose};
 use halfbyte_core::plan::{Plan, plan};
 use halfbyte_core::tape::listing;
 use serde_json::json;
@@ -33,15 +33,15 @@ pub struct Args {
 }
 
 /// What each kind of resident memory is called.
-fn name(kind: Kind) -> &'static str {
+fn name(kind: Purpose) -> &'static str {
     match kind {
-        Kind::Weight => "base weights",
-        Kind::Constant => "tables",
-        Kind::Master => "adapter (full precision)",
-        Kind::Adapter => "adapter (compute type)",
-        Kind::Gradient => "gradients",
-        Kind::Optimizer => "optimizer state",
-        Kind::Exchange => "inputs and outputs",
+        Purpose::Weight => "base weights",
+        Purpose::Constant => "tables",
+        Purpose::Master => "adapter (full precision)",
+        Purpose::Adapter => "adapter (compute type)",
+        Purpose::Gradient => "gradients",
+        Purpose::Optimizer => "optimizer state",
+        Purpose::Exchange => "inputs and outputs",
     }
 }
 
@@ -98,8 +98,8 @@ fn print_memory(model: &Model, plan: &Plan, size: &str) {
             say!("  {:40} {:>12}", format!("and {} more", peak.alive.len() - SHOWN), human_bytes(rest));
         }
     }
-    let fused: usize = model.fusion.groups.values().sum();
-    say!("\n{fused} groups of products fused, {} left single", model.fusion.missed);
+    let groups: usize = model.fusion.groups.values().sum();
+    say!("\n{groups} groups of products that add to one output, {} left single", model.fusion.missed);
 }
 
 fn as_json(model: &Model, plan: &Plan) -> serde_json::Value {

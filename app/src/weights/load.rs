@@ -5,11 +5,11 @@ use crate::weights::adapter::LoraWeights;
 use crate::weights::quantize::{Absmax, Quantized, load, load_dtype};
 use crate::weights::safetensors::Checkpoint;
 use halfbyte_core::error::Result;
-use halfbyte_core::model::{AdapterTensor, Fill, Half};
+use halfbyte_core::model::{AdapterTensor, Fill, LoraFactor};
 use halfbyte_core::op::View;
+use halfbyte_core::op::Weight4;
 use halfbyte_core::quant::Scheme;
 use halfbyte_core::session::Session;
-use halfbyte_core::tape::Quantized as Place4;
 use std::collections::HashMap;
 
 /// Loads every base weight, casting and quantising as transformers does. Weights that the checkpoint holds quantised
@@ -41,7 +41,7 @@ pub fn load_base(session: &mut Session, checkpoint: &Checkpoint, said: LoadDtype
     Ok(())
 }
 
-fn write_quantized(session: &mut Session, place: &Place4, weight: &Quantized) -> Result<()> {
+fn write_quantized(session: &mut Session, place: &Weight4, weight: &Quantized) -> Result<()> {
     session.write_bytes(place.codes, &weight.codes)?;
     match (&weight.absmax, place.nested) {
         (Absmax::Plain(absmax), None) => write_f32(session, place.absmax, absmax),
@@ -67,7 +67,7 @@ pub fn write_adapter(session: &mut Session, weights: &HashMap<String, LoraWeight
         let Some(found) = weights.get(&tensor.module) else {
             unreachable!("adapters are resolved to modules before a program is recorded")
         };
-        let values = if tensor.half == Half::A { &found.a } else { &found.b };
+        let values = if tensor.factor == LoraFactor::A { &found.a } else { &found.b };
         let wide: Vec<f64> = values.iter().map(|&v| f64::from(v)).collect();
         session.write(part(master, &tensor), &wide)?;
     }
@@ -92,9 +92,9 @@ fn split(session: &mut Session, flat: Option<View>) -> Result<HashMap<String, Lo
     for tensor in session.model.params.adapter.clone() {
         let values: Vec<f32> = session.read(part(flat, &tensor), 0)?.iter().map(|&v| v as f32).collect();
         let entry = found.entry(tensor.module).or_insert_with(|| LoraWeights { a: Vec::new(), b: Vec::new() });
-        match tensor.half {
-            Half::A => entry.a = values,
-            Half::B => entry.b = values,
+        match tensor.factor {
+            LoraFactor::A => entry.a = values,
+            LoraFactor::B => entry.b = values,
         }
     }
     Ok(found)

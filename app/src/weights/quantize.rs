@@ -11,7 +11,7 @@ use halfbyte_core::model::ModelConfig;
 use halfbyte_core::quant::QuantKind;
 pub use halfbyte_core::quant::Scheme;
 use halfbyte_core::quant::blockwise8;
-use halfbyte_core::quant::codebook4::{self, Nested};
+use halfbyte_core::quant::codebook4::{self, NestedScales};
 
 /// The scales of a quantised weight, one per block.
 #[derive(Clone, Debug, PartialEq)]
@@ -19,7 +19,7 @@ pub enum Absmax {
     /// In f32.
     Plain(Vec<f32>),
     /// In 8 bits around their mean ("double quantisation").
-    Nested(Nested),
+    Nested(NestedScales),
 }
 
 /// A weight in 4 bits.
@@ -109,7 +109,7 @@ impl Quantized {
                 return Err(state.wrong("nested_blocksize", "expected 256"));
             }
             map(checkpoint, &format!("{weight}.nested_quant_map"), &*blockwise8::SIGNED)?;
-            Absmax::Nested(Nested {
+            Absmax::Nested(NestedScales {
                 codes: bytes(checkpoint, &scales, blocks)?,
                 absmax: floats(checkpoint, &format!("{weight}.nested_absmax"), blocks.div_ceil(blockwise8::BLOCK))?,
                 // An f32 printed as a decimal f64: parse, then round.

@@ -4,7 +4,7 @@ use crate::folder::Folder;
 use halfbyte::config::recipe::Recipe;
 use halfbyte::run::{ModelPlace, Prepared, Start, prepare};
 use halfbyte_core::device::cpu::{Cpu, CpuOptions};
-use halfbyte_core::device::{Device, Timing};
+use halfbyte_core::device::{About, Device, Timing};
 use halfbyte_core::error::Result;
 use halfbyte_core::op::{Buf, Phase, Program};
 use halfbyte_core::plan::{Plan, plan};
@@ -31,6 +31,9 @@ impl Device for Small {
     }
     fn profile(&mut self, phase: Phase, live: usize) -> Result<Vec<Timing>> {
         self.0.profile(phase, live)
+    }
+    fn about(&self) -> About {
+        self.0.about()
     }
 }
 

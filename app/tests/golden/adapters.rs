@@ -215,7 +215,7 @@ fn merged_4bit(trace: &Trace, file: &Tensors) -> Outcome {
                 }
                 let codes = file.u8(&format!("{key}.absmax"))?;
                 let absmax = file.f32(&format!("{key}.nested_absmax"))?;
-                codebook4::Nested { codes, absmax, offset }.restore()
+                codebook4::NestedScales { codes, absmax, offset }.restore()
             }
         };
         let largest = golden.iter().fold(0.0f32, |m, x| x.abs().max(m));

@@ -4,12 +4,12 @@
 use std::path::Path;
 
 use halfbyte_core::dtype::DType;
-use halfbyte_core::op::{Kind, Nested as Second, Phase, View};
+use halfbyte_core::op::{Nested, Phase, Purpose, View, Weight4};
 use halfbyte_core::plan::plan;
 use halfbyte_core::quant::QuantKind;
 use halfbyte_core::quant::blockwise8;
-use halfbyte_core::quant::codebook4::{self, Nested};
-use halfbyte_core::tape::{Quantized, Tape};
+use halfbyte_core::quant::codebook4::{self, NestedScales};
+use halfbyte_core::tape::Tape;
 use serde_json::Value;
 use std::sync::Arc;
 
@@ -88,7 +88,7 @@ fn compare(folder: &Path, stem: &str, variant: &str, facts: &Value) -> Outcome {
     let state = file.u8(&weight(&format!(".quant_state.bitsandbytes__{}", kind.name())))?;
     let state: Value = serde_json::from_slice(&state).map_err(|e| format!("quant_state: {e}"))?;
     let restored = if scales == "dq" {
-        let golden = Nested {
+        let golden = NestedScales {
             codes: file.u8(&weight(".absmax"))?,
             absmax: file.f32(&weight(".nested_absmax"))?,
             offset: state["nested_offset"].as_f64().ok_or("no nested_offset")? as f32,
@@ -123,23 +123,23 @@ fn on_device(
     input: &[f32],
     codes: &[u8],
     absmax: &[f32],
-    nested: Option<Nested>,
+    nested: Option<NestedScales>,
 ) -> Result<(), String> {
     let mut t = Tape::new(1, DType::Bf16);
-    let mut buf = |name: &str, cols, dtype| t.resident(name, 1, cols, dtype, Kind::Exchange);
+    let mut buf = |name: &str, cols, dtype| t.resident(name, 1, cols, dtype, Purpose::Exchange);
     let x = buf("x", input.len(), DType::F32);
     let scale = if nested.is_some() { DType::U8 } else { DType::F32 };
-    let to = Quantized {
+    let to = Weight4 {
         kind,
         block,
         codes: buf("codes", codes.len(), DType::U8),
         absmax: buf("absmax", absmax.len(), scale),
-        nested: nested.as_ref().map(|n| Second {
+        nested: nested.as_ref().map(|n| Nested {
             absmax: buf("nested", n.absmax.len(), DType::F32),
             offset: buf("offset", 1, DType::F32),
         }),
     };
-    t.quantize_into(x, &to);
+    t.quantize_into(x, to);
     t.finish(Phase::Begin);
     let program = Arc::new(t.program());
     let mut device = device::open(DType::Bf16, Box::new(|_| ()))?;

@@ -8,12 +8,12 @@ mod cases;
 mod copies;
 #[path = "../../../tests/shared/device.rs"]
 mod device;
+#[path = "../../../tests/model/fixtures.rs"]
+#[allow(dead_code, reason = "only its tiny models are used here")]
+mod fixtures;
 #[path = "../../benches/step/model.rs"]
 mod model;
 mod repeats;
-#[path = "../../../tests/model/rig.rs"]
-#[allow(dead_code, reason = "only its tiny models are used here")]
-mod rig;
 mod strategies;
 #[path = "../../../tests/shared/ties.rs"]
 mod ties;

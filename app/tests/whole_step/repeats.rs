@@ -1,12 +1,12 @@
 //! Two updates of a tiny model, an evaluation and logits, repeated from the same state: the bits must not change.
 
 use crate::cases::{Outcome, gpu_is_required};
-use crate::rig::{batch, spec};
+use crate::fixtures::{batch, spec};
 use crate::{Case, device, text};
-use halfbyte_core::device::cuda::DeviceName;
+use halfbyte_core::device::DeviceName;
 use halfbyte_core::dtype::DType;
 use halfbyte_core::model::{Spec, record};
-use halfbyte_core::op::{Buf, Control, Kind, Place, Rows};
+use halfbyte_core::op::{Buf, Control, Place, Purpose, Rows};
 use halfbyte_core::session::Session;
 use halfbyte_core::session::dummy::fill_base;
 use halfbyte_core::session::init::init_optimizer;
@@ -98,7 +98,7 @@ fn start(s: &mut Session) -> halfbyte_core::error::Result<()> {
 /// The buffers of fixed size that a step changes, with their contents.
 fn state(s: &mut Session) -> halfbyte_core::error::Result<Vec<(Buf, Vec<u8>)>> {
     let program = s.model.program.clone();
-    let kept = |place| !matches!(place, Place::Resident(Kind::Weight | Kind::Constant) | Place::Arena);
+    let kept = |place| !matches!(place, Place::Resident(Purpose::Weight | Purpose::Constant) | Place::Arena);
     let bufs =
         program.all().filter(|buf| kept(program.info(*buf).place) && matches!(program.info(*buf).rows, Rows::Fixed(_)));
     bufs.map(|buf| {

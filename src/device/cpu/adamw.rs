@@ -10,7 +10,7 @@
 //! f32; slices hold values that `round` leaves as they are.
 
 use super::memory::Memory;
-use crate::op::{AdamState, Betas, Control, SEGMENT_FIELDS, Segment, View};
+use crate::op::{AdamState, AdamW, Control, SEGMENT_FIELDS, Segment, View};
 use crate::quant::blockwise8::{self, BLOCK};
 
 /// Constants of one step, as typed in the recipe (rounded to f32 where the original rounds them).
@@ -65,13 +65,13 @@ fn power(base: f64, step: u64) -> f64 {
     base.powf(step as f64)
 }
 
-/// What a bitsandbytes step uses: everything in f32, the two bias corrections folded into two numbers.
+/// Constants of a bitsandbytes step, all f32; both bias corrections are folded into two of them.
 struct Bitsandbytes {
     beta1: f32,
     beta2: f32,
-    /// −lr · √(1−β₂ᵗ) / (1−β₁ᵗ)
+    /// `−lr · √(1−β₂ᵗ) / (1−β₁ᵗ)`: the learning rate with both corrections.
     step_size: f32,
-    /// eps · √(1−β₂ᵗ)
+    /// `eps · √(1−β₂ᵗ)`: eps with the second correction.
     eps: f32,
     /// 1 − lr·wd; None without decay.
     decay: Option<f32>,
@@ -131,7 +131,7 @@ pub struct State8<'a> {
 }
 
 /// bitsandbytes' blockwise 8-bit AdamW; `step` counts from 1. The update uses the new moments before they are
-/// quantised again. An element whose gradient is not finite keeps its parameter and loses its moments.
+/// quantized again. An element whose gradient is not finite keeps its parameter and loses its moments.
 pub fn bitsandbytes8(
     hyper: &Hyper,
     step: u64,
@@ -175,32 +175,16 @@ fn keep_sign(moment: f32, code: u8) -> u8 {
     }
 }
 
-/// The tables that tell an AdamW op what its tensors are.
-pub struct AdamTable<'a> {
-    pub(super) segments: &'a View,
-    pub(super) rates: &'a View,
-    pub(super) steps: &'a View,
-    pub(super) touched: &'a View,
-}
-
 /// Updates tensor by tensor. Only f32 (f64 programs are for gradients).
-pub fn adamw_segments(
-    mem: &mut Memory,
-    state: &AdamState,
-    betas: &Betas,
-    master: &View,
-    grads: &View,
-    table: &AdamTable,
-    control: &View,
-) {
-    let fields = mem.ints::<f32>(control, 0).to_vec();
+pub fn adamw(mem: &mut Memory, op: &AdamW) {
+    let fields = mem.slice::<f32>(&op.control, 0).to_vec();
     if fields[Control::Skipped as usize] != 0.0 {
         return;
     }
-    let segments = mem.ints::<i64>(table.segments, 0).to_vec();
-    let rates = mem.ints::<f32>(table.rates, 0).to_vec();
-    let touched = mem.ints::<i32>(table.touched, 0).to_vec();
-    let mut steps = mem.ints::<i32>(table.steps, 0).to_vec();
+    let segments = mem.slice::<i64>(&op.segments, 0).to_vec();
+    let rates = mem.slice::<f32>(&op.rates, 0).to_vec();
+    let touched = mem.slice::<i32>(&op.touched, 0).to_vec();
+    let mut steps = mem.slice::<i32>(&op.steps, 0).to_vec();
     for (i, segment) in segments.chunks_exact(SEGMENT_FIELDS).enumerate() {
         let field = |f: Segment| segment[f as usize];
         let group = field(Segment::Touched);
@@ -210,50 +194,49 @@ pub fn adamw_segments(
         steps[i] += 1;
         let hyper = Hyper {
             lr: f64::from(fields[Control::LearningRate as usize]) * f64::from(rates[2 * i]),
-            beta1: betas.beta1,
-            beta2: betas.beta2,
-            eps: betas.eps,
+            beta1: op.betas.beta1,
+            beta2: op.betas.beta2,
+            eps: op.betas.eps,
             weight_decay: f64::from(rates[2 * i + 1]),
         };
         let length = field(Segment::Length) as usize;
-        let part = |v: &View, offset: i64, n: usize| v.within(offset as usize, 1, n);
-        let (p_at, state_at) = (field(Segment::Offset), field(Segment::State));
-        let mut p = mem.ints::<f32>(&part(master, p_at, length), 0).to_vec();
+        let part = |v: &View, offset: Segment, n: usize| v.within(field(offset) as usize, 1, n);
+        let (master, grads) = (part(&op.master, Segment::Offset, length), part(&op.grads, Segment::Offset, length));
+        let mut p = mem.slice::<f32>(&master, 0).to_vec();
         let scale = fields[Control::GradScale as usize];
-        let g: Vec<f32> = mem.ints::<f32>(&part(grads, p_at, length), 0).iter().map(|g| g * scale).collect();
+        let g: Vec<f32> = mem.slice::<f32>(&grads, 0).iter().map(|g| g * scale).collect();
         let step = steps[i] as u64;
-        match state {
+        match &op.state {
             AdamState::Torch { m, v } | AdamState::Bitsandbytes { m, v } => {
-                let (m, v) = (part(m, state_at, length), part(v, state_at, length));
-                let (mut m_new, mut v_new) = (mem.ints::<f32>(&m, 0).to_vec(), mem.ints::<f32>(&v, 0).to_vec());
-                if matches!(state, AdamState::Torch { .. }) {
+                let [m, v] = [m, v].map(|moment| part(moment, Segment::State, length));
+                let [mut m_new, mut v_new] = [m, v].map(|moment| mem.slice::<f32>(&moment, 0).to_vec());
+                if matches!(op.state, AdamState::Torch { .. }) {
                     torch(&hyper, step, &mut p, &g, &mut m_new, &mut v_new, |x| x);
                 } else {
                     bitsandbytes32(&hyper, step, &mut p, &g, &mut m_new, &mut v_new, |x| x);
                 }
-                mem.store_ints(&m, &m_new);
-                mem.store_ints(&v, &v_new);
+                mem.write_slice(&m, &m_new);
+                mem.write_slice(&v, &v_new);
             }
             AdamState::Blockwise8 { m, v, absmax_m, absmax_v } => {
+                let [m, v] = [m, v].map(|codes| part(codes, Segment::State, length));
                 let blocks = length.div_ceil(BLOCK);
-                let (m, v) = (part(m, state_at, length), part(v, state_at, length));
-                let block_at = field(Segment::Block);
-                let (absmax_m, absmax_v) = (part(absmax_m, block_at, blocks), part(absmax_v, block_at, blocks));
-                let (mut codes1, mut codes2) = (mem.ints::<u8>(&m, 0).to_vec(), mem.ints::<u8>(&v, 0).to_vec());
-                let mut absmax1 = mem.ints::<f32>(&absmax_m, 0).to_vec();
-                let mut absmax2 = mem.ints::<f32>(&absmax_v, 0).to_vec();
+                let [absmax_m, absmax_v] = [absmax_m, absmax_v].map(|scales| part(scales, Segment::Block, blocks));
+                let [mut codes1, mut codes2] = [m, v].map(|codes| mem.slice::<u8>(&codes, 0).to_vec());
+                let [mut absmax1, mut absmax2] =
+                    [absmax_m, absmax_v].map(|scales| mem.slice::<f32>(&scales, 0).to_vec());
                 let mut state =
                     State8 { codes1: &mut codes1, absmax1: &mut absmax1, codes2: &mut codes2, absmax2: &mut absmax2 };
                 bitsandbytes8(&hyper, step, &mut p, &g, &mut state, |x| x);
-                mem.store_ints(&m, &codes1);
-                mem.store_ints(&v, &codes2);
-                mem.store_ints(&absmax_m, &absmax1);
-                mem.store_ints(&absmax_v, &absmax2);
+                mem.write_slice(&m, &codes1);
+                mem.write_slice(&v, &codes2);
+                mem.write_slice(&absmax_m, &absmax1);
+                mem.write_slice(&absmax_v, &absmax2);
             }
         }
-        mem.store_ints(&part(master, p_at, length), &p);
+        mem.write_slice(&master, &p);
     }
-    mem.store_ints(table.steps, &steps);
+    mem.write_slice(&op.steps, &steps);
 }
 
 #[cfg(test)]

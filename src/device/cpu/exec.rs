@@ -1,17 +1,17 @@
 //! One op on the CPU: load the operands, call the family, store the results. The exhaustive match of this device.
 
-use super::attention::{Grads, Heads, Saved, attention, attention_bwd};
+use super::attention::{self, Grads};
 use super::cross_entropy::cross_entropy;
 use super::memory::{Mat, Memory};
 use super::real::Real;
 use super::{adamw, embed, gemm, gemv, grad_norm, nf4, permute, pointwise, rms_norm, rope, route, sample, swiglu};
-use crate::op::{Control, Op, SampleField, Transfer, View};
+use crate::op::{Control, CrossEntropy, Gemm, Op, Route, SampleField, Transfer, View};
 
 /// Runs `op` with `live` tokens. `late_copies`: an asynchronous copy happens at its `Wait`, not at its `Start`.
 pub fn exec<A: Real>(mem: &mut Memory, op: &Op, live: usize, late_copies: bool) {
     match op {
         Op::Embed { ids, table, out } => {
-            let rows = embed::embed(mem.ints(ids, live), &mem.load::<A>(table, live));
+            let rows = embed::embed(mem.slice(ids, live), &mem.load::<A>(table, live));
             mem.store(out, live, &rows);
         }
         Op::RmsNorm { x, weight, out, rstd, eps } => {
@@ -26,49 +26,40 @@ pub fn exec<A: Real>(mem: &mut Memory, op: &Op, live: usize, late_copies: bool) 
             let result = rms_norm::rms_norm_bwd(&dout, &x, weight.data(), rstd.data(), plus.as_ref());
             mem.store(dx, live, &result);
         }
-        Op::Gemm { form, a, b, scale, plus, out, groups } => {
+        Op::Gemm(Gemm { form, a, b, scale, plus, out, groups }) => {
             let (a, b, plus) = (mem.load::<A>(a, live), mem.load(b, live), optional(mem, plus, live));
-            let offsets = groups.as_ref().map(|g| mem.ints(&g.offsets, live));
+            let offsets = groups.as_ref().map(|g| mem.slice(&g.offsets, live));
             let result = gemm::gemm(*form, &a, &b, *scale, plus.as_ref(), offsets);
             mem.store(out, live, &result);
         }
-        Op::Dequantize { kind, block, codes, absmax, nested, out } => {
-            let result: Vec<A> = nf4::dequantize(mem, *kind, *block, codes, absmax, nested.as_ref());
+        Op::Dequantize { weight, out } => {
+            let result: Vec<A> = nf4::dequantize(mem, weight);
             mem.store(out, live, &result);
         }
-        Op::Quantize { kind, block, x, codes, absmax, nested } => {
-            let x = mem.load::<A>(x, live);
-            let values: Vec<f32> = x.data().iter().map(|x| x.f64() as f32).collect();
-            nf4::quantize(mem, *kind, *block, &values, codes, absmax, nested.as_ref());
+        Op::Quantize { x, weight } => {
+            let values: Vec<f32> = mem.load::<A>(x, live).data().iter().map(|x| x.f64() as f32).collect();
+            nf4::quantize(mem, &values, weight);
         }
-        Op::Gemv { kind, block, x, codes, absmax, nested, out } => {
-            let weights = nf4::dequantize(mem, *kind, *block, codes, absmax, nested.as_ref());
-            let result: Vec<A> = gemv::gemv(&mem.load(x, live), weights, mem.dtype(x));
+        Op::Gemv { x, weight, out } => {
+            let result: Vec<A> = gemv::gemv(&mem.load(x, live), nf4::dequantize(mem, weight), mem.dtype(x));
             mem.store(out, live, &result);
         }
         Op::Rope { x, pos, inv_freq, inverse } => {
             let (m, inv_freq) = (mem.load::<A>(x, live), mem.load(inv_freq, live));
-            let turned = rope::rope(&m, mem.ints(pos, live), inv_freq.data(), *inverse, mem.dtype(x));
+            let turned = rope::rope(&m, mem.slice(pos, live), inv_freq.data(), *inverse, mem.dtype(x));
             mem.store(x, live, &turned);
         }
-        Op::Attention { q, k, v, lo, hi, out, lse, heads, kv_heads, scale } => {
-            let shape = Heads { heads: *heads, kv_heads: *kv_heads, scale: *scale };
-            let (q, k, v) = (mem.load::<A>(q, live), mem.load(k, live), mem.load(v, live));
-            let (y, l) = attention(&q, &k, &v, mem.ints(lo, live), mem.ints(hi, live), shape);
-            mem.store(out, live, &y);
-            mem.store(lse, live, &l);
+        Op::Attention(op) => {
+            let (out, lse) = attention::attention::<A>(mem, op, live);
+            mem.store(&op.out, live, &out);
+            mem.store(&op.lse, live, &lse);
         }
-        #[rustfmt::skip]
-        Op::AttentionBwd { q, k, v, lo, hi, qlo, qhi, out, lse, dout, delta, dq, dk, dv, heads, kv_heads, scale } => {
-            let shape = Heads { heads: *heads, kv_heads: *kv_heads, scale: *scale };
-            let load = |v| mem.load::<A>(v, live);
-            let saved = Saved { q: &load(q), k: &load(k), v: &load(v), out: &load(out), lse: &load(lse), dout: &load(dout) };
-            let ints = |v| mem.ints(v, live);
-            let grads: Grads<A> = attention_bwd(&saved, (ints(lo), ints(hi)), (ints(qlo), ints(qhi)), shape);
-            mem.store(delta, live, &grads.delta);
-            mem.store(dq, live, &grads.dq);
-            mem.store(dk, live, &grads.dk);
-            mem.store(dv, live, &grads.dv);
+        Op::AttentionBwd(op) => {
+            let grads: Grads<A> = attention::attention_bwd(mem, op, live);
+            mem.store(&op.delta, live, &grads.delta);
+            mem.store(&op.dq, live, &grads.dq);
+            mem.store(&op.dk, live, &grads.dk);
+            mem.store(&op.dv, live, &grads.dv);
         }
         Op::SwiGlu { gate, up, out } => {
             let h = swiglu::swiglu(&mem.load::<A>(gate, live), &mem.load(up, live));
@@ -84,13 +75,13 @@ pub fn exec<A: Real>(mem: &mut Memory, op: &Op, live: usize, late_copies: bool) 
             mem.store(out, live, &sum);
         }
         Op::Dropout { x, seed, site, p, plus, out } => {
-            let seed = mem.ints::<u32>(seed, live);
+            let seed = mem.slice::<u32>(seed, live);
             let (x, plus) = (mem.load::<A>(x, live), optional(mem, plus, live));
             let kept = pointwise::dropout(&x, [seed[0], seed[1]], *site, *p, plus.as_ref());
             mem.store(out, live, &kept);
         }
         Op::Noise { x, seed, site, magnitude, out } => {
-            let seed = mem.ints::<u32>(seed, live);
+            let seed = mem.slice::<u32>(seed, live);
             let (x, magnitude) = (mem.load::<A>(x, live), mem.load(magnitude, live));
             let noisy = pointwise::noise(&x, [seed[0], seed[1]], *site, magnitude.data()[0]);
             mem.store(out, live, &noisy);
@@ -103,36 +94,36 @@ pub fn exec<A: Real>(mem: &mut Memory, op: &Op, live: usize, late_copies: bool) 
             if mem.dtype(out).is_float() {
                 mem.store(out, live, &vec![A::zero(); out.rows.count(live) * out.cols]);
             } else {
-                mem.store_ints(out, &vec![0i32; out.rows.count(live) * out.cols]);
+                mem.write_slice(out, &vec![0i32; out.rows.count(live) * out.cols]);
             }
         }
-        Op::Route { logits, weights, experts, slots, source, offsets, touched } => {
+        Op::Route(Route { logits, weights, experts, slots, source, offsets, touched }) => {
             let routing = route::route(&mem.load::<A>(logits, live));
             mem.store(weights, live, &routing.weights);
-            mem.store_ints(experts, &routing.experts);
-            mem.store_ints(slots, &routing.slots);
-            mem.store_ints(source, &routing.source);
-            mem.store_ints(offsets, &routing.offsets);
+            mem.write_slice(experts, &routing.experts);
+            mem.write_slice(slots, &routing.slots);
+            mem.write_slice(source, &routing.source);
+            mem.write_slice(offsets, &routing.offsets);
             if let Some(touched) = touched {
-                let mut seen = mem.ints::<i32>(touched, live).to_vec();
+                let mut seen = mem.slice::<i32>(touched, live).to_vec();
                 seen.iter_mut().zip(routing.offsets.windows(2)).for_each(|(s, o)| *s |= i32::from(o[1] > o[0]));
-                mem.store_ints(touched, &seen);
+                mem.write_slice(touched, &seen);
             }
         }
         Op::RouteBwd { dweights, logits, experts, plus, dlogits } => {
             let (dweights, logits, plus) =
                 (mem.load::<A>(dweights, live), mem.load(logits, live), optional(mem, plus, live));
-            let result = route::route_bwd(&dweights, &logits, mem.ints(experts, live), plus.as_ref());
+            let result = route::route_bwd(&dweights, &logits, mem.slice(experts, live), plus.as_ref());
             mem.store(dlogits, live, &result);
         }
         Op::Combine { y, weights, slots, plus, out } => {
             let (y, weights, plus) = (mem.load::<A>(y, live), optional(mem, weights, live), optional(mem, plus, live));
-            let result = permute::combine(&y, weights.as_ref(), mem.ints(slots, live), plus.as_ref());
+            let result = permute::combine(&y, weights.as_ref(), mem.slice(slots, live), plus.as_ref());
             mem.store(out, live, &result);
         }
         Op::CombineBwd { dout, y, weights, slots, dy, dweights } => {
             let (dout, y, weights) = (mem.load::<A>(dout, live), mem.load(y, live), mem.load(weights, live));
-            let (d, dw) = permute::combine_bwd(&dout, &y, &weights, mem.ints(slots, live));
+            let (d, dw) = permute::combine_bwd(&dout, &y, &weights, mem.slice(slots, live));
             mem.store(dy, live, &d);
             mem.store(dweights, live, &dw);
         }
@@ -145,12 +136,12 @@ pub fn exec<A: Real>(mem: &mut Memory, op: &Op, live: usize, late_copies: bool) 
                 mem.store(dlogits, live, &gradient);
             }
         }
-        Op::CrossEntropy { logits, targets, weight, control, logp, hit, dlogits } => {
+        Op::CrossEntropy(CrossEntropy { logits, targets, weight, control, logp, hit, dlogits }) => {
             let (m, weight) = (mem.load::<A>(logits, live), mem.load(weight, live));
             let loss_scale = mem.load::<A>(control, live).data()[Control::LossScale as usize];
-            let loss = cross_entropy(&m, mem.ints(targets, live), weight.data(), loss_scale, dlogits.is_some());
+            let loss = cross_entropy(&m, mem.slice(targets, live), weight.data(), loss_scale, dlogits.is_some());
             mem.store(logp, live, &loss.logp);
-            mem.store_ints(hit, &loss.hit);
+            mem.write_slice(hit, &loss.hit);
             if let (Some(dlogits), Some(d)) = (dlogits, loss.dlogits) {
                 mem.store(dlogits, live, &d);
             }
@@ -161,9 +152,9 @@ pub fn exec<A: Real>(mem: &mut Memory, op: &Op, live: usize, late_copies: bool) 
             let field = |f: SampleField| fields[f as usize];
             let (temperature, top_p) = (field(SampleField::Temperature), field(SampleField::TopP));
             let rule = sample::Rule { temperature, top_k: field(SampleField::TopK) as usize, top_p };
-            let seed = mem.ints::<u32>(seed, live);
+            let seed = mem.slice::<u32>(seed, live);
             let tokens = sample::sample(&values, cols, &rule, [seed[0], seed[1]]);
-            mem.store_ints(token, &tokens);
+            mem.write_slice(token, &tokens);
         }
         Op::GradNorm { grads, partials, norm } => {
             let (parts, n) = grad_norm::grad_norm(mem.load::<A>(grads, live).data());
@@ -176,10 +167,7 @@ pub fn exec<A: Real>(mem: &mut Memory, op: &Op, live: usize, late_copies: bool) 
             grad_norm::control(rule, norm, rates.data(), &mut state);
             mem.store(control, live, &state);
         }
-        Op::AdamW { state, betas, master, grads, segments, rates, steps, touched, control } => {
-            let table = adamw::AdamTable { segments, rates, steps, touched };
-            adamw::adamw_segments(mem, state, betas, master, grads, &table, control);
-        }
+        Op::AdamW(op) => adamw::adamw(mem, op),
         Op::Start { copy } => {
             if !late_copies {
                 transfer(mem, copy, live);

@@ -6,7 +6,7 @@ use super::real::Real;
 use crate::dtype::DType;
 use crate::op::Form;
 
-/// `x · Wᵀ`. x `[n,K]`, weights `[N,K]` row by row; they are rounded to `dtype` first, as a dequantised weight is when it is
+/// `x · Wᵀ`. x `[n,K]`, weights `[N,K]` row by row; they are rounded to `dtype` first, as a dequantized weight is when it is
 /// stored. Returns `[n,N]`.
 pub fn gemv<A: Real>(x: &Mat<A>, weights: Vec<A>, dtype: DType) -> Vec<A> {
     let (rows, cols) = (weights.len() / x.cols, x.cols);

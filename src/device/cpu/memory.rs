@@ -109,15 +109,15 @@ impl Memory {
         data.extend(self.elements::<E>(view)[from..from + view.cols].iter().map(convert));
     }
 
-    /// The live rows of an integer operand (U8, I32 or I64), which must be contiguous.
-    pub fn ints<E: Copy>(&self, view: &View, live: usize) -> &[E] {
+    /// The live rows of a contiguous operand as they are stored.
+    pub fn slice<E: Copy>(&self, view: &View, live: usize) -> &[E] {
         let rows = view.rows.count(live);
-        assert!(view.ld == view.cols || rows <= 1, "integer operands are contiguous");
+        assert!(view.ld == view.cols || rows <= 1, "the operand must be contiguous");
         &self.elements::<E>(view)[..rows * view.cols]
     }
 
-    /// Stores integers.
-    pub fn store_ints<E: Copy>(&mut self, view: &View, data: &[E]) {
+    /// Stores elements of the buffer's type from the first of `view` on.
+    pub fn write_slice<E: Copy>(&mut self, view: &View, data: &[E]) {
         self.elements_mut::<E>(view)[..data.len()].copy_from_slice(data);
     }
 

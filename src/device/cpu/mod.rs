@@ -2,7 +2,7 @@
 //!
 //! Each family is a file of plain functions from matrices to matrices. This file brings them together: it loads the
 //! operands of an op in the accumulator type (f32; f64 for f64 programs), calls the function, and stores the result,
-//! which rounds it to the buffer's type. So "storage in bf16, arithmetic in f32" is said once, in `memory`.
+//! which rounds it to the buffer's type. So `memory` alone knows about "storage in bf16, arithmetic in f32".
 
 pub mod adamw;
 mod attention;
@@ -26,18 +26,21 @@ mod swiglu;
 pub use memory::Memory;
 pub use real::Real;
 
-use super::{Device, Timing};
+use super::{About, Device, DeviceKind, Timing};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::op::{Access, Buf, Op, Phase, Place, Program, View};
 use crate::plan::Plan;
 use crate::plan::cost::Rates;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Instant;
 
-/// What this CPU reaches, measured in a few milliseconds.
+/// Rates of this CPU, measured once.
+static RATES: LazyLock<Rates> = LazyLock::new(rates);
+
+/// Measures the rates of this CPU in a few milliseconds.
 pub fn rates() -> Rates {
-    // Operands are loaded in the accumulator type: every byte is widened on the way.
+    // Operands are loaded in the accumulator type: so loading them widens every byte.
     let narrow = vec![half::bf16::ONE; 1 << 20];
     let mut wide = vec![0.0_f32; narrow.len()];
     let seconds = median(|| {
@@ -69,7 +72,7 @@ pub struct CpuOptions {
     pub late_copies: bool,
 }
 
-/// What an op has just written, as an observer sees it: arena buffers do not outlive the run.
+/// An operand that an op has just written. An observer must copy it, because arena buffers do not outlive the run.
 pub struct Written<'a> {
     /// The phase that runs.
     pub phase: Phase,
@@ -161,8 +164,8 @@ impl Cpu {
     }
 }
 
-/// Fills with NaN the arena operands of `op` whose life satisfies `when` — except where another buffer of the op has just
-/// taken the place, or still holds it.
+/// Fills with NaN the arena operands of `op` whose life satisfies `when` — except where another buffer of the op shares
+/// their address.
 fn poison(memory: &mut Memory, program: &Program, plan: &Plan, op: &Op, when: impl Fn(crate::plan::Life) -> bool) {
     let arena = |b: Buf| program.info(b).place == Place::Arena;
     let touched: Vec<(Buf, Access)> = op.accesses().iter().map(|(v, a)| (v.buf, *a)).collect();
@@ -202,6 +205,10 @@ impl Device for Cpu {
 
     fn run(&mut self, phase: Phase, live: usize) -> Result<()> {
         self.run_ops(phase, live, |_, _| ())
+    }
+
+    fn about(&self) -> About {
+        About { kind: DeviceKind::Cpu, words: "cpu".into(), rates: Some(*RATES) }
     }
 
     fn profile(&mut self, phase: Phase, live: usize) -> Result<Vec<Timing>> {

@@ -8,10 +8,10 @@ pub trait Real: num_traits::Float + num_traits::NumAssign + std::iter::Sum + Sen
     /// Its storage type.
     const DTYPE: DType;
 
-    /// From a constant.
+    /// Converts a constant.
     fn of(value: f64) -> Self;
 
-    /// To a constant.
+    /// Converts to f64.
     fn f64(self) -> f64;
 
     /// The value after being stored as `dtype`.

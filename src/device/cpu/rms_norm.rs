@@ -1,4 +1,4 @@
-//! RMSNorm (Zhang & Sennrich 2019), with the two roundings of HF's `LlamaRMSNorm`: the normalised row is cast to the
+//! RMSNorm (Zhang & Sennrich 2019), with the two roundings of HF's `LlamaRMSNorm`: the normalized row is cast to the
 //! storage type before it is multiplied by the weight.
 
 use super::memory::Mat;

@@ -4,9 +4,9 @@ use super::memory::Mat;
 use super::real::Real;
 use rayon::prelude::*;
 
-/// Where each token goes.
+/// The experts of each token, and the order of rows that follows.
 pub struct Routing<A> {
-    /// `[T,2]`: the renormalised probabilities.
+    /// `[T,2]`: the renormalized probabilities.
     pub weights: Vec<A>,
     /// `[T,2]`: the experts, best first.
     pub experts: Vec<i32>,
@@ -62,7 +62,7 @@ pub fn route<A: Real>(logits: &Mat<A>) -> Routing<A> {
     Routing { weights, experts, slots, source, offsets }
 }
 
-/// The renormalised pair is the softmax of the two chosen logits, so only these two have a gradient:
+/// The renormalized pair is the softmax of the two chosen logits, so only these two have a gradient:
 /// `dl_k = w_k (dw_k − Σ w dw)`.
 pub fn route_bwd<A: Real>(dweights: &Mat<A>, logits: &Mat<A>, experts: &[i32], plus: Option<&Mat<A>>) -> Vec<A> {
     let e = logits.cols;

@@ -6,7 +6,7 @@
 
 use crate::random::philox;
 
-/// What [`sample`] returns for a row that has no largest number.
+/// The result of [`sample`] for a row without a largest number.
 pub const UNDEFINED: i32 = -1;
 
 /// How a token is chosen.
@@ -16,20 +16,20 @@ pub struct Rule {
     pub temperature: f32,
     /// Only tokens whose logit is at least the k-th largest take part; 0: all.
     pub top_k: usize,
-    /// Of these, only the most probable ones that together have at least this probability; from 1 on: all.
+    /// Among these, the most probable ones that together have at least this probability take part; from 1 on: all.
     pub top_p: f32,
 }
 
 /// The tokens that take part, by falling logit (equal ones by rising index), and the mass of each.
 pub struct Kept {
-    /// Tokens.
+    /// The tokens that take part.
     pub tokens: Vec<usize>,
     /// `e^((logit − largest) / temperature)` in units of 2⁻⁴⁰, rounded down.
     pub masses: Vec<u64>,
 }
 
 impl Kept {
-    /// Σ masses.
+    /// The sum of all masses.
     pub fn total(&self) -> u64 {
         self.masses.iter().sum()
     }

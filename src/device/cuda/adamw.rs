@@ -1,20 +1,22 @@
 //! Launches of `kernels/adamw.cu`.
 
-use super::launch::{Grid, Launcher};
+use super::launch::{Grid, Launcher, arguments};
 use super::modules::Family;
 use crate::dtype::DType;
 use crate::error::Result;
-use crate::op::{AdamState, Betas, View};
+use crate::op::{AdamState, AdamW, Betas, View};
 
 /// `Decays` of the kernel.
 #[derive(Clone, Copy)]
 #[repr(C)]
-pub struct Decays {
+struct Decays {
     beta1: f32,
     rest1: f32,
     beta2: f32,
     rest2: f32,
 }
+
+arguments!(Decays);
 
 /// Bytes of the kernel's `Step`.
 const STEP_BYTES: usize = 24;
@@ -27,53 +29,32 @@ pub fn scratch(segments: &View) -> usize {
     segments.rows.count(0) * STEP_BYTES
 }
 
-/// What AdamW reads beside parameters, gradients and moments.
-pub struct Tables<'a> {
-    /// `segments` of the op.
-    pub segments: &'a View,
-    /// `rates` of the op.
-    pub rates: &'a View,
-    /// `steps` of the op.
-    pub steps: &'a View,
-    /// `touched` of the op.
-    pub touched: &'a View,
-    /// `control` of the op.
-    pub control: &'a View,
-}
-
 /// Prepares one step for each segment, then updates them: a row of blocks for each.
-pub fn adamw(
-    l: &mut Launcher,
-    state: &AdamState,
-    betas: &Betas,
-    master: &View,
-    grads: &View,
-    tables: &Tables,
-) -> Result<()> {
-    let count = l.grid_rows(tables.segments);
-    let torch = matches!(state, AdamState::Torch { .. });
-    let (beta1, beta2) = (betas.beta1 as f32, betas.beta2 as f32);
+pub fn adamw(l: &mut Launcher, op: &AdamW) -> Result<()> {
+    let count = l.grid_rows(&op.segments);
+    let torch = matches!(op.state, AdamState::Torch { .. });
+    let Betas { beta1: b1, beta2: b2, eps } = op.betas;
+    let (beta1, beta2) = (b1 as f32, b2 as f32);
     // torch subtracts in f64 and rounds; bitsandbytes rounds and subtracts.
     let decays = match torch {
-        true => Decays { beta1, rest1: (1.0 - betas.beta1) as f32, beta2, rest2: (1.0 - betas.beta2) as f32 },
+        true => Decays { beta1, rest1: (1.0 - b1) as f32, beta2, rest2: (1.0 - b2) as f32 },
         false => Decays { beta1, rest1: 1.0 - beta1, beta2, rest2: 1.0 - beta2 },
     };
     // Segments differ in length, which only the device knows; a part beyond the end of its segment leaves at once.
-    let parts = (master.cols / count.max(1)).div_ceil(ELEMENTS_OF_PART).clamp(1, 512);
+    let parts = (op.master.cols / count.max(1)).div_ceil(ELEMENTS_OF_PART).clamp(1, 512);
     let grid = Grid { blocks: [count, parts, 1], threads: 256, shared: 0 };
-    let (segments, rates) = (l.flat(tables.segments, DType::I64)?, l.flat(tables.rates, DType::F32)?);
-    let (counts, touched) = (l.flat(tables.steps, DType::I32)?, l.flat(tables.touched, DType::I32)?);
-    let (control, steps) = (l.flat(tables.control, DType::F32)?, l.memory.partials(scratch(tables.segments))?);
-    let (master, grads) = (l.flat(master, DType::F32)?, l.flat(grads, DType::F32)?);
+    let (segments, rates) = (l.flat(&op.segments, DType::I64)?, l.flat(&op.rates, DType::F32)?);
+    let (counts, touched) = (l.flat(&op.steps, DType::I32)?, l.flat(&op.touched, DType::I32)?);
+    let (control, steps) = (l.flat(&op.control, DType::F32)?, l.memory.partials(scratch(&op.segments))?);
+    let (master, grads) = (l.flat(&op.master, DType::F32)?, l.flat(&op.grads, DType::F32)?);
     let (rows, torch) = (count as i32, i32::from(torch));
-    let (b1, b2, eps) = (betas.beta1, betas.beta2, betas.eps);
     l.launch(
         Family::Adamw,
         "adamw_prepare",
         Grid::items(count),
         &[&rows, &torch, &b1, &b2, &eps, &segments, &rates, &counts, &touched, &control, &steps],
     )?;
-    match state {
+    match &op.state {
         AdamState::Torch { m, v } | AdamState::Bitsandbytes { m, v } => {
             let (m, v) = (l.flat(m, DType::F32)?, l.flat(v, DType::F32)?);
             l.launch(

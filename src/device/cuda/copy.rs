@@ -8,42 +8,42 @@ use crate::error::Result;
 use crate::op::{Place, Transfer};
 use cudarc::driver::sys;
 
-/// The streams of copies and what is under way on them.
+/// The streams of copies, and the copies in flight.
 pub struct Copies {
-    // Each direction has an engine of its own: what goes out does not hold up what comes in.
-    out: Stream,
-    home: Stream,
-    /// Marks in the main stream from where on a copy may begin. It can be used again as soon as the copy's stream waits.
+    // Each direction has a copy engine of its own, so neither holds up the other.
+    d2h: Stream,
+    h2d: Stream,
+    /// Marks the work in the main stream that a copy waits for. It is free again as soon as the wait is queued.
     begin: Event,
-    /// Events that nobody waits for.
+    /// Events that can be used again.
     idle: Vec<Event>,
-    under_way: Vec<(Transfer, Event)>,
+    in_flight: Vec<(Transfer, Event)>,
 }
 
 impl Copies {
-    /// Nothing under way.
+    /// No copy in flight.
     pub fn new() -> Result<Self> {
-        let (out, home, begin) = (Stream::new()?, Stream::new()?, Event::new()?);
-        Ok(Self { out, home, begin, idle: Vec::new(), under_way: Vec::new() })
+        let (d2h, h2d, begin) = (Stream::new()?, Stream::new()?, Event::new()?);
+        Ok(Self { d2h, h2d, begin, idle: Vec::new(), in_flight: Vec::new() })
     }
 
     /// Forgets what an earlier phase left behind when it failed.
     pub fn clear(&mut self) {
-        self.idle.extend(self.under_way.drain(..).map(|(_, arrived)| arrived));
+        self.idle.extend(self.in_flight.drain(..).map(|(_, arrived)| arrived));
     }
 
-    /// Holds `main` until every copy has arrived: the next phase does not know of them.
+    /// Makes `main` wait for every copy, because the next phase does not know of them.
     pub fn join(&mut self, main: sys::CUstream) -> Result<()> {
-        for (_, arrived) in self.under_way.drain(..) {
-            arrived.hold(main)?;
+        for (_, arrived) in self.in_flight.drain(..) {
+            arrived.make_wait(main)?;
             self.idle.push(arrived);
         }
         Ok(())
     }
 }
 
-/// Begins a copy of the live rows behind everything in the main stream; both ends are contiguous.
-pub fn start(l: &mut Launcher, copy: &Transfer) -> Result<()> {
+/// Begins a copy of the live rows after everything that is in the main stream now; both ends are contiguous.
+pub fn start(l: &Launcher, copies: &mut Copies, copy: &Transfer) -> Result<()> {
     for end in [&copy.from, &copy.to] {
         if end.ld != end.cols {
             return Err(l.refused(end, "must be contiguous"));
@@ -51,30 +51,30 @@ pub fn start(l: &mut Launcher, copy: &Transfer) -> Result<()> {
     }
     let bytes = l.grid_rows(&copy.from) * copy.from.cols * l.dtype(&copy.from).bytes();
     let (to, from) = (l.address(&copy.to), l.address(&copy.from));
-    let arrived = match l.copies.idle.pop() {
+    let arrived = match copies.idle.pop() {
         Some(event) => event,
         None => Event::new()?,
     };
     let to_host = l.program.info(copy.to.buf).place == Place::Host;
-    let stream = if to_host { &l.copies.out } else { &l.copies.home };
-    l.copies.begin.record(l.stream)?;
-    l.copies.begin.hold(stream.0)?;
+    let stream = if to_host { &copies.d2h } else { &copies.h2d };
+    copies.begin.record(l.stream)?;
+    copies.begin.make_wait(stream.0)?;
     // SAFETY: both ends lie in allocations of the loaded program, whose plan has room for them and gives neither to anyone
     // else before the `Wait`; one address space holds device and pinned host memory, so the driver knows the direction.
     let status = unsafe { sys::cuMemcpyAsync(to, from, bytes, stream.0) };
     status.result().map_err(|e| failed("copy", e))?;
     arrived.record(stream.0)?;
-    l.copies.under_way.push((*copy, arrived));
+    copies.in_flight.push((*copy, arrived));
     Ok(())
 }
 
-/// Holds the main stream until the copy has arrived.
-pub fn wait(l: &mut Launcher, copy: &Transfer) -> Result<()> {
-    let Some(at) = l.copies.under_way.iter().position(|(c, _)| c == copy) else {
+/// Makes the main stream wait for the copy.
+pub fn wait(l: &Launcher, copies: &mut Copies, copy: &Transfer) -> Result<()> {
+    let Some(at) = copies.in_flight.iter().position(|(c, _)| c == copy) else {
         return Err(l.refused(&copy.to, "waits for a copy that was not begun"));
     };
-    let (_, arrived) = l.copies.under_way.swap_remove(at);
-    arrived.hold(l.stream)?;
-    l.copies.idle.push(arrived);
+    let (_, arrived) = copies.in_flight.swap_remove(at);
+    arrived.make_wait(l.stream)?;
+    copies.idle.push(arrived);
     Ok(())
 }

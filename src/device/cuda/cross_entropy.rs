@@ -4,26 +4,17 @@ use super::launch::{Grid, Launcher};
 use super::modules::Family;
 use crate::dtype::DType;
 use crate::error::Result;
-use crate::op::View;
+use crate::op::CrossEntropy;
 
 /// One block for each row of logits.
-pub fn cross_entropy(
-    l: &mut Launcher,
-    logits: &View,
-    targets: &View,
-    weight: &View,
-    control: &View,
-    logp: &View,
-    hit: &View,
-    dlogits: &Option<View>,
-) -> Result<()> {
-    let grid = Grid::blocks(l.grid_rows(logits), 512);
-    let (rows, cols) = (l.rows(logits), logits.cols as i32);
-    let (logits, targets, weight) = (l.of(logits, DType::F32)?, l.of(targets, DType::I32)?, l.either(weight)?);
+pub fn cross_entropy(l: &mut Launcher, op: &CrossEntropy) -> Result<()> {
+    let grid = Grid::blocks(l.grid_rows(&op.logits), 512);
+    let (rows, cols) = (l.rows(&op.logits), op.logits.cols as i32);
+    let (logits, targets) = (l.of(&op.logits, DType::F32)?, l.of(&op.targets, DType::I32)?);
     // The loss scale is the first field of the control buffer.
-    let (loss_scale, logp) = (l.flat(control, DType::F32)?, l.either(logp)?);
-    let hit = l.of(hit, DType::I32)?;
-    let dlogits = l.either_or_none(dlogits)?;
+    let (weight, loss_scale) = (l.f32_or_elem(&op.weight)?, l.flat(&op.control, DType::F32)?);
+    let (logp, hit) = (l.f32_or_elem(&op.logp)?, l.of(&op.hit, DType::I32)?);
+    let dlogits = l.f32_or_elem_or_none(&op.dlogits)?;
     l.launch(
         Family::CrossEntropy,
         "cross_entropy",

@@ -44,7 +44,7 @@ impl Graph {
 
 impl Drop for Graph {
     fn drop(&mut self) {
-        // SAFETY: made once, destroyed once; the driver keeps what a replay under way still needs.
+        // SAFETY: made once, destroyed once; the driver keeps what a running replay still needs.
         unsafe {
             let _ = result::graph::exec_destroy(self.exec);
             let _ = result::graph::destroy(self.graph);

@@ -1,7 +1,6 @@
-//! From operands to kernel arguments. The family files beside this one hold what differs: grids, and the arguments in
-//! each kernel's own order.
+//! Turns operands into kernel arguments and launches kernels. The family files know the grids, and the order of each kernel's
+//! arguments.
 
-use super::copy::Copies;
 use super::gpu::failed;
 use super::memory::DeviceMemory;
 use super::modules::{Family, Modules};
@@ -20,21 +19,24 @@ pub const PACK: usize = 8;
 /// # Safety
 /// The type has the layout of a parameter of the kernels: a C number, pointer, or `repr(C)` struct of them.
 pub unsafe trait Argument {
-    /// Where the value lies.
+    /// Address of the value.
     fn address(&self) -> *mut c_void;
 }
 
+/// Makes kernel arguments of C numbers and of `repr(C)` structs that the kernels declare alike.
 macro_rules! arguments {
     ($($type:ty),*) => {$(
         // SAFETY: a C number or a `repr(C)` struct declared alike in the kernels.
-        unsafe impl Argument for $type {
-            fn address(&self) -> *mut c_void {
+        unsafe impl $crate::device::cuda::launch::Argument for $type {
+            fn address(&self) -> *mut std::ffi::c_void {
                 std::ptr::from_ref(self).cast_mut().cast()
             }
         }
     )*};
 }
-arguments!(i32, u32, i64, u64, f32, f64, Mat, RowCount, Either, super::route::Layers, super::adamw::Decays);
+pub(super) use arguments;
+
+arguments!(i32, u32, i64, u64, f32, f64, Mat, RowCount, F32OrElem);
 
 /// `Mat<T>` of `common.cuh`.
 #[derive(Clone, Copy)]
@@ -51,10 +53,10 @@ impl Mat {
     pub const NONE: Mat = Mat { at: 0, ld: 0 };
 }
 
-/// `Either` of `common.cuh`.
+/// `F32OrElem` of `common.cuh`: elements that are f32 or of the 16-bit type.
 #[derive(Clone, Copy)]
 #[repr(C)]
-pub struct Either {
+pub struct F32OrElem {
     /// Address of the first element, or 0.
     pub at: u64,
     /// Leading dimension.
@@ -63,9 +65,9 @@ pub struct Either {
     pub wide: i32,
 }
 
-impl Either {
+impl F32OrElem {
     /// An operand that is absent.
-    pub const NONE: Either = Either { at: 0, ld: 0, wide: 0 };
+    pub const NONE: F32OrElem = F32OrElem { at: 0, ld: 0, wide: 0 };
 }
 
 /// `Rows` of `common.cuh`.
@@ -75,7 +77,7 @@ pub struct RowCount {
     live: u64,
     times: i32,
     start: i32,
-    most: i32,
+    capacity: i32,
 }
 
 /// A launch's shape.
@@ -100,19 +102,17 @@ impl Grid {
     }
 }
 
-/// What the family files need to launch their kernels.
+/// Everything that the family files need to launch kernels.
 pub struct Launcher<'a> {
     /// The loaded program.
     pub program: &'a Program,
     /// Its addresses.
     pub plan: &'a Plan,
-    /// Its memory.
+    /// The memory that addresses point into.
     pub memory: &'a DeviceMemory,
     /// Its kernels.
     pub modules: &'a mut Modules,
-    /// Its copies.
-    pub copies: &'a mut Copies,
-    /// Where the work goes.
+    /// The stream that kernels are launched in.
     pub stream: sys::CUstream,
     /// Tokens that grids are cut for: the live ones, or the capacity while a graph is captured.
     pub tokens: usize,
@@ -130,12 +130,12 @@ impl Launcher<'_> {
 
     /// The row count as kernels take it: they ask the device how many tokens are live.
     pub fn rows(&self, view: &View) -> RowCount {
-        let most = self.grid_rows(view) as i32;
+        let capacity = self.grid_rows(view) as i32;
         let live = self.memory.live();
         match view.rows {
-            Rows::Fixed(_) => RowCount { live: 0, times: 0, start: 0, most },
-            Rows::Tokens(times) => RowCount { live, times: times as i32, start: 0, most },
-            Rows::Chunk { start, .. } => RowCount { live, times: 1, start: start as i32, most },
+            Rows::Fixed(_) => RowCount { live: 0, times: 0, start: 0, capacity },
+            Rows::Tokens(times) => RowCount { live, times: times as i32, start: 0, capacity },
+            Rows::Chunk { start, .. } => RowCount { live, times: 1, start: start as i32, capacity },
         }
     }
 
@@ -194,16 +194,16 @@ impl Launcher<'_> {
     }
 
     /// A small operand that is f32 or of the 16-bit type.
-    pub fn either(&self, view: &View) -> Result<Either> {
+    pub fn f32_or_elem(&self, view: &View) -> Result<F32OrElem> {
         let dtype = self.dtype(view);
         if dtype != DType::F32 && dtype != self.modules.elem() {
             return Err(self.refused(view, &format!("must be float32 or {}", self.modules.elem().torch_name())));
         }
-        Ok(Either { at: self.address(view), ld: view.ld as i64, wide: i32::from(dtype == DType::F32) })
+        Ok(F32OrElem { at: self.address(view), ld: view.ld as i64, wide: i32::from(dtype == DType::F32) })
     }
     /// The same for an operand that may be absent.
-    pub fn either_or_none(&self, view: &Option<View>) -> Result<Either> {
-        view.as_ref().map_or(Ok(Either::NONE), |v| self.either(v))
+    pub fn f32_or_elem_or_none(&self, view: &Option<View>) -> Result<F32OrElem> {
+        view.as_ref().map_or(Ok(F32OrElem::NONE), |v| self.f32_or_elem(v))
     }
 
     /// An operand that this device cannot take.
@@ -212,7 +212,7 @@ impl Launcher<'_> {
         Error::run(format!("{}: `{}` ({}) {why}", self.op, info.name, info.dtype.torch_name()))
     }
 
-    /// Launches a kernel; a grid without blocks is no launch.
+    /// Launches a kernel, or nothing if the grid has no blocks.
     pub fn launch(&mut self, family: Family, kernel: &'static str, grid: Grid, args: &[&dyn Argument]) -> Result<()> {
         if grid.blocks.contains(&0) {
             return Ok(());
@@ -227,8 +227,8 @@ impl Launcher<'_> {
         }
         let function = self.modules.kernel(family, kernel, grid.shared)?;
         let mut addresses: Vec<*mut c_void> = args.iter().map(|a| a.address()).collect();
-        // SAFETY: the arguments have the types of the kernel's parameters, in its order (each family file stands beside its
-        // kernels' names, and the kernel tests run every one); addresses and sizes come from the plan, which checks that
+        // SAFETY: the arguments have the types of the kernel's parameters, in its order (each family file passes them,
+        // and the kernel tests run every kernel); addresses and sizes come from the plan, which checks that
         // every operand lies inside the allocation; the driver copies the arguments before it returns.
         unsafe {
             result::launch_kernel(
@@ -241,5 +241,17 @@ impl Launcher<'_> {
             )
         }
         .map_err(|e| failed(&format!("launch {kernel}"), e))
+    }
+}
+
+/// Reads constants from the kernels' sources, for unit tests that compare them with the host's.
+#[cfg(test)]
+pub mod seam {
+    /// The value of `NAME = value` in the declaration of a `constexpr int`.
+    pub fn constant(source: &str, name: &str) -> usize {
+        let declarations = source.lines().filter_map(|line| line.trim_start().strip_prefix("constexpr int "));
+        let mut values = declarations.flat_map(|line| line.split([',', ';'])).filter_map(|part| part.split_once(" = "));
+        let value = values.find(|(declared, _)| declared.trim() == name).map(|(_, value)| value.trim());
+        value.unwrap_or_else(|| panic!("no {name}")).parse().unwrap_or_else(|_| panic!("{name} is not a number"))
     }
 }

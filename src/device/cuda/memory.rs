@@ -6,13 +6,13 @@ use crate::error::{Error, Result};
 use cudarc::driver::result;
 use cudarc::driver::sys::{self, CUdeviceptr};
 
-/// Bytes before the scratch memory; the live count lies there.
-const PARTIALS: usize = 256;
+/// Bytes kept for the number of live tokens; the scratch memory begins behind them.
+const LIVE_COUNT_BYTES: usize = 256;
 
-/// Bytes that the device keeps for itself behind what the plan asks for: the number of live tokens, and `scratch` bytes of
-/// partial results between the launches of one op.
-pub fn own(scratch: usize) -> usize {
-    PARTIALS + scratch.next_multiple_of(256)
+/// Overhead beyond the plan: the number of live tokens, and `scratch` bytes of partial results between the launches of one
+/// op.
+pub fn overhead(scratch: usize) -> usize {
+    LIVE_COUNT_BYTES + scratch.next_multiple_of(256)
 }
 
 /// Size of each of the two staging buffers.
@@ -27,9 +27,9 @@ pub struct DeviceMemory {
 }
 
 impl DeviceMemory {
-    /// Cleared memory: `planned` bytes on the GPU and what [`own`] says, `host` bytes that it can reach.
+    /// Cleared memory: `planned` bytes on the GPU and what [`overhead`] says, `host` bytes that it can reach.
     pub fn new(planned: usize, scratch: usize, host: usize, stream: sys::CUstream) -> Result<Self> {
-        let bytes = planned + own(scratch);
+        let bytes = planned + overhead(scratch);
         let (free, _) = result::mem_get_info().map_err(|e| failed("ask for free memory", e))?;
         if free < bytes {
             return Err(Error::system(format!(
@@ -41,7 +41,7 @@ impl DeviceMemory {
         }
         // SAFETY: a context is current; the memory is cleared below, before anyone reads it.
         let base = unsafe { result::malloc_sync(bytes) }.map_err(|e| failed("allocate memory", e))?;
-        // From here on `drop` frees it.
+        // `drop` frees it, also if what follows fails.
         let mut memory = Self { base, planned, scratch, host: Pinned::null() };
         // SAFETY: the allocation has `bytes` bytes; the stream belongs to the current context.
         unsafe { result::memset_d8_async(base, 0, bytes, stream) }.map_err(|e| failed("clear memory", e))?;
@@ -69,7 +69,7 @@ impl DeviceMemory {
         if bytes > self.scratch {
             return Err(Error::run(format!("an op needs {bytes} bytes of scratch, and there are {}", self.scratch)));
         }
-        Ok(self.live() + PARTIALS as u64)
+        Ok(self.live() + LIVE_COUNT_BYTES as u64)
     }
 
     /// Host memory as a slice; the caller has waited for all copies.
@@ -86,7 +86,7 @@ impl Drop for DeviceMemory {
     }
 }
 
-/// Two pinned buffers through which ordinary memory is copied: one is filled while the other is under way.
+/// Two pinned buffers through which ordinary memory is copied: one is filled while the other is copied.
 pub struct Staging {
     buffers: [Pinned; 2],
     /// Recorded when the copy out of the buffer has ended.
@@ -118,8 +118,8 @@ impl Staging {
     pub fn download(&mut self, from: u64, bytes: &mut [u8], stream: sys::CUstream) -> Result<()> {
         for (i, chunk) in bytes.chunks_mut(STAGING).enumerate() {
             let to = self.buffers[0].slice(0, chunk.len());
-            // SAFETY: the source lies in the allocation (the caller checked the buffer's size); the stream has come to
-            // rest before the staging buffer is read. An upload's copy out of it precedes in the stream.
+            // SAFETY: the source lies in the allocation (the caller checked the buffer's size); the stream is
+            // synchronized before the staging buffer is read. An upload that still reads the buffer precedes in the stream.
             unsafe {
                 result::memcpy_dtoh_async(&mut *to, from + (i * STAGING) as u64, stream)
                     .and_then(|()| result::stream::synchronize(stream))

@@ -30,17 +30,18 @@ mod sample;
 mod stream;
 mod swiglu;
 
-pub use gpu::{Arch, DeviceName, Gpu, driver_version, free_memory, list, select};
+pub use gpu::{Arch, Gpu, driver_version, free_memory, list, select};
 pub use modules::{Family, LoadTime};
 
 use super::sensors::Sensors;
-use super::{Device, Timing};
+use super::{About, Device, DeviceKind, DeviceName, Timing};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::op::{Buf, Phase, Place, Program};
 use crate::plan::Plan;
+use crate::plan::cost::Rates;
 use copy::Copies;
-use cudarc::driver::result::{self, event};
+use cudarc::driver::result;
 use cudarc::driver::{CudaContext, sys};
 use gpu::failed;
 use graph::Graph;
@@ -51,7 +52,7 @@ use nvml::Nvml;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
-use stream::Stream;
+use stream::{Event, Stream};
 
 /// Options of the CUDA device.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -111,7 +112,7 @@ unsafe impl Send for Cuda {}
 
 /// Bytes that the device allocates beyond the plan for `program`: the live count, and scratch for partial sums.
 pub fn workspace(program: &Program) -> usize {
-    memory::own(scratch(program))
+    memory::overhead(scratch(program))
 }
 
 fn scratch(program: &Program) -> usize {
@@ -131,7 +132,7 @@ impl Cuda {
         Ok(Self { loaded: None, staging, modules, copies, stream, context, gpu, options, nvml, limited: false })
     }
 
-    /// The GPU.
+    /// Properties of the GPU in use.
     pub fn gpu(&self) -> &Gpu {
         &self.gpu
     }
@@ -171,9 +172,9 @@ impl Cuda {
 
     /// Time on the device of `runs` runs of a phase, one after the other.
     pub fn time(&mut self, phase: Phase, live: usize, runs: usize) -> Result<Duration> {
-        let start = Mark::record(self.stream.0)?;
+        let start = Event::timed(self.stream.0)?;
         (0..runs).try_for_each(|_| self.run(phase, live))?;
-        let end = Mark::record(self.stream.0)?;
+        let end = Event::timed(self.stream.0)?;
         self.synchronize()?;
         start.until(&end)
     }
@@ -203,9 +204,9 @@ impl Cuda {
         };
         let (modules, copies) = (&mut self.modules, &mut self.copies);
         copies.clear();
-        let mut launcher = Launcher { program, plan, memory, modules, copies, stream, tokens, shared_memory, op: "" };
+        let mut launcher = Launcher { program, plan, memory, modules, stream, tokens, shared_memory, op: "" };
         for (i, op) in program.ops(phase).iter().enumerate() {
-            exec::exec(&mut launcher, op)?;
+            exec::exec(&mut launcher, copies, op)?;
             after(i)?;
         }
         self.copies.join(stream)
@@ -236,7 +237,7 @@ impl Cuda {
 
 impl Drop for Cuda {
     fn drop(&mut self) {
-        // What is freed next belongs to the context; this thread may never have used it. If that fails, it is gone.
+        // The fields freed next belong to the context, which this thread may never have used. An error means that it is gone.
         let _ = self.bind();
     }
 }
@@ -313,9 +314,9 @@ impl Device for Cuda {
 
     fn profile(&mut self, phase: Phase, live: usize) -> Result<Vec<Timing>> {
         self.begin(phase, live)?;
-        let (stream, mut marks) = (self.stream.0, vec![Mark::record(self.stream.0)?]);
+        let (stream, mut marks) = (self.stream.0, vec![Event::timed(self.stream.0)?]);
         self.replay(phase, live, |_| {
-            marks.push(Mark::record(stream)?);
+            marks.push(Event::timed(stream)?);
             Ok(())
         })?;
         self.synchronize()?;
@@ -323,32 +324,12 @@ impl Device for Cuda {
         pairs.map(|(op, pair)| Ok(Timing { op, time: pair[0].until(&pair[1])? })).collect()
     }
 
+    fn about(&self) -> About {
+        let words = format!("{}, {}", DeviceName::Cuda(self.gpu.ordinal), self.gpu.name);
+        About { kind: DeviceKind::Cuda, words, rates: Rates::measured(&self.gpu.name) }
+    }
+
     fn sensors(&self) -> Option<Sensors> {
         self.nvml.as_ref().ok().map(Nvml::read)
-    }
-}
-
-/// A moment in a stream.
-struct Mark(sys::CUevent);
-
-impl Mark {
-    fn record(stream: sys::CUstream) -> Result<Self> {
-        let mark = Self(event::create(sys::CUevent_flags::CU_EVENT_DEFAULT).map_err(|e| failed("create an event", e))?);
-        // SAFETY: both were created and live.
-        unsafe { event::record(mark.0, stream) }.map_err(|e| failed("record an event", e))?;
-        Ok(mark)
-    }
-    /// Time to a later mark; the stream has passed both.
-    fn until(&self, later: &Mark) -> Result<Duration> {
-        // SAFETY: both were recorded.
-        let ms = unsafe { event::elapsed(self.0, later.0) }.map_err(|e| failed("read its clock", e))?;
-        Ok(Duration::from_secs_f64(f64::from(ms) / 1e3))
-    }
-}
-
-impl Drop for Mark {
-    fn drop(&mut self) {
-        // SAFETY: created once, destroyed once. An error means that the context is gone.
-        let _ = unsafe { event::destroy(self.0) };
     }
 }

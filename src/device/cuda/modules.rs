@@ -63,7 +63,7 @@ families! {
 /// How long the driver took to load a family: seconds when it compiles the PTX, milliseconds when its cache has it.
 #[derive(Clone, Copy, Debug)]
 pub struct LoadTime {
-    /// The family.
+    /// The family that was loaded.
     pub family: Family,
     /// The element type.
     pub elem: DType,
@@ -134,7 +134,7 @@ impl Modules {
 impl Drop for Modules {
     fn drop(&mut self) {
         for module in self.modules.values() {
-            // SAFETY: loaded once, unloaded once; `Cuda` drops its modules after the stream has come to rest. An error here
+            // SAFETY: loaded once, unloaded once; `Cuda` drops its modules after the stream is idle. An error here
             // means that the context is already gone, and the modules with it.
             let _ = unsafe { result::module::unload(*module) };
         }

@@ -16,7 +16,7 @@ const NAMES: [&str; 3] = ["libnvidia-ml.so.1", "libnvidia-ml.so", "nvml.dll"];
 type Handle = *mut c_void;
 type Function<Arguments> = unsafe extern "C" fn(Handle, Arguments) -> c_int;
 
-/// `nvmlUtilization_t`: per cent.
+/// `nvmlUtilization_t`: percent.
 #[repr(C)]
 #[derive(Default)]
 struct Utilization {
@@ -48,7 +48,7 @@ impl Nvml {
     /// The sensors of the GPU on this bus (`0000:65:00.0`): the library counts GPUs in another order than CUDA does. An
     /// error says in words why there are none.
     pub fn open(bus: &CStr) -> Result<Self, String> {
-        // SAFETY: loading the driver's library runs its initialisers, which have no requirements.
+        // SAFETY: loading the driver's library runs its initializers, which have no requirements.
         let library = NAMES.iter().find_map(|name| unsafe { Library::new(*name) }.ok());
         let library = library.ok_or_else(|| format!("{} was not found", NAMES[0]))?;
         // SAFETY: the types of all functions here are those of nvml.h, which NVIDIA keeps under these names.

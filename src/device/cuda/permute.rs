@@ -17,7 +17,7 @@ pub fn combine(
 ) -> Result<()> {
     let grid = Grid::items(l.grid_rows(out) * out.cols / PACK);
     let (rows, cols) = (l.rows(out), out.cols as i32);
-    let (y, weights, slots) = (l.packs(y)?, l.either_or_none(weights)?, l.flat(slots, DType::I32)?);
+    let (y, weights, slots) = (l.packs(y)?, l.f32_or_elem_or_none(weights)?, l.flat(slots, DType::I32)?);
     let (plus, out) = (l.packs_or_none(plus)?, l.packs(out)?);
     l.launch(Family::Permute, "combine", grid, &[&rows, &cols, &y, &weights, &slots, &plus, &out])
 }
@@ -34,7 +34,7 @@ pub fn combine_bwd(
 ) -> Result<()> {
     let grid = Grid::blocks(l.grid_rows(dout), (dout.cols / PACK).next_multiple_of(32).clamp(32, 256));
     let (rows, cols) = (l.rows(dout), dout.cols as i32);
-    let (dout, y, weights) = (l.packs(dout)?, l.packs(y)?, l.either(weights)?);
-    let (slots, dy, dweights) = (l.flat(slots, DType::I32)?, l.packs(dy)?, l.either(dweights)?);
+    let (dout, y, weights) = (l.packs(dout)?, l.packs(y)?, l.f32_or_elem(weights)?);
+    let (slots, dy, dweights) = (l.flat(slots, DType::I32)?, l.packs(dy)?, l.f32_or_elem(dweights)?);
     l.launch(Family::Permute, "combine_bwd", grid, &[&rows, &cols, &dout, &y, &weights, &slots, &dy, &dweights])
 }

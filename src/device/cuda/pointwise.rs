@@ -48,7 +48,7 @@ pub fn cast(l: &mut Launcher, x: &View, out: &View, parts: usize) -> Result<()> 
     let capacity = |v: &View| (v.rows.count(l.program.tokens) / parts) as i32;
     let (from_rows, to_rows) = (capacity(x), capacity(out));
     let (from_cols, to_cols) = (x.cols as i32, out.cols as i32);
-    let (x, out) = (l.either(x)?, l.either(out)?);
+    let (x, out) = (l.f32_or_elem(x)?, l.f32_or_elem(out)?);
     l.launch(Family::Pointwise, "cast", grid, &[&rows, &from_rows, &from_cols, &to_rows, &to_cols, &x, &out])
 }
 

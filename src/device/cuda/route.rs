@@ -1,46 +1,40 @@
 //! Launches of `kernels/route.cu`.
 
-use super::launch::{Either, Grid, Launcher};
+use super::launch::{F32OrElem, Grid, Launcher, arguments};
 use super::modules::Family;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::op::View;
+use crate::op::{Route, View};
 
 /// Layers that one launch can take (`LAYERS` in the kernel).
 const LAYERS: usize = 80;
 /// Tokens of one partial sum (`CHUNK` in the kernel).
 const CHUNK: usize = 256;
-/// Experts at most: `aux_total` keeps two sums for each in shared memory.
+/// Experts at most (`EXPERTS` in the kernel): `aux_total` keeps two sums for each in shared memory.
 const EXPERTS: usize = 80;
 
 /// `Layers` of the kernel.
 #[derive(Clone, Copy)]
 #[repr(C)]
-pub struct Layers {
+struct Layers {
     at: [u64; LAYERS],
     ld: i64,
     wide: i32,
 }
 
+arguments!(Layers);
+
 /// Choices of every token, then their order: the second launch is one block.
-pub fn route(
-    l: &mut Launcher,
-    logits: &View,
-    weights: &View,
-    experts: &View,
-    slots: &View,
-    source: &View,
-    offsets: &View,
-    touched: &Option<View>,
-) -> Result<()> {
-    let (rows, count, tokens) = (l.rows(logits), logits.cols, l.grid_rows(logits));
-    check_experts(l, logits)?;
+pub fn route(l: &mut Launcher, op: &Route) -> Result<()> {
+    let (rows, count, tokens) = (l.rows(&op.logits), op.logits.cols, l.grid_rows(&op.logits));
+    check_experts(l, &op.logits)?;
     let n = count as i32;
-    let (logits, weights, experts) = (l.either(logits)?, l.either(weights)?, l.flat(experts, DType::I32)?);
+    let (logits, weights) = (l.f32_or_elem(&op.logits)?, l.f32_or_elem(&op.weights)?);
+    let experts = l.flat(&op.experts, DType::I32)?;
     l.launch(Family::Route, "route_choose", Grid::items(tokens), &[&rows, &n, &logits, &weights, &experts])?;
-    let (slots, source) = (l.flat(slots, DType::I32)?, l.flat(source, DType::I32)?);
-    let offsets = l.flat(offsets, DType::I32)?;
-    let touched = touched.as_ref().map_or(Ok(0), |t| l.flat(t, DType::I32))?;
+    let (slots, source) = (l.flat(&op.slots, DType::I32)?, l.flat(&op.source, DType::I32)?);
+    let offsets = l.flat(&op.offsets, DType::I32)?;
+    let touched = op.touched.as_ref().map_or(Ok(0), |t| l.flat(t, DType::I32))?;
     // As many threads as 40 KB of counts allow: a power of two.
     let threads = (10240 / count).clamp(32, 1024);
     let threads = 1 << threads.ilog2();
@@ -58,8 +52,8 @@ pub fn route_bwd(
     dlogits: &View,
 ) -> Result<()> {
     let (grid, rows, n) = (Grid::items(l.grid_rows(logits)), l.rows(logits), logits.cols as i32);
-    let (dweights, logits, experts) = (l.either(dweights)?, l.either(logits)?, l.flat(experts, DType::I32)?);
-    let (plus, dlogits) = (l.either_or_none(plus)?, l.either(dlogits)?);
+    let (dweights, logits, experts) = (l.f32_or_elem(dweights)?, l.f32_or_elem(logits)?, l.flat(experts, DType::I32)?);
+    let (plus, dlogits) = (l.f32_or_elem_or_none(plus)?, l.f32_or_elem(dlogits)?);
     l.launch(Family::Route, "route_bwd", grid, &[&rows, &n, &dweights, &logits, &experts, &plus, &dlogits])
 }
 
@@ -89,7 +83,7 @@ pub fn aux_loss(
     l.launch(
         Family::Route,
         "aux_total",
-        Grid::blocks(1, 160),
+        Grid::blocks(1, 2 * EXPERTS),
         &[&rows, &n, &layers, &factor, &partials, &share, &aux],
     )?;
     if dlogits.is_empty() {
@@ -122,14 +116,29 @@ fn layers_of(l: &Launcher, views: &[View]) -> Result<Layers> {
     if views.len() > LAYERS {
         return Err(Error::run(format!("aux_loss: {} layers; the GPU takes up to {LAYERS}", views.len())));
     }
-    let Either { ld, wide, .. } = l.either(&views[0])?;
+    let F32OrElem { ld, wide, .. } = l.f32_or_elem(&views[0])?;
     let mut layers = Layers { at: [0; LAYERS], ld, wide };
     for (at, view) in layers.at.iter_mut().zip(views) {
-        let layer = l.either(view)?;
+        let layer = l.f32_or_elem(view)?;
         if (layer.ld, layer.wide) != (ld, wide) {
             return Err(l.refused(view, "must be laid out like the first layer's"));
         }
         *at = layer.at;
     }
     Ok(layers)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::cuda::launch::seam::constant;
+
+    #[test]
+    fn limits_are_those_of_the_kernel_file() {
+        let source = include_str!("../../../kernels/route.cu");
+        for (name, limit) in [("LAYERS", LAYERS), ("CHUNK", CHUNK), ("EXPERTS", EXPERTS)] {
+            assert_eq!(constant(source, name), limit, "{name}");
+        }
+        assert!(source.contains("sums[2 * EXPERTS]"), "aux_total keeps two sums for each expert");
+    }
 }

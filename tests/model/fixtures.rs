@@ -10,7 +10,7 @@ use halfbyte_core::session::Session;
 use halfbyte_core::session::batch::{Document, IGNORED, MicroBatch};
 use std::collections::HashMap;
 
-/// SplitMix64.
+/// Random numbers by SplitMix64 (Steele et al. 2014).
 pub struct Random(pub u64);
 
 impl Random {
@@ -74,7 +74,7 @@ pub fn spec(moe: bool, compute: DType, checkpointing: bool) -> Spec {
         adapters
             .extend(modules.iter().map(|m| (format!("model.layers.{layer}.{m}"), AdapterSpec { r: 3, scale: 1.7 })));
     }
-    // Everything adapted but the head is quantised, as in HF; one module stays in 16 bit.
+    // Everything adapted but the head is quantized, as in HF; one module stays in 16 bit.
     let scheme = Scheme { kind: QuantKind::Nf4, blocksize: 32, double: true };
     let quantized = adapters.keys().filter(|m| *m != "model.layers.1.self_attn.k_proj");
     let base = quantized.map(|m| (m.clone(), scheme)).collect();

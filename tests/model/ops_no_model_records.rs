@@ -1,10 +1,11 @@
 //! A program by hand, of the ops and operand combinations that no model records (yet).
 
 use crate::alone::State;
-use crate::rig::Random;
+use crate::fixtures::Random;
 use halfbyte_core::dtype::DType;
 use halfbyte_core::op::{
-    Buf, Form, FusedKind, Groups, Info, Kind, Nested, Op, Phase, Place, Program, Rows, Transfer, View,
+    Buf, BufInfo, Form, FusedKind, Gemm, Groups, Nested, Op, Phase, Place, Program, Purpose, Route, Rows, Transfer,
+    View, Weight4,
 };
 use halfbyte_core::quant::QuantKind;
 use halfbyte_core::session::encode;
@@ -14,7 +15,7 @@ const T: Rows = Rows::Tokens(1);
 const T2: Rows = Rows::Tokens(2);
 
 /// The program, in one phase, and the memory that it starts from.
-pub fn made() -> (Program, State) {
+pub fn ops_no_model_records() -> (Program, State) {
     let mut m = Made { program: empty(), state: Vec::new(), random: Random(21), ops: Vec::new() };
     four_bits(&mut m);
     casts(&mut m);
@@ -47,7 +48,7 @@ impl Made {
         fill: impl Fn(&mut Random) -> Vec<u8>,
     ) -> View {
         let buf = Buf(self.program.bufs.len() as u32);
-        let info = Info { name: format!("b{}", buf.0), rows, cols, dtype, place };
+        let info = BufInfo { name: format!("b{}", buf.0), rows, cols, dtype, place };
         let view = info.view(buf);
         let elements = rows.count(TOKENS) * cols;
         self.state.push((0..elements).flat_map(|_| fill(&mut self.random)).collect());
@@ -56,17 +57,17 @@ impl Made {
     }
     /// Random numbers of type `dtype`.
     fn input(&mut self, rows: Rows, cols: usize, dtype: DType) -> View {
-        let resident = Place::Resident(Kind::Exchange);
+        let resident = Place::Resident(Purpose::Exchange);
         self.buf(rows, cols, dtype, resident, |r| encode(dtype, &[r.signed()]))
     }
     fn f32(&mut self, rows: Rows, cols: usize) -> View {
         self.input(rows, cols, DType::F32)
     }
     fn bytes(&mut self, rows: usize, cols: usize) -> View {
-        self.buf(Rows::Fixed(rows), cols, DType::U8, Place::Resident(Kind::Weight), |r| vec![r.bits() as u8])
+        self.buf(Rows::Fixed(rows), cols, DType::U8, Place::Resident(Purpose::Weight), |r| vec![r.bits() as u8])
     }
     fn ints(&mut self, rows: Rows, cols: usize, values: &[i32]) -> View {
-        let view = self.buf(rows, cols, DType::I32, Place::Resident(Kind::Exchange), |_| vec![0; 4]);
+        let view = self.buf(rows, cols, DType::I32, Place::Resident(Purpose::Exchange), |_| vec![0; 4]);
         self.state[view.buf.0 as usize] = values.iter().flat_map(|v| v.to_le_bytes()).collect();
         view
     }
@@ -87,24 +88,24 @@ fn four_bits(m: &mut Made) {
     for kind in [QuantKind::Nf4, QuantKind::Fp4] {
         let (codes, absmax) = (m.bytes(6, 16), m.f32(Rows::Fixed(1), 6));
         let out = m.out(Rows::Fixed(10), 32, DType::Bf16).slab(2, 6);
-        m.push(Op::Dequantize { kind, block: 32, codes, absmax, nested: None, out });
+        m.push(Op::Dequantize { out, weight: Weight4 { kind, block: 32, codes, absmax, nested: None } });
         let (codes, absmax) = (m.bytes(5, 32), m.bytes(1, 5));
         let nested = Some(Nested { absmax: m.f32(Rows::Fixed(1), 1), offset: m.f32(Rows::Fixed(1), 1) });
         let out = m.f32_out(Rows::Fixed(5), 64);
-        m.push(Op::Dequantize { kind, block: 64, codes, absmax, nested, out });
+        m.push(Op::Dequantize { out, weight: Weight4 { kind, block: 64, codes, absmax, nested } });
         let x = m.f32(T, 64);
         let out = m.f32_out(T, 9).columns(2, 5);
-        m.push(Op::Gemv { kind, block: 64, x, codes, absmax, nested, out });
+        m.push(Op::Gemv { x, out, weight: Weight4 { kind, block: 64, codes, absmax, nested } });
         let (codes, absmax) = (m.bytes(6, 16), m.f32(Rows::Fixed(1), 6));
         let (x, out) = (m.f32(T, 32), m.f32_out(T, 6));
-        m.push(Op::Gemv { kind, block: 32, x, codes, absmax, nested: None, out });
+        m.push(Op::Gemv { x, out, weight: Weight4 { kind, block: 32, codes, absmax, nested: None } });
         // 15 elements in blocks of 4, the last one and the last byte short.
         let (codes, absmax) = (m.out(Rows::Fixed(1), 8, DType::U8), m.f32_out(Rows::Fixed(1), 4));
         let x = m.f32(Rows::Fixed(3), 5);
-        m.push(Op::Quantize { kind, block: 4, x, codes, absmax, nested: None });
+        m.push(Op::Quantize { x, weight: Weight4 { kind, block: 4, codes, absmax, nested: None } });
         let (codes, absmax) = (m.out(Rows::Fixed(1), 8, DType::U8), m.out(Rows::Fixed(1), 4, DType::U8));
         let nested = Nested { absmax: m.f32_out(Rows::Fixed(1), 1), offset: m.f32_out(Rows::Fixed(1), 1) };
-        m.push(Op::Quantize { kind, block: 4, x, codes, absmax, nested: Some(nested) });
+        m.push(Op::Quantize { x, weight: Weight4 { kind, block: 4, codes, absmax, nested: Some(nested) } });
     }
 }
 
@@ -169,7 +170,7 @@ fn products(m: &mut Made) {
                     1 => Some(m.f32(out.rows, out.cols)),
                     _ => Some(out),
                 };
-                m.push(Op::Gemm { form, a, b, scale: 0.7, plus, out, groups });
+                m.push(Op::Gemm(Gemm { form, a, b, scale: 0.7, plus, out, groups }));
             }
         }
     }
@@ -177,7 +178,7 @@ fn products(m: &mut Made) {
         let product = |m: &mut Made, k: usize, plus: Option<View>, out: View| {
             let n = out.cols;
             let b = if form == Form::Nt { m.f32(Rows::Fixed(n), k) } else { m.f32(Rows::Fixed(k), n) };
-            Op::Gemm { form, a: m.f32(T, k), b, scale: 1.0, plus, out, groups: None }
+            Op::Gemm(Gemm { form, a: m.f32(T, k), b, scale: 1.0, plus, out, groups: None })
         };
         for plus in [false, true] {
             let out = m.f32_out(T, 6);
@@ -218,7 +219,7 @@ fn experts(m: &mut Made) {
     let logits = m.f32(T, 4);
     let (weights, experts, slots) = (m.f32_out(T, 2), m.out(T, 2, DType::I32), m.out(T, 2, DType::I32));
     let (source, offsets) = (m.out(T2, 1, DType::I32), m.out(Rows::Fixed(5), 1, DType::I32));
-    m.push(Op::Route { logits, weights, experts, slots, source, offsets, touched: None });
+    m.push(Op::Route(Route { logits, weights, experts, slots, source, offsets, touched: None }));
 }
 
 /// Out to the host and back, while something else runs.
