@@ -1,12 +1,12 @@
 //! The predicted memory and time of a run, in words.
 
 use super::human_bytes;
-use crate::run::preflight::Time;
+use crate::run::forecast::Time;
 use halfbyte_core::device::cpu;
 use halfbyte_core::plan::Plan;
 use halfbyte_core::plan::cost::Rates;
 
-/// The rates of a device that is called `name` (see [`DeviceArgs::open`](super::device::DeviceArgs::open)).
+/// The rates of this machine's CPU, or of the GPU that is called `name`.
 pub fn rates(name: &str) -> Option<Rates> {
     if name == "cpu" { Some(cpu::rates()) } else { Rates::measured(name) }
 }

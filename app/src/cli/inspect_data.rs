@@ -9,8 +9,8 @@ use super::{forecast, out};
 use crate::config::recipe::Recipe;
 use crate::data::open::open_records;
 use crate::data::report::{first_records, show_rows, write_texts};
-use crate::run::ModelPlace;
-use crate::run::preflight::Preflight;
+use crate::run::record::Adapted;
+use crate::run::{ModelPlace, Planned};
 use halfbyte_core::error::{Error, Result};
 use halfbyte_core::plan::cost::Rates;
 
@@ -53,7 +53,7 @@ pub fn run(args: &Args) -> Result<()> {
     if !args.json && args.row.is_empty() {
         out(&first_records(&records.train, &records.format, args.rows)?);
     }
-    let mut data = records.prepare(&|_| ())?;
+    let data = records.prepare(&|_| ())?;
     let there = data.train.rows.len();
     if let Some(row) = args.row.iter().find(|row| !(1..=there).contains(row)) {
         return Err(Error::usage(format!("--row {row}: there are rows 1 to {there}")).hint("choose among them"));
@@ -63,13 +63,15 @@ pub fn run(args: &Args) -> Result<()> {
         out(&show_rows(&data.train, &data.encoder, rows, std::io::stdout().is_terminal()));
         return Ok(());
     }
-    let preflight = Preflight::new(&recipe, &config, None, &mut data)?;
-    let times = Rates::names().map(|name| (name, forecast::rates(name).map(|r| preflight.time(&recipe, &data, r))));
+    let adapted = Adapted::resolve(&recipe, &config)?;
+    let planned = Planned::new(recipe, config, adapted, None, data)?;
+    let (data, plan) = (&planned.data, &planned.recorded.plan);
+    let times = Rates::names().map(|name| (name, forecast::rates(name).map(|rates| planned.time(rates))));
     let eval = data.eval.as_ref().map(|(_, report)| report);
     if args.json {
         let times: serde_json::Map<_, _> = times.map(|(name, time)| (name.to_string(), json!(time))).collect();
         let report = json!({
-            "train": data.report, "eval": eval, "memory": preflight.plan.bytes, "time": times, "notes": preflight.notes,
+            "train": data.report, "eval": eval, "memory": plan.bytes, "time": times, "notes": planned.notes,
         });
         out(&format!("{report:#}\n"));
         return Ok(());
@@ -78,8 +80,8 @@ pub fn run(args: &Args) -> Result<()> {
     out(&data.about);
     out(&data.report.text());
     out(&eval.map(|report| report.text()).unwrap_or_default());
-    preflight.notes.iter().for_each(|note| say!("note: {note}"));
-    say!("{}", forecast::memory(&preflight.plan));
+    planned.notes.iter().for_each(|note| say!("note: {note}"));
+    say!("{}", forecast::memory(plan));
     times.for_each(|(name, time)| say!("{}", forecast::time(name, time)));
     Ok(())
 }

@@ -2,13 +2,15 @@
 
 use super::{human_bytes, out};
 use crate::config::recipe::Recipe;
-use crate::run::preflight::parameters;
+use crate::data::open::longest_row;
+use crate::data::tokenizer_config::TokenizerConfig;
+use crate::run::ModelPlace;
+use crate::run::record::{Adapted, record_training};
 use crate::run::spec::Capacity;
-use crate::run::{ModelPlace, lora_config, record_training, targets};
 use halfbyte_core::error::{Error, Result};
 use halfbyte_core::model::Model;
 use halfbyte_core::op::{Phase, Purpose};
-use halfbyte_core::plan::{Plan, plan};
+use halfbyte_core::plan::Plan;
 use halfbyte_core::tape::listing;
 use serde_json::json;
 use std::path::PathBuf;
@@ -50,22 +52,24 @@ pub fn run(args: Args) -> Result<()> {
     let recipe = Recipe::open(&args.recipe, &args.set)?;
     let model = &recipe.model;
     let place = if args.dummy_weights { ModelPlace::dummy(model)? } else { ModelPlace::find(model)? };
-    let config = recipe.apply(place.config)?;
-    let max = recipe.data.max_seq_length.unwrap_or_else(|| config.max_positions.min(1024));
+    let config = recipe.apply(place.config.clone())?;
+    let tokenizer = place.tokenizer_if_any()?.map(|folder| TokenizerConfig::open(&folder)).transpose()?;
+    let (max, _) = longest_row(&recipe.data, tokenizer.as_ref(), &config)?;
     let batch = recipe.training.batch_size;
     let tokens = batch.checked_mul(max).ok_or_else(|| Error::usage("batch size times max_seq_length is too large"))?;
     let updates = recipe.training.max_steps.unwrap_or(1);
-    let (model, notes) = record_training(&recipe, &config, None, Capacity { tokens, updates })?;
-    let plan = plan(&model.program);
+    let adapted = Adapted::resolve(&recipe, &config)?;
+    let recorded = record_training(&recipe, &config, None, adapted, Capacity { tokens, updates })?;
+    let (model, plan) = (&recorded.model, &recorded.plan);
     if args.json {
-        say!("{:#}", as_json(&model, &plan));
+        say!("{:#}", as_json(model, plan));
         return Ok(());
     }
     out(&recipe.resolved_toml());
     say!("");
-    recipe.notes.iter().chain(&notes).for_each(|note| say!("note: {note}"));
-    say!("{}", parameters(&recipe, &config, &targets(&lora_config(&recipe)?, &config)?.0));
-    print_memory(&model, &plan, &format!("{batch} × {max}"));
+    recorded.adapted.notes.iter().chain(&recipe.notes).for_each(|note| say!("note: {note}"));
+    say!("{}", recorded.parameters(&recipe));
+    print_memory(model, plan, &format!("{batch} × {max}"));
     if args.list {
         for (phase, _) in &model.program.phases {
             say!("\nphase {phase:?}\n{}", listing(&model.program, &plan.address, *phase));

@@ -1,9 +1,12 @@
 //! Draws a run: a bar on a terminal, plain lines elsewhere, JSON lines where asked.
 
-use super::{forecast, out};
+use super::heartbeat::Heartbeat;
+use super::{forecast, preamble};
 use crate::run::results::Results;
 use crate::run::{Prepared, Run};
-use crate::train::trainer::{EvalRecord, Event, LogRecord, Sample};
+use crate::train::records::{EvalRecord, LogRecord, Sample};
+use crate::train::trainer::Event;
+use halfbyte_core::device::About;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 use std::io::IsTerminal;
@@ -12,6 +15,7 @@ use std::io::IsTerminal;
 pub struct Progress {
     json: bool,
     bar: Option<ProgressBar>,
+    heartbeat: Heartbeat,
     /// What was logged.
     log: Vec<LogRecord>,
     /// The line before was one of the table of evaluations.
@@ -21,39 +25,30 @@ pub struct Progress {
 impl Progress {
     /// A view; `json` for machines.
     pub fn new(json: bool) -> Self {
-        Self { json, bar: None, log: Vec::new(), in_table: false }
+        Self { json, bar: None, heartbeat: Heartbeat::new(true), log: Vec::new(), in_table: false }
     }
 
-    /// What is about to run.
-    pub fn prepared(&mut self, p: &Prepared, device: &str) {
-        let preflight = &p.preflight;
-        let time = forecast::rates(device).map(|rates| preflight.time(&p.recipe, &p.data, rates));
+    /// What is about to run, and on which device; `device` are the words for it.
+    pub fn prepared(&mut self, p: &Prepared, device: &str, about: &About) {
+        let planned = &p.planned;
+        let time = about.rates.map(|rates| planned.time(rates));
         if self.json {
             let record = json!({
-                "event": "prepared", "steps": preflight.steps.total, "rows": p.data.train.rows.len(),
-                "memory": preflight.plan.bytes, "time": time, "notes": preflight.notes, "device": device,
-                "parameters": p.parameters(), "train": p.data.report,
+                "event": "prepared", "steps": planned.steps.total, "rows": planned.data.train.rows.len(),
+                "memory": planned.recorded.plan.bytes, "time": time, "notes": planned.notes, "device": device,
+                "parameters": planned.parameters(), "train": planned.data.report,
             });
             say!("{record}");
             return;
         }
-        say!("model {}", p.place.name);
-        say!("{}", p.parameters());
-        out(&p.data.about);
-        out(&p.data.report.text());
-        if let Some((_, report)) = &p.data.eval {
-            out(&report.text());
-        }
-        preflight.notes.iter().for_each(|note| say!("note: {note}"));
-        say!("device: {device}");
-        say!("{}", forecast::memory(&preflight.plan));
-        say!("{}", forecast::time(device, time));
+        preamble::lines(p, device, forecast::time(device, time)).iter().for_each(|line| say!("{line}"));
         if std::io::stderr().is_terminal() {
-            let bar = ProgressBar::new(preflight.steps.total as u64);
+            let bar = ProgressBar::new(planned.steps.total as u64);
             let style = ProgressStyle::with_template("{wide_bar} {pos}/{len}  {msg}  {eta} left");
             bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
             self.bar = Some(bar);
         }
+        self.heartbeat = Heartbeat::new(self.bar.is_some() || !planned.recipe.training.logs_by_default());
     }
 
     /// One event of the trainer.
@@ -70,6 +65,8 @@ impl Progress {
                     bar.set_position(r.step as u64);
                     let speed = r.tokens as f64 / r.time.as_secs_f64();
                     bar.set_message(format!("loss {:.4}  lr {:.2e}  {speed:.0} tokens/s", r.loss, r.learning_rate));
+                } else if let Some(text) = self.heartbeat.step(r) {
+                    self.line(json!(null), text);
                 }
             }
             Event::Logged(r) => {
@@ -99,7 +96,7 @@ impl Progress {
                 json!({"event": "saved", "step": step, "folder": folder}),
                 format!("step {step:5}  checkpoint in {}", folder.display()),
             ),
-            Event::SampleDue { .. } | Event::SaveDue(_) | Event::Diverged(_) => {}
+            Event::SampleDue { .. } | Event::SaveDue { .. } => {}
         }
     }
 
@@ -162,6 +159,7 @@ impl Progress {
 
     fn line(&mut self, machine: serde_json::Value, person: String) {
         self.in_table = false;
+        self.heartbeat.printed();
         let text = if self.json { machine.to_string() } else { person };
         match &self.bar {
             Some(bar) => bar.suspend(|| say!("{text}")),

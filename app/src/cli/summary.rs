@@ -2,7 +2,7 @@
 
 use super::human_bytes;
 use crate::run::results::Results;
-use crate::train::trainer::LogRecord;
+use crate::train::records::LogRecord;
 
 /// Characters of a sparkline at most.
 const WIDTH: usize = 40;

@@ -62,16 +62,15 @@ pub fn run(args: Args) -> Result<()> {
     let place = if args.dummy_weights { ModelPlace::dummy(model)? } else { ModelPlace::find(model)? };
     let prepared = prepare(recipe, place, &|_| ())?;
     let cpu = CpuOptions { poison: args.poison, late_copies: false };
-    let map = prepared.recipe.model.device.as_deref();
-    let (device, device_name) = args.device.open(map, prepared.recipe.compute, cpu)?;
-    progress.prepared(&prepared, &device_name);
+    let recipe = &prepared.planned.recipe;
+    let (device, device_name) = args.device.open(recipe.model.device.as_deref(), recipe.compute, cpu)?;
+    progress.prepared(&prepared, &device_name, &device.about());
     let start = match (args.resume, args.overwrite) {
         (true, _) => Start::Resume,
         (false, true) => Start::Overwrite,
         (false, false) => Start::Fresh,
     };
-    let kind = if device_name.starts_with("cpu") { "cpu" } else { "cuda" };
-    let mut run = prepared.start(device, kind, start)?;
+    let mut run = prepared.start(device, start)?;
     progress.started(&run);
     finish(&mut run, &mut progress, &stop, "--resume")
 }

@@ -2,9 +2,9 @@
 
 use toml::Value;
 
+use super::cadence::Cadence;
 use super::data::name;
 use super::raw::Raw;
-use super::training::Cadence;
 use halfbyte_core::error::Result;
 
 /// What is compared.

@@ -77,7 +77,7 @@ impl Raw {
                 return Err(Error::usage(format!("{place}: `{given}` is {}: {why}", brief(&value))).hint(fix));
             }
             Use::Only(..) => {}
-            Use::Used(_) | Use::Alias(_) => {
+            Use::Used(..) | Use::Alias(_) => {
                 let key = if let Use::Alias(of) = used { of } else { name };
                 if let Some(other) = self.values.iter().find(|e| e.key == key) {
                     let what = format!("{place}: `{given}` and `{}` are the same key", other.given);
@@ -90,7 +90,7 @@ impl Raw {
     }
 
     fn entry(&self, key: &str) -> Option<&Entry> {
-        debug_assert!(matches!(lookup(key), Some((_, Use::Used(_)))), "{key} is not in the table of keys");
+        debug_assert!(matches!(lookup(key), Some((_, Use::Used(..)))), "{key} is not in the table of keys");
         self.values.iter().find(|e| e.key == key)
     }
 
@@ -198,7 +198,7 @@ fn is_section(name: &str) -> bool {
 
 fn used_name(name: &'static str, used: Use) -> Option<(&'static str, Use)> {
     match used {
-        Use::Used(_) => Some((name, used)),
+        Use::Used(..) => Some((name, used)),
         Use::Alias(of) => lookup(of),
         _ => None,
     }

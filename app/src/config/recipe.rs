@@ -23,6 +23,7 @@ use std::path::Path;
 
 use toml::{Table, Value};
 
+use super::cadence::Cadence;
 use super::data::DataConfig;
 use super::keys::{KEYS, Section, Use};
 use super::lora::{LoraConfig, Pattern, Targets};
@@ -113,7 +114,7 @@ impl Recipe {
         let (quantization, mut more) = quantization(&raw)?;
         let (compute, note) = compute(&raw, quantization.is_some(), model.dtype)?;
         let (data, training) = (DataConfig::read(&raw)?, TrainingConfig::read(&raw)?);
-        if training.eval != super::training::Cadence::Never && !data.has_eval() {
+        if training.eval != Cadence::Never && !data.has_eval() {
             return Err(raw
                 .wrong("eval_strategy", "there is nothing to evaluate on")
                 .hint("give test_size, eval_split or eval_dataset"));
@@ -157,7 +158,7 @@ impl Recipe {
         let mut text = String::new();
         for section in Section::ALL {
             text += &format!("[{}]\n", section.name());
-            for (key, _) in KEYS.iter().filter(|(_, used)| *used == Use::Used(section)) {
+            for (key, _) in KEYS.iter().filter(|(_, used)| matches!(used, Use::Used(of, _) if *of == section)) {
                 if let Some((_, Some(value))) = entries.iter().find(|(name, _)| name == key) {
                     text += &format!("{key} = {value}\n");
                 }
@@ -252,7 +253,7 @@ fn device_map(raw: &Raw) -> Result<Option<String>> {
 }
 
 fn lora(raw: &Raw, start: Option<&str>) -> Result<LoraConfig> {
-    let mut keys = KEYS.iter().filter(|(_, used)| *used == Use::Used(Section::Lora)).map(|(key, _)| *key);
+    let mut keys = KEYS.iter().filter(|(_, used)| matches!(used, Use::Used(Section::Lora, _))).map(|(key, _)| *key);
     if let (Some(start), Some(key)) = (start, keys.find(|key| raw.has(key))) {
         return Err(raw
             .wrong(key, format!("the adapter {start} brings its own configuration"))

@@ -1,8 +1,9 @@
 //! Tests of [`super`]: one for each rule.
 
 use super::*;
+use crate::config::cadence::Cadence;
 use crate::config::data::{Format, OverLength, PackingStrategy, TestSize, TrainOn};
-use crate::config::training::{Cadence, Formula, Optim, Placement, Tracker};
+use crate::config::training::{Formula, Optim, Placement, Tracker};
 
 const MODEL: &str = "model_name_or_path = \"m\"\n";
 
@@ -36,7 +37,7 @@ fn defaults_are_those_of_hugging_face() {
     assert_eq!((t.learning_rate, t.schedule.as_str(), t.weight_decay, t.max_grad_norm), (5e-5, "linear", 0.0, 1.0));
     assert_eq!((t.adam_beta1, t.adam_beta2, t.adam_epsilon), (0.9, 0.999, 1e-8));
     assert_eq!((t.warmup_ratio, t.warmup_steps, t.seed, t.data_seed), (0.0, 0.0, 42, 42));
-    assert_eq!((t.logging, t.eval, t.save), (Cadence::Steps(500), Cadence::Never, Cadence::Steps(500)));
+    assert_eq!((t.logging, t.eval, t.save), (Cadence::Steps(10), Cadence::Never, Cadence::Steps(500)));
     assert_eq!((t.save_total_limit, t.checkpointing, t.drop_last), (None, false, false));
     assert_eq!(t.optim, Optim { formula: Formula::Torch, bits: 32, placement: Placement::Resident });
     assert_eq!((r.lora.r, r.lora.alpha, r.lora.dropout), (8, 8.0, 0.0));

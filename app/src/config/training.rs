@@ -3,6 +3,7 @@
 use toml::Value;
 
 use super::best::BestModel;
+use super::cadence::Cadence;
 use super::data::name;
 use super::raw::Raw;
 use halfbyte_core::error::Result;
@@ -53,20 +54,8 @@ const OPTIMS: [(&str, Optim); 8] = [
     ("paged_adamw_bnb_8bit", PAGED_8),
 ];
 
-/// When something that repeats happens.
-#[derive(Clone, Copy, PartialEq, Debug)]
-pub enum Cadence {
-    /// Never.
-    Never,
-    /// At the end of each epoch.
-    Epoch,
-    /// Every so many optimizer steps.
-    Steps(usize),
-    /// Every such share of all steps, rounded up.
-    Share(f64),
-}
-
-const STRATEGIES: [(&str, &str); 3] = [("no", "no"), ("steps", "steps"), ("epoch", "epoch")];
+/// TRL's default; that of `TrainingArguments`, 500, leaves a short run without any line.
+const LOGGING: Cadence = Cadence::Steps(10);
 
 /// Where metrics go, besides metrics.jsonl.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -79,7 +68,7 @@ pub enum Tracker {
 
 const TRACKERS: [(&str, Tracker); 2] = [("tensorboard", Tracker::TensorBoard), ("wandb", Tracker::Wandb)];
 
-/// How to train. The defaults are those of `TrainingArguments`.
+/// How to train. The defaults are those of `TrainingArguments`, but for `logging_steps`.
 #[derive(Clone, PartialEq, Debug)]
 pub struct TrainingConfig {
     /// Where the run's files go.
@@ -150,8 +139,13 @@ pub struct TrainingConfig {
     pub sample_max_new_tokens: usize,
     /// When a checkpoint is written.
     pub save: Cadence,
+    /// Unless nothing is saved at all, a checkpoint is also written after so many minutes without one; it goes when the
+    /// next one is there. 0: only when `save` says.
+    pub save_minutes: f64,
     /// How many checkpoints are kept; None: all.
     pub save_total_limit: Option<usize>,
+    /// A run that trains nothing stops with the reason.
+    pub watchdog: bool,
     /// Where metrics go besides metrics.jsonl.
     pub report_to: Vec<Tracker>,
     /// The folder of the TensorBoard event files; None: below `runs` of the output folder.
@@ -161,10 +155,10 @@ pub struct TrainingConfig {
 impl TrainingConfig {
     pub(super) fn read(raw: &Raw) -> Result<Self> {
         let seed = raw.count("seed", 0)?.unwrap_or(42) as u64;
-        let logging = cadence(raw, "logging_strategy", "logging_steps", "steps", Cadence::Steps(500))?;
-        // As in HF, evaluations follow the logs unless they have steps of their own.
-        let own = if matches!(logging, Cadence::Steps(_) | Cadence::Share(_)) { logging } else { Cadence::Steps(500) };
-        let eval = cadence(raw, "eval_strategy", "eval_steps", "no", own)?;
+        let logging = Cadence::read(raw, "logging_strategy", "logging_steps", "steps", LOGGING)?;
+        // As in HF, evaluations follow the logs that the recipe asks for unless they have steps of their own.
+        let own = if raw.has("logging_steps") && logging.steps().is_some() { logging } else { Cadence::Steps(500) };
+        let eval = Cadence::read(raw, "eval_strategy", "eval_steps", "no", own)?;
         Ok(Self {
             output_dir: raw.text("output_dir")?.unwrap_or("trainer_output".into()),
             adapter_dir: raw.text("adapter_dir")?,
@@ -199,11 +193,18 @@ impl TrainingConfig {
             sample: sample(raw, eval)?,
             sample_prompts: raw.texts("sample_prompts")?.unwrap_or_default(),
             sample_max_new_tokens: raw.count("sample_max_new_tokens", 1)?.unwrap_or(64),
-            save: cadence(raw, "save_strategy", "save_steps", "steps", Cadence::Steps(500))?,
+            save: Cadence::read(raw, "save_strategy", "save_steps", "steps", Cadence::Steps(500))?,
+            save_minutes: raw.at_least("save_minutes", 0.0)?.unwrap_or(30.0),
             save_total_limit: raw.count("save_total_limit", 1)?,
+            watchdog: raw.flag("watchdog")?.unwrap_or(true),
             report_to: report_to(raw)?,
             logging_dir: raw.text("logging_dir")?.filter(|folder| !folder.is_empty()),
         })
+    }
+
+    /// Whether logging is left at its default. Then a run that nobody watches on a terminal prints lines by the clock too.
+    pub fn logs_by_default(&self) -> bool {
+        self.logging == LOGGING
     }
 
     /// Keys and values for the resolved recipe.
@@ -211,18 +212,6 @@ impl TrainingConfig {
         let count = |n: usize| Some(Value::from(n as i64));
         let kwargs: toml::Table = self.schedule_kwargs.iter().map(|(k, v)| (k.clone(), Value::from(*v))).collect();
         let trackers: Vec<Value> = self.report_to.iter().map(|t| name(&TRACKERS, *t)).collect();
-        let strategy = |c: Cadence| {
-            Some(Value::from(match c {
-                Cadence::Never => "no",
-                Cadence::Epoch => "epoch",
-                Cadence::Steps(_) | Cadence::Share(_) => "steps",
-            }))
-        };
-        let steps = |c: Cadence| match c {
-            Cadence::Steps(n) => Some(Value::from(n as i64)),
-            Cadence::Share(share) => Some(share.into()),
-            _ => None,
-        };
         let sampled = !self.sample_prompts.is_empty();
         let mut entries = vec![
             ("output_dir", Some(self.output_dir.clone().into())),
@@ -250,19 +239,21 @@ impl TrainingConfig {
             ("gradient_checkpointing", Some(self.checkpointing.into())),
             ("seed", Some(Value::from(self.seed as i64))),
             ("data_seed", Some(Value::from(self.data_seed as i64))),
-            ("logging_strategy", strategy(self.logging)),
-            ("logging_steps", steps(self.logging)),
+            ("logging_strategy", Some(self.logging.strategy())),
+            ("logging_steps", self.logging.steps()),
             ("logging_first_step", Some(self.logging_first_step.into())),
-            ("eval_strategy", strategy(self.eval)),
-            ("eval_steps", steps(self.eval)),
+            ("eval_strategy", Some(self.eval.strategy())),
+            ("eval_steps", self.eval.steps()),
             ("eval_on_start", Some(self.eval_on_start.into())),
             ("sample_prompts", sampled.then(|| self.sample_prompts.clone().into())),
-            ("sample_strategy", strategy(self.sample).filter(|_| sampled)),
-            ("sample_steps", steps(self.sample).filter(|_| sampled)),
+            ("sample_strategy", sampled.then(|| self.sample.strategy())),
+            ("sample_steps", self.sample.steps().filter(|_| sampled)),
             ("sample_max_new_tokens", count(self.sample_max_new_tokens).filter(|_| sampled)),
-            ("save_strategy", strategy(self.save)),
-            ("save_steps", steps(self.save)),
+            ("save_strategy", Some(self.save.strategy())),
+            ("save_steps", self.save.steps()),
+            ("save_minutes", Some(self.save_minutes.into())),
             ("save_total_limit", self.save_total_limit.map(|n| Value::from(n as i64))),
+            ("watchdog", Some(self.watchdog.into())),
             ("report_to", Some(Value::Array(trackers))),
             ("logging_dir", self.logging_dir.clone().map(Value::from)),
         ];
@@ -278,7 +269,7 @@ fn sample(raw: &Raw, eval: Cadence) -> Result<Cadence> {
         Cadence::Epoch | Cadence::Never => ("epoch", Cadence::Steps(500)),
     };
     let default = if raw.has("sample_steps") { "steps" } else { default };
-    cadence(raw, "sample_strategy", "sample_steps", default, every)
+    Cadence::read(raw, "sample_strategy", "sample_steps", default, every)
 }
 
 /// `loraplus_lr_ratio`, as PEFT's `create_loraplus_optimizer` has it.
@@ -303,24 +294,6 @@ fn max_steps(raw: &Raw) -> Result<Option<usize>> {
         None | Some(Value::Integer(-1 | 0)) => Ok(None),
         Some(_) => raw.count("max_steps", 1),
     }
-}
-
-/// `*_strategy` with its `*_steps`: a number of steps, or below 1 a share of all steps.
-fn cadence(raw: &Raw, strategy: &str, steps: &str, default: &'static str, every: Cadence) -> Result<Cadence> {
-    let every = match raw.value(steps) {
-        None => every,
-        Some(Value::Float(share)) if *share > 0.0 && *share < 1.0 => Cadence::Share(*share),
-        Some(Value::Float(n)) if *n >= 1.0 && n.fract() == 0.0 => Cadence::Steps(*n as usize),
-        Some(_) => match raw.count(steps, 1)? {
-            Some(n) => Cadence::Steps(n),
-            None => every,
-        },
-    };
-    Ok(match raw.choice(strategy, &STRATEGIES)?.unwrap_or(default) {
-        "no" => Cadence::Never,
-        "epoch" => Cadence::Epoch,
-        _ => every,
-    })
 }
 
 fn report_to(raw: &Raw) -> Result<Vec<Tracker>> {

@@ -36,6 +36,15 @@ pub struct RunData {
     pub notes: Vec<String>,
 }
 
+/// Tokens of the largest micro-batch: the longest rows together. Evaluation splits its batches to fit.
+pub fn largest_batch(data: &RunData, batch: usize) -> usize {
+    let mut lengths = data.train.rows.lengths();
+    lengths.sort_unstable_by_key(|n| std::cmp::Reverse(*n));
+    let train: usize = lengths.iter().take(batch).sum();
+    let eval = data.eval.as_ref().and_then(|(d, _)| d.rows.lengths().into_iter().max()).unwrap_or(0);
+    train.max(eval)
+}
+
 /// The longest row: the recipe's, or TRL's default; an error if the model was not made for so many positions.
 pub fn longest_row(
     data: &DataConfig,

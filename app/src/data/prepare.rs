@@ -48,6 +48,8 @@ pub struct Counts {
     pub untrained: usize,
     /// Tokens that no row holds: cut off, left out, or in the rest that wrapping drops.
     pub tokens_lost: usize,
+    /// Of these, tokens of documents that were too long.
+    pub tokens_cut: usize,
     /// Tokens of all rows.
     pub tokens: usize,
     /// Tokens of all rows that the loss sees.
@@ -101,6 +103,7 @@ pub fn prepare(
     let pieces_before = pieces.len();
     retain_trained(&mut pieces, &tokens);
     counts.too_long = fitted.too_long;
+    counts.tokens_cut = fitted.tokens_lost;
     counts.untrained = pieces_before - pieces.len();
     if pieces.is_empty() {
         return Err(nothing_to_train_on(&counts));

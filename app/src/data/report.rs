@@ -66,10 +66,7 @@ impl Report {
 
     /// As text, one fact a line; what deserves attention is marked with `!`.
     pub fn text(&self) -> String {
-        let c = &self.counts;
-        let mut out = format!("{}: {} records, {} rows, {} tokens", self.split, c.records, c.rows, c.tokens);
-        let share = |part: usize, whole: usize| 100.0 * part as f64 / whole.max(1) as f64;
-        let _ = writeln!(out, ", {:.1} % of them trained on", share(c.trained, c.tokens));
+        let mut out = self.summary() + "\n";
         if let Some(steps) = self.steps {
             let _ = writeln!(out, "  {steps} optimiser steps");
         }
@@ -82,7 +79,27 @@ impl Report {
             let bar = "▇".repeat((n * 40).div_ceil(most));
             let _ = writeln!(out, "  {:>8} {bar} {n}", format!("≤ {bound}"));
         }
-        for (n, what) in [
+        for warning in self.warnings() {
+            let _ = writeln!(out, "! {warning}");
+        }
+        out
+    }
+
+    /// What there is, in one line.
+    pub fn summary(&self) -> String {
+        let c = &self.counts;
+        let trained = 100.0 * c.trained as f64 / c.tokens.max(1) as f64;
+        let Report { split, .. } = self;
+        format!(
+            "{split}: {} records, {} rows, {} tokens, {trained:.1} % of them trained on",
+            c.records, c.rows, c.tokens
+        )
+    }
+
+    /// What deserves attention, a fact a line.
+    pub fn warnings(&self) -> Vec<String> {
+        let c = &self.counts;
+        let facts = [
             (c.too_long, format!("longer than {}: {} (over_length)", self.longest_row, self.over_length)),
             (c.untrained, "without a token that is trained on (all labels masked): left out".into()),
             (c.empty, "empty".into()),
@@ -90,15 +107,11 @@ impl Report {
             (c.double_bos, "with two begin tokens: the text has one already (add_bos_token)".into()),
             (c.literal_special, "with <s> or </s> as plain text: set special_in_template if they are tokens".into()),
             (c.duplicates, "duplicates".into()),
-        ] {
-            if n > 0 {
-                let _ = writeln!(out, "! {n} of {} records {what}", c.records);
-            }
-        }
-        if c.tokens_lost > 0 {
-            let _ = writeln!(out, "! {} tokens are in no row", c.tokens_lost);
-        }
-        out
+        ];
+        let found =
+            facts.into_iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} of {} records {what}", c.records));
+        let lost = (c.tokens_lost > 0).then(|| format!("{} tokens are in no row", c.tokens_lost));
+        found.chain(lost).collect()
     }
 }
 

@@ -1,6 +1,6 @@
 //! Line charts as inline SVG.
 
-use super::page::escape;
+use super::html::escape;
 use super::ticks::{Axis, Unit, number};
 
 /// A line of a chart.

@@ -1,9 +1,11 @@
 //! The HTML page of a run: one file without anything outside of it, made from metrics.jsonl and recipe.toml.
 
 mod chart;
+mod html;
 pub mod page;
 mod ticks;
 
+use crate::run::files::METRICS;
 use crate::track::history::History;
 use halfbyte_core::error::{Error, Result};
 use std::path::Path;
@@ -26,7 +28,7 @@ pub struct Source {
 impl Source {
     /// Reads the folder of a run.
     pub fn open(run: &Path) -> Result<Self> {
-        let metrics = run.join("metrics.jsonl");
+        let metrics = run.join(METRICS);
         if !metrics.is_file() {
             return Err(Error::input(format!("{}: there is no metrics.jsonl in it", run.display()))
                 .hint("give the output_dir of a run"));

@@ -2,6 +2,7 @@
 
 use super::Source;
 use super::chart::{Chart, Series};
+use super::html::escape;
 use super::ticks::{Unit, number};
 use crate::track::history::{Entry, History, Sample};
 use serde_json::Value;
@@ -39,22 +40,6 @@ pub fn html(source: &Source) -> String {
          <script>\n{SCRIPT}</script>\n</body>\n</html>\n",
         escape(name)
     )
-}
-
-/// `text` with whatever HTML would take for its own written out.
-pub(super) fn escape(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => escaped += "&amp;",
-            '<' => escaped += "&lt;",
-            '>' => escaped += "&gt;",
-            '"' => escaped += "&quot;",
-            '\'' => escaped += "&#39;",
-            c => escaped.push(c),
-        }
-    }
-    escaped
 }
 
 /// The numbers that one looks for first.

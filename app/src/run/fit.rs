@@ -1,12 +1,14 @@
 //! Whether a run fits into the memory of its device, and what would make it fit.
 
-use super::preflight::largest_batch;
-use super::{Prepared, record_training};
-use crate::run::spec::Capacity;
+use super::prepare::Planned;
+use super::record::record_training;
+use super::spec::Capacity;
+use crate::data::open::largest_batch;
+use crate::weights::safetensors::Checkpoint;
 use halfbyte_core::device::Device;
 use halfbyte_core::error::{Error, Result};
 use halfbyte_core::op::Program;
-use halfbyte_core::plan::plan;
+use halfbyte_core::plan::Plan;
 
 /// Settings of a recipe that need less memory.
 #[derive(Clone, Copy, PartialEq)]
@@ -18,18 +20,13 @@ struct Settings {
     length: Option<usize>,
 }
 
-/// Bytes that a program misses on the device; 0: it fits.
-fn missing(program: &Program, device: &dyn Device) -> Result<usize> {
-    Ok(device.room(program)?.map_or(0, |room| plan(program).bytes.saturating_sub(room)))
-}
-
-/// An error that names what is missing and what would do, unless the run fits.
-pub fn check(run: &Prepared, device: &dyn Device) -> Result<()> {
-    let short = missing(&run.preflight.model.program, device)?;
+/// An error that names what is missing and what would do, unless the run fits. `checkpoint` is the one it was planned with.
+pub fn check(run: &Planned, checkpoint: Option<&Checkpoint>, device: &dyn Device) -> Result<()> {
+    let need = run.recorded.plan.bytes;
+    let short = missing(&run.recorded.model.program, &run.recorded.plan, device)?;
     if short == 0 {
         return Ok(());
     }
-    let need = plan(&run.preflight.model.program).bytes;
     let mib = |bytes: usize| bytes.div_ceil(1 << 20);
     let what = format!(
         "the run needs {} MiB of memory on the device, {} MiB are free there: {} MiB are missing",
@@ -39,10 +36,10 @@ pub fn check(run: &Prepared, device: &dyn Device) -> Result<()> {
     );
     let mut least = need;
     for settings in smaller(run) {
-        let (bytes, short) = with(run, settings, device)?;
+        let (bytes, short) = bytes_with(run, checkpoint, settings, device)?;
         least = least.min(bytes);
         if short == 0 {
-            let hint = format!("it fits with {}: {} MiB", words(run, settings), mib(bytes));
+            let hint = format!("it fits with {}: {} MiB", describe(run, settings), mib(bytes));
             return Err(Error::system(what).hint(hint));
         }
     }
@@ -50,10 +47,15 @@ pub fn check(run: &Prepared, device: &dyn Device) -> Result<()> {
         .hint(format!("no batch size or length makes it fit ({} MiB at the least): use a larger GPU", mib(least))))
 }
 
+/// Bytes that a planned program misses on the device; 0: it fits.
+fn missing(program: &Program, plan: &Plan, device: &dyn Device) -> Result<usize> {
+    Ok(device.room(program)?.map_or(0, |room| plan.bytes.saturating_sub(room)))
+}
+
 /// What is tried, in the order of what it costs: recomputation, smaller batches at the same steps, shorter rows.
-fn smaller(run: &Prepared) -> Vec<Settings> {
+fn smaller(run: &Planned) -> Vec<Settings> {
     let training = &run.recipe.training;
-    let Settings { batch, accumulation, .. } = now(run);
+    let Settings { batch, accumulation, .. } = current(run);
     let halves = |n: usize| std::iter::successors(Some(n), |n| (n % 2 == 0).then_some(n / 2));
     let batches: Vec<usize> = halves(batch).collect();
     let set = |checkpointing, n, length| Settings {
@@ -69,35 +71,40 @@ fn smaller(run: &Prepared) -> Vec<Settings> {
     let lengths =
         std::iter::successors(Some(longest.next_power_of_two() / 2), |n| Some(n / 2)).take_while(|n| *n >= 128);
     list.extend(lengths.map(|length| set(true, fewest, Some(length))));
-    list.retain(|settings| *settings != now(run));
+    list.retain(|settings| *settings != current(run));
     list
 }
 
-fn now(run: &Prepared) -> Settings {
+fn current(run: &Planned) -> Settings {
     let training = &run.recipe.training;
     let (batch, accumulation) = (training.batch_size, training.accumulation);
     Settings { checkpointing: training.checkpointing, batch, accumulation, length: None }
 }
 
 /// Bytes of the run with other settings, and how many of them are missing.
-fn with(run: &Prepared, settings: Settings, device: &dyn Device) -> Result<(usize, usize)> {
+fn bytes_with(
+    run: &Planned,
+    checkpoint: Option<&Checkpoint>,
+    settings: Settings,
+    device: &dyn Device,
+) -> Result<(usize, usize)> {
     let mut recipe = run.recipe.clone();
     recipe.training.checkpointing = settings.checkpointing;
     let tokens =
         settings.length.map_or_else(|| largest_batch(&run.data, settings.batch), |length| length * settings.batch);
-    let size = Capacity { tokens, updates: run.preflight.steps.total };
-    let (model, _) = record_training(&recipe, &run.config, run.checkpoint.as_ref(), size)?;
-    Ok((plan(&model.program).bytes, missing(&model.program, device)?))
+    let capacity = Capacity { tokens, updates: run.steps.total };
+    let recorded = record_training(&recipe, &run.config, checkpoint, run.recorded.adapted.clone(), capacity)?;
+    Ok((recorded.plan.bytes, missing(&recorded.model.program, &recorded.plan, device)?))
 }
 
 /// The settings that differ from the recipe's, as keys.
-fn words(run: &Prepared, settings: Settings) -> String {
-    let now = now(run);
+fn describe(run: &Planned, settings: Settings) -> String {
+    let current = current(run);
     let mut keys = Vec::new();
-    if settings.checkpointing != now.checkpointing {
+    if settings.checkpointing != current.checkpointing {
         keys.push("gradient_checkpointing = true".to_string());
     }
-    if settings.batch != now.batch {
+    if settings.batch != current.batch {
         keys.push(format!("per_device_train_batch_size = {}", settings.batch));
         keys.push(format!("gradient_accumulation_steps = {}", settings.accumulation));
     }

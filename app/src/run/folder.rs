@@ -1,11 +1,8 @@
 //! The folder of a run: one run at a time, metrics line by line.
 
-use super::results::{ALL_RESULTS, TRAINER_STATE};
-use super::resume::Start;
+use super::files::{ADAPTER, ALL_RESULTS, METRICS, Start, TRAINER_STATE};
 use crate::track::Trackers;
 use crate::train::checkpoint;
-use crate::weights::export::TOKENIZER_FILES;
-use crate::weights::safetensors::write_bytes;
 use halfbyte_core::error::{Error, Result};
 use serde::Serialize;
 use std::fs::{File, OpenOptions};
@@ -27,11 +24,8 @@ pub struct RunFolder {
     _lock: File,
 }
 
-/// The adapter, which is written when a run has come to its end.
-pub(super) const ADAPTER: &str = "adapter_model.safetensors";
-
 /// Files of a finished run that a new one would overwrite.
-const RESULTS: [&str; 4] = [ADAPTER, "metrics.jsonl", ALL_RESULTS, TRAINER_STATE];
+const RESULTS: [&str; 4] = [ADAPTER, METRICS, ALL_RESULTS, TRAINER_STATE];
 
 impl LockedFolder {
     /// Creates and locks `path`; an error if it or `adapter_dir` holds results of another run and `start` does not say
@@ -77,7 +71,7 @@ impl LockedFolder {
             }
             Start::Resume => checkpoint::remove_unfinished(&path)?,
         }
-        let file = path.join("metrics.jsonl");
+        let file = path.join(METRICS);
         let open = || {
             let mut metrics = OpenOptions::new().create(true).write(true).truncate(false).open(&file)?;
             let kept = metrics.metadata()?.len().min(metrics_bytes);
@@ -93,7 +87,7 @@ impl LockedFolder {
 impl RunFolder {
     /// Length of metrics.jsonl.
     pub fn metrics_bytes(&self) -> Result<u64> {
-        let file = self.path.join("metrics.jsonl");
+        let file = self.path.join(METRICS);
         self.metrics.metadata().map(|m| m.len()).map_err(|e| Error::io("read", &file, e))
     }
 
@@ -126,7 +120,7 @@ impl RunFolder {
 
     /// Appends a line to metrics.jsonl.
     fn append(&mut self, record: &impl Serialize) -> Result<()> {
-        let file = self.path.join("metrics.jsonl");
+        let file = self.path.join(METRICS);
         let line = serde_json::to_string(record).map_err(|e| Error::system(format!("{}: {e}", file.display())))?;
         writeln!(self.metrics, "{line}").map_err(|e| Error::io("write", &file, e))
     }
@@ -135,7 +129,7 @@ impl RunFolder {
 /// Creates `folder` and those above it.
 fn create(folder: &Path) -> Result<()> {
     if folder.exists() && !folder.is_dir() {
-        return Err(Error::usage(format!("{} is no folder", folder.display())).hint("name a folder, or a new one"));
+        return Err(Error::usage(format!("{} is not a folder", folder.display())).hint("name a folder, or a new one"));
     }
     std::fs::create_dir_all(folder).map_err(|e| Error::io("create", folder, e))
 }
@@ -144,31 +138,4 @@ fn create(folder: &Path) -> Result<()> {
 fn probe(folder: &Path) -> Result<()> {
     let file = folder.join(".probe");
     File::create(&file).and_then(|_| std::fs::remove_file(&file)).map_err(|e| Error::io("write", &file, e))
-}
-
-/// The files of a tokenizer, kept from the start of the run: what is saved at its end is what it was trained with.
-pub struct TokenizerFiles(Vec<(&'static str, Vec<u8>)>);
-
-impl TokenizerFiles {
-    /// Reads those that `folder` has.
-    pub fn read(folder: &Path) -> Result<Self> {
-        let found =
-            TOKENIZER_FILES.map(|name| (name, folder.join(name))).into_iter().filter(|(_, file)| file.is_file());
-        let read = |(name, file): (_, PathBuf)| {
-            std::fs::read(&file).map(|bytes| (name, bytes)).map_err(|e| Error::io("read", &file, e))
-        };
-        found.map(read).collect::<Result<_>>().map(Self)
-    }
-
-    /// Writes them beside the adapter in `folder`, so that it can be used alone. A file that is there already stays
-    /// untouched: the folder may be the tokenizer's own.
-    pub fn write(&self, folder: &Path) -> Result<()> {
-        for (name, bytes) in &self.0 {
-            let file = folder.join(name);
-            if std::fs::read(&file).ok().as_ref() != Some(bytes) {
-                write_bytes(&file, bytes)?;
-            }
-        }
-        Ok(())
-    }
 }

@@ -87,6 +87,11 @@ impl ModelPlace {
         }
     }
 
+    /// The folder of the tokenizer, unless nothing says where one is.
+    pub fn tokenizer_if_any(&self) -> Result<Option<PathBuf>> {
+        if self.tokenizer.is_none() && self.folder.is_none() { Ok(None) } else { self.tokenizer().map(Some) }
+    }
+
     /// The weights, checked against the config; `None`: they are made up.
     pub fn checkpoint(&self) -> Result<Option<Checkpoint>> {
         let Some(folder) = self.folder.as_ref().filter(|_| !self.dummy) else { return Ok(None) };

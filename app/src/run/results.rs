@@ -1,10 +1,12 @@
 //! The results of a run, named as in HF's `TrainOutput.metrics`, and the files in which people look for them.
 
+use super::files::{ALL_RESULTS, METRICS, TRAINER_STATE};
 use super::folder::RunFolder;
-use crate::config::training::{Cadence, TrainingConfig};
+use crate::config::cadence::Cadence;
+use crate::config::training::TrainingConfig;
 use crate::track::history::History;
+use crate::train::records::Summary;
 use crate::train::state::TrainerState;
-use crate::train::trainer::Summary;
 use crate::weights::safetensors::write_text;
 use halfbyte_core::device::sensors::Sensors;
 use halfbyte_core::error::{Error, Result};
@@ -12,11 +14,6 @@ use halfbyte_core::session::Session;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 use std::time::Instant;
-
-/// The results and the last evaluation, as HF's example scripts write them.
-pub const ALL_RESULTS: &str = "all_results.json";
-/// What `Trainer.save_state` writes; its `log_history` is what notebooks plot.
-pub const TRAINER_STATE: &str = "trainer_state.json";
 
 /// The results of a run.
 #[derive(Clone, Debug, Serialize)]
@@ -89,7 +86,7 @@ impl Results {
     /// Ends metrics.jsonl and the trackers' files, and writes the two files that HF's users know.
     pub(super) fn write(&self, folder: &mut RunFolder, training: &TrainingConfig, max_steps: usize) -> Result<()> {
         folder.finish(self, self.summary.steps)?;
-        let history = History::open(&folder.path().join("metrics.jsonl"))?;
+        let history = History::open(&folder.path().join(METRICS))?;
         let write = |name: &str, value: Value| write_text(&folder.path().join(name), &format!("{value:#}\n"));
         let mut all = match serde_json::to_value(self) {
             Ok(Value::Object(fields)) => fields,

@@ -2,7 +2,7 @@
 
 use crate::data::document::Encoder;
 use crate::generate::{Decoding, decode};
-use crate::train::trainer::{Sample, SampleRecord};
+use crate::train::records::{Sample, SampleRecord};
 use halfbyte_core::error::{Error, Result};
 use halfbyte_core::session::{Sampling, Session};
 

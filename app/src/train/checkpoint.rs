@@ -9,7 +9,7 @@
 
 use super::state::TrainerState;
 use crate::weights::adapter::Adapter;
-use crate::weights::load::write_adapter;
+use crate::weights::load::load_adapter;
 use crate::weights::safetensors::{Checkpoint as Tensors, Output, write, write_text};
 use halfbyte_core::error::{Error, Result};
 use halfbyte_core::model::Model;
@@ -41,6 +41,9 @@ pub struct SavedRun {
     pub recipe: String,
     /// The kind of device: another one rounds otherwise.
     pub device: String,
+    /// Only time asked for it: it goes when the next one is there.
+    #[serde(default)]
+    pub by_clock: bool,
     /// Bytes of metrics.jsonl that belong to the steps before.
     pub metrics_bytes: u64,
 }
@@ -156,8 +159,7 @@ impl Checkpoint {
     pub fn restore(&self, session: &mut Session) -> Result<()> {
         let config = session.model.spec.config.clone();
         let adapter = Adapter::open(&self.folder, &config)?;
-        let names = adapter.modules.iter().map(|m| m.module.name.clone());
-        write_adapter(session, &names.zip(adapter.weights).collect())?;
+        load_adapter(session, adapter)?;
         let tensors = Tensors::open_file(&self.folder.join(OPTIMIZER))?;
         for (name, view) in state_views(&session.model) {
             let dtype = session.model.program.info(view.buf).dtype;
@@ -174,8 +176,8 @@ impl Checkpoint {
 
 impl SavedRun {
     /// What a new checkpoint says.
-    pub fn new(state: TrainerState, recipe: String, device: String, metrics_bytes: u64) -> Self {
-        Self { version: VERSION, state, recipe, device, metrics_bytes }
+    pub fn new(state: TrainerState, by_clock: bool, recipe: String, device: String, metrics_bytes: u64) -> Self {
+        Self { version: VERSION, state, recipe, device, by_clock, metrics_bytes }
     }
 }
 
@@ -238,8 +240,8 @@ fn name_of(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
-/// Removes a folder if it is there. The marker goes first: a removal that is cut off leaves no complete checkpoint.
-fn remove(folder: &Path) -> Result<()> {
+/// Removes a checkpoint's folder if it is there. The marker goes first: a removal that is cut off leaves no complete checkpoint.
+pub fn remove(folder: &Path) -> Result<()> {
     if !folder.exists() {
         return Ok(());
     }

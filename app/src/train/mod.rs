@@ -1,8 +1,11 @@
-//! Training: the loop, and what it needs: steps, learning rates, programs, sessions, checkpoints.
+//! The training loop, and what it needs: the length of a run, learning rates, evaluation, records, checkpoints, and a watch
+//! over runs that learn nothing.
 
-pub mod arithmetic;
 pub mod checkpoint;
+pub mod evaluate;
+pub mod length;
+pub mod records;
 pub mod schedule;
 pub mod state;
-pub mod system;
 pub mod trainer;
+pub mod watchdog;

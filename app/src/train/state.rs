@@ -1,8 +1,7 @@
 //! Where a run stands between two steps. With the adapter and the optimizer's state it is all that a checkpoint holds:
 //! a run that goes on from it does what it would have done.
 
-use super::system::SystemMetrics;
-use super::trainer::{EvalRecord, LogRecord, StepRecord};
+use super::records::{Best, EvalRecord, LogRecord, StepRecord, SystemMetrics};
 use crate::config::best::{BestModel, Metric};
 use crate::data::loader::Position;
 use serde::{Deserialize, Serialize};
@@ -53,15 +52,6 @@ pub struct Totals {
     pub rows: usize,
     /// Seconds.
     pub seconds: f64,
-}
-
-/// The best evaluation.
-#[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
-pub struct Best {
-    /// The step it was made after.
-    pub step: usize,
-    /// Its metric.
-    pub metric: f64,
 }
 
 impl TrainerState {

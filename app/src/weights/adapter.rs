@@ -233,6 +233,12 @@ impl Adapter {
     pub fn open(folder: &Path, model: &ModelConfig) -> Result<Self> {
         let (config, base_model) = read_config(folder)?;
         let resolution = resolve(&config, model).map_err(|e| e.at(folder.join(CONFIG).display()))?;
+        Ok(Self { base_model, ..Self::read(folder, model, config, resolution.modules)? })
+    }
+
+    /// Reads the adapter in `folder`, whose `config` is known already and adapts `modules` of `model`. The name of the
+    /// base is left out.
+    pub fn read(folder: &Path, model: &ModelConfig, config: LoraConfig, modules: Vec<AdapterModule>) -> Result<Self> {
         let file = folder.join(WEIGHTS);
         if !file.is_file() {
             return Err(Error::input(format!("{}: no {WEIGHTS} there", folder.display()))
@@ -240,7 +246,7 @@ impl Adapter {
         }
         let tensors = Checkpoint::open_file(&file)?;
         let (mut weights, mut known) = (Vec::new(), std::collections::HashSet::new());
-        for AdapterModule { module, r, .. } in &resolution.modules {
+        for AdapterModule { module, r, .. } in &modules {
             let (a, b) = (key(&module.name, "lora_A"), key(&module.name, "lora_B"));
             weights.push(LoraWeights {
                 a: tensors.shaped(&a, &[*r, module.in_features])?.to_f32()?,
@@ -260,7 +266,7 @@ impl Adapter {
                 None => error.hint(format!("{CONFIG} does not adapt such a module: do the two files belong together?")),
             });
         }
-        Ok(Self { config, base_model, modules: resolution.modules, weights, head })
+        Ok(Self { config, base_model: None, modules, weights, head })
     }
 
     /// Writes the adapter to `folder`, which is created, in f32. `head` is the head's own weight: PEFT stores it when

@@ -1,7 +1,7 @@
 //! Fills a session: base weights from a checkpoint, adapters from a folder or from the random initialisation.
 
 use crate::config::recipe::LoadDtype;
-use crate::weights::adapter::LoraWeights;
+use crate::weights::adapter::{Adapter, LoraWeights};
 use crate::weights::quantize::{Absmax, Quantized, load, load_dtype};
 use crate::weights::safetensors::Checkpoint;
 use halfbyte_core::error::Result;
@@ -58,6 +58,12 @@ fn write_quantized(session: &mut Session, place: &Weight4, weight: &Quantized) -
 fn write_f32(session: &mut Session, view: View, values: &[f32]) -> Result<()> {
     let dtype = session.model.program.info(view.buf).dtype;
     session.write_bytes(view, &dtype.store(values))
+}
+
+/// Puts an adapter into a session that was recorded with its modules.
+pub fn load_adapter(session: &mut Session, adapter: Adapter) -> Result<()> {
+    let names = adapter.modules.iter().map(|m| m.module.name.clone());
+    write_adapter(session, &names.zip(adapter.weights).collect())
 }
 
 /// Puts the matrices of `weights`, by module name, into the adapter.

@@ -6,6 +6,7 @@ mod decode;
 mod dummy;
 mod folder;
 mod inspect_data;
+mod life;
 mod memory;
 #[path = "../../../tests/shared/project.rs"]
 mod project;

@@ -7,7 +7,7 @@ use halfbyte_core::device::cpu::{Cpu, CpuOptions};
 use halfbyte_core::device::{About, Device, Timing};
 use halfbyte_core::error::Result;
 use halfbyte_core::op::{Buf, Phase, Program};
-use halfbyte_core::plan::{Plan, plan};
+use halfbyte_core::plan::Plan;
 use std::sync::Arc;
 
 /// The CPU with a limit.
@@ -53,14 +53,14 @@ fn prepared(folder: &Folder, more: &[&str]) -> Prepared {
 /// The error of a run with these overrides on a device with `room` bytes.
 fn refused(folder: &Folder, more: &[&str], room: usize) -> String {
     let device = Box::new(Small(Cpu::new(CpuOptions::default()), room));
-    let error = prepared(folder, more).start(device, "cpu", Start::Fresh).err().expect("too large");
+    let error = prepared(folder, more).start(device, Start::Fresh).err().expect("too large");
     assert_eq!(error.exit_code(), 4);
     assert!(!folder.path("run").exists(), "a refused run leaves no folder behind");
     error.to_string()
 }
 
 fn bytes(folder: &Folder, more: &[&str]) -> usize {
-    plan(&prepared(folder, more).preflight.model.program).bytes
+    prepared(folder, more).planned.recorded.plan.bytes
 }
 
 #[test]
@@ -76,7 +76,7 @@ fn a_run_that_does_not_fit_is_told_what_would() {
     let error = refused(&folder, &["gradient_checkpointing=true"], 1000);
     assert!(error.contains("no batch size or length makes it fit"), "{error}");
     let device = Box::new(Small(Cpu::new(CpuOptions::default()), whole));
-    prepared(&folder, &[]).start(device, "cpu", Start::Fresh).expect("just enough");
+    prepared(&folder, &[]).start(device, Start::Fresh).expect("just enough");
 }
 
 #[test]
@@ -84,5 +84,5 @@ fn the_advice_holds() {
     let folder = Folder::new();
     let advised = ["per_device_train_batch_size=2", "gradient_accumulation_steps=2"];
     let device = Box::new(Small(Cpu::new(CpuOptions::default()), bytes(&folder, &["gradient_checkpointing=true"]) - 1));
-    prepared(&folder, &advised).start(device, "cpu", Start::Fresh).expect("it fits, as was said");
+    prepared(&folder, &advised).start(device, Start::Fresh).expect("it fits, as was said");
 }

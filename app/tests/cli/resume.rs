@@ -203,7 +203,8 @@ fn a_changed_recipe_is_refused_or_reported() {
     assert!(said.out.contains("`max_steps` was 8 and is now 12"), "{}", said.out);
     assert!(said.out.contains("`learning_rate` was 0.01 and is now 0.001"), "{}", said.out);
     folder.run(&args(&RUN, &["--set", "max_steps=6", "--resume"])).refused(2, &["step 12", "max_steps"]);
-    folder.text("data.jsonl", "{\"question\": \"a\", \"answer\": \"b\"}\n".repeat(24).as_str());
+    let rows: Vec<String> = (0..24).map(|i| format!(r#"{{"question": "a", "answer": "{i}"}}"#)).collect();
+    folder.text("data.jsonl", &rows.join("\n"));
     folder.run(&args(&RUN, &["--set", "max_steps=20", "--resume"])).refused(3, &["the training data has changed"]);
 }
 

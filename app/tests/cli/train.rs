@@ -132,11 +132,11 @@ fn an_adapter_elsewhere_is_not_overwritten_unasked_and_its_folder_is_tried_at_th
     let other = ["train", "recipe.toml", "--set", "output_dir=other", "--set"];
     folder.run(&[&other[..], &["adapter_dir=run"]].concat()).refused(2, &["adapter_dir: run already holds an adapter"]);
     let said = folder.run(&[&other[..], &["adapter_dir=recipe.toml"]].concat());
-    said.refused(2, &["adapter_dir: recipe.toml is no folder"]);
+    said.refused(2, &["adapter_dir: recipe.toml is not a folder"]);
     folder
         .run(&["train", "recipe.toml", "--set", "output_dir=data.jsonl"])
-        .refused(2, &["output_dir: data.jsonl is no folder"]);
-    assert!(!said.out.contains("checkpoint") && !folder.path("other/metrics.jsonl").exists() && adapter() == before);
+        .refused(2, &["output_dir: data.jsonl is not a folder"]);
+    assert!(!said.out.contains("checkpoint in") && !folder.path("other/metrics.jsonl").exists() && adapter() == before);
     folder.run(&[&other[..], &["adapter_dir=run", "--overwrite", "--set", "seed=1"]].concat()).fine();
     assert!(adapter() != before);
 }

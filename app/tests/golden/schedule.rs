@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use halfbyte::data::sampler::group_by_length;
-use halfbyte::train::arithmetic::Length;
+use halfbyte::train::length::Length;
 use halfbyte::train::schedule::{Schedule, Shape, warmup_steps};
 use safetensors::SafeTensors;
 use serde_json::Value;

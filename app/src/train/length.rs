@@ -1,4 +1,4 @@
-//! How many optimiser steps a run has, as `transformers.Trainer` counts them.
+//! How many optimizer steps a run has, as `transformers.Trainer` counts them.
 
 use crate::config::training::TrainingConfig;
 use halfbyte_core::error::{Error, Result};
@@ -10,7 +10,7 @@ pub struct Length {
     pub samples: usize,
     /// `per_device_train_batch_size`: rows of a micro-batch.
     pub batch: usize,
-    /// `gradient_accumulation_steps`: micro-batches of an optimiser step.
+    /// `gradient_accumulation_steps`: micro-batches of an optimizer step.
     pub accumulation: usize,
     /// `num_train_epochs`; may be a fraction.
     pub epochs: f64,
@@ -25,9 +25,9 @@ pub struct Length {
 pub struct Steps {
     /// Micro-batches of one epoch.
     pub micro_batches_per_epoch: usize,
-    /// Optimiser steps of one epoch; the last one may have fewer micro-batches than the others.
+    /// Optimizer steps of one epoch; the last one may have fewer micro-batches than the others.
     pub per_epoch: usize,
-    /// Optimiser steps of the run.
+    /// Optimizer steps of the run.
     pub total: usize,
     /// Epochs that the run starts (the last one may be cut short).
     pub epochs: usize,

@@ -1,0 +1,116 @@
+//! The start of a prepared run: weights on the device, a folder of its own.
+
+use super::files::Start;
+use super::fit;
+use super::folder::LockedFolder;
+use super::prepare::{Planned, Prepared};
+use super::record::Recorded;
+use super::resume;
+use super::samples::Samples;
+use super::save::{Last, Saver, TokenizerFiles};
+use super::train::{Feed, Run};
+use crate::config::recipe::Recipe;
+use crate::data::loader::{Batching, Loader};
+use crate::data::open::RunData;
+use crate::train::checkpoint::Checkpoint as SavedRun;
+use crate::train::evaluate::Evaluation;
+use crate::train::length::Steps;
+use crate::train::state::TrainerState;
+use crate::train::watchdog;
+use crate::weights::adapter::Adapter;
+use crate::weights::load::{load_adapter, load_base};
+use crate::weights::safetensors::Checkpoint;
+use halfbyte_core::device::Device;
+use halfbyte_core::error::{Error, Result};
+use halfbyte_core::model::Spec;
+use halfbyte_core::session::Session;
+use halfbyte_core::session::dummy::fill_base;
+use halfbyte_core::session::init::{init_adapter, init_optimizer};
+use std::path::{Path, PathBuf};
+
+impl Prepared {
+    /// Allocates on `device`, loads the base, starts the adapter or takes up that of a checkpoint. The run folder is
+    /// created here.
+    pub fn start(self, device: Box<dyn Device>, start: Start) -> Result<Run> {
+        let kind = device.about().kind.to_string();
+        let Self { planned, place, checkpoint, adapter } = self;
+        if planned.recipe.training.watchdog {
+            watchdog::check_data(&planned.data.report)?;
+        }
+        fit::check(&planned, checkpoint.as_ref(), device.as_ref())?;
+        let output = PathBuf::from(&planned.recipe.training.output_dir);
+        let (saved, notes) = match start {
+            Start::Resume => resume::find(&output, &planned.recipe, &place, &kind)?,
+            Start::Fresh | Start::Overwrite => (None, Vec::new()),
+        };
+        let flos_per_token = planned.recorded.flos_per_token();
+        let Planned { recipe, data, steps, recorded, .. } = planned;
+        let Recorded { model, plan, adapted } = recorded;
+        let feed = open_data(&recipe, data, &model.spec)?;
+        let state = first_state(saved.as_ref(), &feed.loader, &steps)?;
+        let tokenizer = TokenizerFiles::read(&place.tokenizer()?)?;
+        let locked = LockedFolder::new(&output, recipe.training.adapter_dir.as_deref().map(Path::new), start)?;
+        let mut session = Session::new(model, plan, device)?;
+        load_weights(&mut session, &recipe, checkpoint.as_ref(), saved.as_ref(), adapter)?;
+        // Only now: a run that could not start has removed nothing.
+        let folder = locked.begin(start, saved.as_ref().map_or(0, |s| s.run.metrics_bytes))?;
+        let last = saved.map(|s| Last { step: state.step, by_clock: s.run.by_clock });
+        let saver = Saver { place, tokenizer, adapted, checkpoint, device: kind, last };
+        Ok(Run { recipe, steps, session, notes, feed, folder, state, flos_per_token, saver })
+    }
+}
+
+/// What the run reads: training rows as micro-batches, evaluation rows, prompts.
+fn open_data(recipe: &Recipe, data: RunData, spec: &Spec) -> Result<Feed> {
+    let training = &recipe.training;
+    let batching = Batching {
+        batch: training.batch_size,
+        accumulation: training.accumulation,
+        group_by_length: recipe.data.group_by_length,
+        drop_last: training.drop_last,
+        packed: recipe.data.packing,
+        sliding_window: spec.config.sliding_window,
+        seed: training.data_seed,
+    };
+    let evaluation = data.eval.map(|(dataset, _)| Evaluation {
+        dataset,
+        batch: training.eval_batch_size,
+        packed: recipe.data.packing,
+    });
+    let loader = Loader::new(data.train, batching)?;
+    let (special, new_tokens) = (recipe.data.special_in_template, training.sample_max_new_tokens);
+    let samples = Samples::new(&training.sample_prompts, new_tokens, special, &data.encoder, spec.tokens)?;
+    Ok(Feed { loader, evaluation, samples, encoder: data.encoder })
+}
+
+/// Where the run begins: at its first step, or after that of a checkpoint.
+fn first_state(saved: Option<&SavedRun>, loader: &Loader, steps: &Steps) -> Result<TrainerState> {
+    let state = saved.map_or_else(|| TrainerState::start(loader.position()), |s| s.run.state.clone());
+    if state.step > steps.total {
+        let (done, total) = (state.step, steps.total);
+        return Err(Error::usage(format!("the checkpoint is of step {done}, the run has only {total}"))
+            .hint("raise max_steps or num_train_epochs"));
+    }
+    Ok(state)
+}
+
+/// Fills the session: the base, an empty optimizer, and the adapter of a checkpoint, of the recipe, or a random one.
+fn load_weights(
+    session: &mut Session,
+    recipe: &Recipe,
+    checkpoint: Option<&Checkpoint>,
+    saved: Option<&SavedRun>,
+    adapter: Option<Adapter>,
+) -> Result<()> {
+    let seed = recipe.training.seed;
+    match checkpoint {
+        Some(checkpoint) => load_base(session, checkpoint, recipe.model.dtype)?,
+        None => fill_base(session, seed)?,
+    }
+    init_optimizer(session)?;
+    match (saved, adapter) {
+        (Some(saved), _) => saved.restore(session),
+        (None, None) => init_adapter(session, seed),
+        (None, Some(adapter)) => load_adapter(session, adapter),
+    }
+}

@@ -1,0 +1,152 @@
+//! A started run: training, evaluation, and what is written on the way.
+
+use super::ModelPlace;
+use super::files::RECIPE;
+use super::folder::RunFolder;
+use super::results::{Clock, Results};
+use super::samples::Samples;
+use super::save::Saver;
+use crate::config::recipe::Recipe;
+use crate::data::document::Encoder;
+use crate::data::loader::Loader;
+use crate::track::{self, Trackers};
+use crate::train::checkpoint::folder_of;
+use crate::train::evaluate::{Evaluation, evaluate};
+use crate::train::length::Steps;
+use crate::train::records::EvalRecord;
+use crate::train::state::TrainerState;
+use crate::train::trainer::{Event, Reply, train};
+use crate::weights::adapter::Adapter;
+use crate::weights::load::load_adapter;
+use crate::weights::safetensors::write_text;
+use halfbyte_core::error::Result;
+use halfbyte_core::session::Session;
+use std::path::Path;
+
+/// What a run reads while it trains.
+pub(super) struct Feed {
+    /// The training rows, as micro-batches.
+    pub loader: Loader,
+    /// The evaluation rows, if the recipe has any.
+    pub evaluation: Option<Evaluation>,
+    /// The prompts that the model continues now and then.
+    pub samples: Samples,
+    /// The tokenizer as the recipe uses it.
+    pub encoder: Encoder,
+}
+
+/// A started run.
+pub struct Run {
+    /// The recipe.
+    pub recipe: Recipe,
+    /// The length of the run.
+    pub steps: Steps,
+    /// The model on its device.
+    pub session: Session,
+    /// Lines for the report: what a resumed run began with.
+    pub notes: Vec<String>,
+    pub(super) feed: Feed,
+    pub(super) folder: RunFolder,
+    pub(super) state: TrainerState,
+    pub(super) flos_per_token: u64,
+    pub(super) saver: Saver,
+}
+
+impl Run {
+    /// Trains to the end (or until `observe` says stop) and saves the adapter. Metrics go to metrics.jsonl. A run that
+    /// is stopped leaves a checkpoint instead of the adapter.
+    pub fn train(&mut self, mut observe: impl FnMut(&Event) -> Reply) -> Result<Results> {
+        let resolved = self.recipe.resolved_toml();
+        write_text(&self.folder.path().join(RECIPE), &resolved)?;
+        let resumed = self.saver.last.map(|_| self.state.step);
+        let start = track::Start { folder: self.folder.path(), recipe: &resolved, resumed };
+        let trackers = Trackers::open(&self.recipe.training, start)?;
+        self.folder.track(trackers);
+        let clock = Clock::start(&self.state);
+        if self.recipe.training.eval_on_start && self.state.step == 0 {
+            self.evaluate_and_log(0, &mut observe)?;
+        }
+        let Run { recipe, steps, session, feed, folder, state, saver, .. } = self;
+        let Feed { loader, evaluation, samples, encoder } = feed;
+        let training = &recipe.training;
+        let mut summary = train(session, loader, evaluation.as_ref(), training, steps, state, |session, event| {
+            let reply = observe(&event);
+            match event {
+                Event::Logged(record) => folder.log(&record)?,
+                Event::Evaluated(record) => folder.log(&record)?,
+                Event::SampleDue { step } if !training.sample_prompts.is_empty() => {
+                    let record = samples.take(session, encoder, step)?;
+                    folder.log(&record)?;
+                    observe(&Event::Sampled(record));
+                }
+                Event::SaveDue { state, cause } => {
+                    let step = state.step;
+                    if let Some(saved) = saver.save(folder, session, recipe, state, cause)? {
+                        observe(&Event::Saved { step, folder: saved });
+                    }
+                }
+                Event::SampleDue { .. } | Event::Stepped(_) | Event::Sampled(_) | Event::Saved { .. } => {}
+            }
+            Ok(reply)
+        })?;
+        if !summary.interrupted {
+            if let Some(best) = summary.best.filter(|_| training.best.load_at_end && self.state.step > 0) {
+                let folder = folder_of(self.folder.path(), best.step);
+                let adapter = Adapter::open(&folder, &self.session.model.spec.config)?;
+                load_adapter(&mut self.session, adapter)?;
+            } else if self.state.evaluated != Some(summary.steps)
+                && let Some(record) = self.evaluate_and_log(summary.steps, &mut observe)?
+            {
+                self.state.note_evaluation(&self.recipe.training.best, &record);
+                summary.best = self.state.best;
+            }
+        }
+        let results = clock.results(summary, &self.state, self.flos_per_token, &mut self.session);
+        if !results.summary.interrupted {
+            let folder = self.adapter_folder().to_path_buf();
+            self.saver.write_adapter(&mut self.session, &folder)?;
+        }
+        results.write(&mut self.folder, &self.recipe.training, self.steps.total)?;
+        Ok(results)
+    }
+
+    fn evaluate_and_log(
+        &mut self,
+        step: usize,
+        observe: &mut impl FnMut(&Event) -> Reply,
+    ) -> Result<Option<EvalRecord>> {
+        let Some(record) = self.evaluate(true)? else { return Ok(None) };
+        let record = EvalRecord { step, ..record };
+        observe(&Event::Evaluated(record));
+        self.folder.log(&record)?;
+        Ok(Some(record))
+    }
+
+    /// The loss of the evaluation set, with the adapter or of the base alone; `None` if the recipe has no such set.
+    pub fn evaluate(&mut self, adapter: bool) -> Result<Option<EvalRecord>> {
+        match &self.feed.evaluation {
+            Some(evaluation) => evaluate(&mut self.session, evaluation, adapter, 0).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Where the adapter is written.
+    pub fn adapter_folder(&self) -> &Path {
+        self.recipe.training.adapter_dir.as_deref().map_or(self.folder.path(), Path::new)
+    }
+
+    /// Commands that show what the trackers were told.
+    pub fn tracker_commands(&self) -> Vec<String> {
+        self.folder.trackers().map_or_else(Vec::new, Trackers::commands)
+    }
+
+    /// The folder of the run.
+    pub fn output_folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// The base model.
+    pub fn model(&self) -> &ModelPlace {
+        &self.saver.place
+    }
+}
