@@ -56,10 +56,14 @@ impl DType {
             DType::U8 => "uint8",
         }
     }
-    /// The storage type that torch calls `name` (with or without "torch.").
+    /// The floating-point type that torch calls `name` (with or without "torch."), or its common short name.
     pub fn from_torch_name(name: &str) -> Option<DType> {
-        let name = name.strip_prefix("torch.").unwrap_or(name);
-        [DType::F32, DType::F16, DType::Bf16].into_iter().find(|d| d.torch_name() == name)
+        match name.strip_prefix("torch.").unwrap_or(name) {
+            "float32" | "float" | "fp32" | "f32" => Some(DType::F32),
+            "float16" | "half" | "fp16" | "f16" => Some(DType::F16),
+            "bfloat16" | "bf16" => Some(DType::Bf16),
+            _ => None,
+        }
     }
     /// `value` after a round trip through this type (identity for f32; integers are not meant).
     pub fn round(self, value: f32) -> f32 {
@@ -128,6 +132,21 @@ mod tests {
                 };
                 assert!(one.to_bits() == read.to_bits() || one.is_nan() && read.is_nan(), "{value} {dtype:?}");
             }
+        }
+    }
+
+    #[test]
+    fn types_are_found_by_torch_and_short_names() {
+        for (name, dtype) in
+            [("torch.bfloat16", DType::Bf16), ("bf16", DType::Bf16), ("fp16", DType::F16), ("float", DType::F32)]
+        {
+            assert_eq!(DType::from_torch_name(name), Some(dtype), "{name}");
+        }
+        for dtype in [DType::F32, DType::F16, DType::Bf16] {
+            assert_eq!(DType::from_torch_name(dtype.torch_name()), Some(dtype));
+        }
+        for name in ["int8", "uint8", "float64", ""] {
+            assert_eq!(DType::from_torch_name(name), None, "{name}");
         }
     }
 }

@@ -91,40 +91,9 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
-/// The candidate nearest to `name` by edit distance, if any is near enough to be worth suggesting.
-pub fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    let limit = 1 + name.chars().count() / 3;
-    let scored = candidates.into_iter().map(|c| (edit_distance(name, c), c));
-    scored.filter(|(d, _)| *d <= limit).min_by_key(|(d, _)| *d).map(|(_, c)| c)
-}
-
-/// Levenshtein distance in characters.
-fn edit_distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, ca) in a.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, &cb) in b.iter().enumerate() {
-            let replaced = diagonal + usize::from(ca != cb);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(diagonal + 1).min(row[j] + 1);
-        }
-    }
-    row[b.len()]
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn nearest_name_is_suggested_only_when_near() {
-        let keys = ["learning_rate", "lr_scheduler_type", "warmup_steps"];
-        assert_eq!(nearest("learning_rat", keys), Some("learning_rate"));
-        assert_eq!(nearest("warmup_step", keys), Some("warmup_steps"));
-        assert_eq!(nearest("color", keys), None);
-    }
 
     #[test]
     fn the_hint_is_a_line_of_its_own() {

@@ -6,10 +6,10 @@
 //! it takes the one of the tests, whose small vocabulary makes many more tokens of a text than a real one.
 
 use halfbyte::config::data::{OverLength, PackingStrategy, TrainOn};
-use halfbyte::data::document::{Encoder, Settings};
-use halfbyte::data::format::Format;
+use halfbyte::data::document::{DocumentSettings, Encoder};
+use halfbyte::data::format::RecordFormatter;
 use halfbyte::data::prepare::{RowRules, prepare};
-use halfbyte::data::source::Source;
+use halfbyte::data::source::DataFiles;
 use halfbyte_tokenizer::Tokenizer;
 use std::error::Error;
 use std::io::{BufWriter, Write};
@@ -29,14 +29,14 @@ fn main() -> Result<(), Box<dyn Error>> {
             make(&made.path().join("made.jsonl"), &tests.join("corpus.txt"), megabytes)?
         }
     };
-    let settings = Settings { add_bos: true, add_eos: true, legacy: true };
+    let settings = DocumentSettings { add_bos: true, add_eos: true, legacy: true };
     let encoder = Encoder::new(Tokenizer::open(&model)?, settings, &[], None)?;
     let column = value("--column").unwrap_or("text".into());
-    let format = Format::column(&column, None, encoder.literals().clone(), false, TrainOn::All)?;
+    let format = RecordFormatter::column(&column, None, encoder.literals().clone(), false, TrainOn::All)?;
     let rules = RowRules { longest: 2048, over_length: OverLength::Split, packing: Some(PackingStrategy::Bfd) };
 
     let start = Instant::now();
-    let table = Source::path(&file)?.load("train")?;
+    let table = DataFiles::path(&file)?.load("train")?;
     let opened = start.elapsed();
     let prepared = prepare(&table, &format, &encoder, rules, &|_| {})?;
     let seconds = start.elapsed().as_secs_f64();

@@ -14,6 +14,7 @@
 //! * [`hub`]: the Hugging Face Hub and its local cache.
 //! * [`track`]: what a run logs, for TensorBoard and W&B, and read back.
 //! * [`config`]: recipes and model folders, checked.
+//! * [`suggest`]: the known name nearest to a mistyped one.
 
 pub mod cli;
 pub mod config;
@@ -23,6 +24,7 @@ pub mod hub;
 pub mod quickstart;
 pub mod report;
 pub mod run;
+pub mod suggest;
 pub mod track;
 pub mod train;
 pub mod weights;

@@ -1,13 +1,12 @@
-//! Which evaluation is the best, and what follows from it: the model that is kept, and an early end.
+//! Which evaluation is the best, and what follows from that: which adapter is kept, and when a run stops early.
 
 use toml::Value;
 
 use super::cadence::Cadence;
-use super::data::name;
-use super::raw::Raw;
+use super::raw::{Raw, name};
 use halfbyte_core::error::Result;
 
-/// What is compared.
+/// The metric that evaluations are compared by.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Metric {
     /// `eval_loss`.
@@ -27,30 +26,33 @@ const METRICS: [(&str, Metric); 6] = [
     ("mean_token_accuracy", Metric::TokenAccuracy),
 ];
 
-/// HF's keys of that name, and the arguments of its `EarlyStoppingCallback`.
+/// The keys about the best evaluation: those of `TrainingArguments`, and the arguments of transformers'
+/// `EarlyStoppingCallback`.
 #[derive(Clone, PartialEq, Debug)]
 pub struct BestModel {
     /// `metric_for_best_model`.
     pub metric: Metric,
-    /// `greater_is_better`; the default is what the metric means.
+    /// `greater_is_better`; by default true for the accuracy only.
     pub greater_is_better: bool,
-    /// `load_best_model_at_end`: the adapter is that of the best evaluation, which gets a checkpoint whenever it is made.
+    /// `load_best_model_at_end`: the finished adapter is that of the best evaluation. Every best evaluation so far gets a
+    /// checkpoint.
     pub load_at_end: bool,
-    /// `early_stopping_patience`: the run ends after so many evaluations without gain.
+    /// `early_stopping_patience`: the run stops after this many evaluations without improvement.
     pub patience: Option<usize>,
-    /// `early_stopping_threshold`: what counts as gain.
+    /// `early_stopping_threshold`: the least change that counts as an improvement.
     pub threshold: f64,
 }
 
 impl BestModel {
+    /// Errors when something depends on evaluations and there are none.
     pub(super) fn read(raw: &Raw, eval: Cadence) -> Result<Self> {
-        let metric = raw.choice("metric_for_best_model", &METRICS)?.unwrap_or(Metric::Loss);
+        let metric = raw.choice("metric_for_best_model", &METRICS).unwrap_or(Metric::Loss);
         let rule = Self {
             metric,
-            greater_is_better: raw.flag("greater_is_better")?.unwrap_or(metric == Metric::TokenAccuracy),
-            load_at_end: raw.flag("load_best_model_at_end")?.unwrap_or(false),
-            patience: raw.count("early_stopping_patience", 1)?,
-            threshold: raw.at_least("early_stopping_threshold", 0.0)?.unwrap_or(0.0),
+            greater_is_better: raw.flag("greater_is_better").unwrap_or(metric == Metric::TokenAccuracy),
+            load_at_end: raw.flag("load_best_model_at_end").unwrap_or(false),
+            patience: raw.count("early_stopping_patience", 1),
+            threshold: raw.at_least("early_stopping_threshold", 0.0).unwrap_or(0.0),
         };
         for (key, on) in
             [("load_best_model_at_end", rule.load_at_end), ("early_stopping_patience", rule.patience.is_some())]

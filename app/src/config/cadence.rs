@@ -1,18 +1,17 @@
-//! When something that repeats happens: `*_strategy` and `*_steps`.
+//! When something that repeats happens: `*_strategy` with its `*_steps`.
 
 use toml::Value;
 
 use super::raw::Raw;
-use halfbyte_core::error::Result;
 
-/// When something that repeats happens.
+/// The times at which something that repeats happens.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub enum Cadence {
-    /// Never.
+    /// It does not happen.
     Never,
     /// At the end of each epoch.
     Epoch,
-    /// Every so many optimizer steps.
+    /// The number of optimizer steps from one time to the next.
     Steps(usize),
     /// Every such share of all steps, rounded up.
     Share(f64),
@@ -21,49 +20,46 @@ pub enum Cadence {
 const STRATEGIES: [(&str, &str); 3] = [("no", "no"), ("steps", "steps"), ("epoch", "epoch")];
 
 impl Cadence {
-    /// Reads `*_strategy` with its `*_steps`: a number of steps, or below 1 a share of all steps.
-    pub(super) fn read(raw: &Raw, strategy: &str, steps: &str, default: &'static str, every: Self) -> Result<Self> {
+    /// Reads `strategy` ("no", "steps", "epoch"; absent: `default`) and `steps` (a number of steps, or below 1 a share of
+    /// all steps; absent: `every`).
+    pub(super) fn read(raw: &Raw, strategy: &str, steps: &str, default: &'static str, every: Cadence) -> Cadence {
         let every = match raw.value(steps) {
-            None => every,
-            Some(Value::Float(share)) if *share > 0.0 && *share < 1.0 => Self::Share(*share),
-            Some(Value::Float(n)) if *n >= 1.0 && n.fract() == 0.0 => Self::Steps(*n as usize),
-            Some(_) => match raw.count(steps, 1)? {
-                Some(n) => Self::Steps(n),
-                None => every,
-            },
+            Some(Value::Float(share)) if *share > 0.0 && *share < 1.0 => Cadence::Share(*share),
+            Some(Value::Float(n)) if *n >= 1.0 && n.fract() == 0.0 => Cadence::Steps(*n as usize),
+            _ => raw.count(steps, 1).map_or(every, Cadence::Steps),
         };
-        Ok(match raw.choice(strategy, &STRATEGIES)?.unwrap_or(default) {
-            "no" => Self::Never,
-            "epoch" => Self::Epoch,
+        match raw.choice(strategy, &STRATEGIES).unwrap_or(default) {
+            "no" => Cadence::Never,
+            "epoch" => Cadence::Epoch,
             _ => every,
-        })
-    }
-
-    /// `*_strategy` for the resolved recipe.
-    pub(super) fn strategy(self) -> Value {
-        let name = match self {
-            Self::Never => "no",
-            Self::Epoch => "epoch",
-            Self::Steps(_) | Self::Share(_) => "steps",
-        };
-        name.into()
-    }
-
-    /// `*_steps` for the resolved recipe.
-    pub(super) fn steps(self) -> Option<Value> {
-        match self {
-            Self::Steps(n) => Some(Value::from(n as i64)),
-            Self::Share(share) => Some(share.into()),
-            Self::Never | Self::Epoch => None,
         }
     }
 
-    /// Steps from one time to the next in a run of `total` steps; `None` if steps do not decide it.
+    /// The number of optimizer steps from one time to the next in a run of `total` steps; None when it happens never or
+    /// at the end of epochs.
     pub fn every(self, total: usize) -> Option<usize> {
         match self {
-            Self::Never | Self::Epoch => None,
-            Self::Steps(n) => Some(n.max(1)),
-            Self::Share(share) => Some(((share * total as f64).ceil() as usize).max(1)),
+            Cadence::Never | Cadence::Epoch => None,
+            Cadence::Steps(n) => Some(n),
+            Cadence::Share(share) => Some(((share * total as f64).ceil() as usize).max(1)),
+        }
+    }
+
+    /// The value of `*_strategy` in the resolved recipe.
+    pub(super) fn strategy(self) -> Value {
+        Value::from(match self {
+            Cadence::Never => "no",
+            Cadence::Epoch => "epoch",
+            Cadence::Steps(_) | Cadence::Share(_) => "steps",
+        })
+    }
+
+    /// The value of `*_steps` in the resolved recipe.
+    pub(super) fn steps(self) -> Option<Value> {
+        match self {
+            Cadence::Steps(n) => Some(Value::from(n as i64)),
+            Cadence::Share(share) => Some(share.into()),
+            Cadence::Never | Cadence::Epoch => None,
         }
     }
 }
@@ -73,11 +69,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_share_of_the_steps_is_rounded_up() {
-        assert_eq!(Cadence::Share(0.1).every(7), Some(1));
-        assert_eq!(Cadence::Share(0.3).every(10), Some(3));
-        assert_eq!(Cadence::Share(0.31).every(10), Some(4));
-        assert_eq!(Cadence::Steps(4).every(10), Some(4));
-        assert_eq!([Cadence::Never, Cadence::Epoch].map(|c| c.every(10)), [None, None]);
+    fn shares_are_rounded_up_to_whole_steps() {
+        assert_eq!(Cadence::Share(0.25).every(10), Some(3));
+        assert_eq!(Cadence::Share(0.01).every(10), Some(1));
+        assert_eq!(Cadence::Steps(7).every(3), Some(7));
+        assert_eq!((Cadence::Never.every(10), Cadence::Epoch.every(10)), (None, None));
     }
 }

@@ -164,7 +164,7 @@ fn torch_dtype(f: &Fields) -> Result<Option<DType>> {
 
 /// Reads `quantization_config`.
 fn quantization(f: &Fields) -> Result<QuantConfig> {
-    let hint = "use the unquantised checkpoint, or one that bitsandbytes quantised to 4 bits";
+    let hint = "use the unquantized checkpoint, or one that bitsandbytes quantized to 4 bits";
     match f.text("quant_method")? {
         Some("bitsandbytes") | None => {}
         Some(_) => return Err(f.wrong("quant_method", "halfbyte reads bitsandbytes checkpoints only").hint(hint)),

@@ -4,7 +4,7 @@ use super::*;
 use halfbyte_core::model::{Rope, RopeScaling};
 use serde_json::{Value, json};
 
-/// A config of `family` with `changes` (a JSON object) laid over it; null removes a field.
+/// A config of `family` in which `changes` (a JSON object) replace fields; null removes one.
 fn config(family: &str, changes: Value) -> Result<ModelConfig> {
     let mut base = json!({
         "architectures": [match family { "llama" => "LlamaForCausalLM", "mistral" => "MistralForCausalLM", _ => "MixtralForCausalLM" }],
@@ -110,7 +110,7 @@ fn impossible_shapes_are_refused() {
 }
 
 #[test]
-fn prequantised_checkpoints_are_described() {
+fn prequantized_checkpoints_are_described() {
     let quant = |changes: Value| {
         let mut q = json!({"quant_method": "bitsandbytes", "load_in_4bit": true, "load_in_8bit": false,
             "bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": true, "bnb_4bit_compute_dtype": "bfloat16",
@@ -120,7 +120,7 @@ fn prequantised_checkpoints_are_described() {
         }
         json!({"quantization_config": q})
     };
-    let q = config("llama", quant(json!({}))).expect("valid").quantization.expect("quantised");
+    let q = config("llama", quant(json!({}))).expect("valid").quantization.expect("quantized");
     assert_eq!((q.kind, q.double_quant, q.compute_dtype), (QuantKind::Nf4, true, DType::Bf16));
     refused("llama", quant(json!({"quant_method": "gptq"})), &["quant_method", "gptq"]);
     refused("llama", quant(json!({"load_in_8bit": true})), &["4-bit"]);

@@ -2,22 +2,27 @@
 
 use toml::Value;
 
-use super::raw::Raw;
+use super::chat_templates::{Meaning, meaning};
+use super::raw::{Raw, name};
 use halfbyte_core::error::Result;
 
 /// How a record becomes text.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Format {
+pub enum TextFormat {
     /// A column holds the text (`text_column`).
     Text,
     /// A Jinja template over the record (`template`).
     Template,
-    /// `instruction`, `input`, `output`.
+    /// `instruction`, `input`, `output`, under the prompt of Stanford Alpaca.
     Alpaca,
-    /// A list of messages, through the model's chat template.
+    /// A list of `messages`, written by a chat template.
     Messages,
-    /// A list of `conversations` in ShareGPT's names, through the model's chat template.
+    /// A list of `conversations` in ShareGPT's names, written by a chat template.
     ShareGpt,
+    /// TRL's `prompt` and `completion`: two texts, or two lists of messages for a chat template.
+    PromptCompletion,
+    /// Axolotl's `segments`: texts, each with a label that says whether it is trained on.
+    InputOutput,
     /// A conversation with `[INST]` as text, as Mistral-7B-Instruct v0.1 and v0.2 were trained.
     MistralInstruct,
     /// A conversation with `[INST]` as a token: v0.3 and later.
@@ -26,18 +31,37 @@ pub enum Format {
     Dialog,
 }
 
-const FORMATS: [(&str, Format); 8] = [
-    ("text", Format::Text),
-    ("template", Format::Template),
-    ("alpaca", Format::Alpaca),
-    ("messages", Format::Messages),
-    ("sharegpt", Format::ShareGpt),
-    ("mistral-instruct", Format::MistralInstruct),
-    ("mistral-instruct-v3", Format::MistralInstructV3),
-    ("dialog", Format::Dialog),
+/// The names of `format`. The first of several names of one format is the one that is printed.
+const FORMATS: [(&str, TextFormat); 13] = [
+    ("text", TextFormat::Text),
+    ("template", TextFormat::Template),
+    ("alpaca", TextFormat::Alpaca),
+    ("messages", TextFormat::Messages),
+    ("chat", TextFormat::Messages),
+    ("chat_template", TextFormat::Messages),
+    ("sharegpt", TextFormat::ShareGpt),
+    ("prompt-completion", TextFormat::PromptCompletion),
+    ("input-output", TextFormat::InputOutput),
+    ("input_output", TextFormat::InputOutput),
+    ("mistral-instruct", TextFormat::MistralInstruct),
+    ("mistral-instruct-v3", TextFormat::MistralInstructV3),
+    ("dialog", TextFormat::Dialog),
 ];
 
-/// Which tokens the loss sees.
+impl TextFormat {
+    /// The names of all formats, for hints.
+    pub fn names() -> String {
+        FORMATS.map(|(name, _)| name).join(", ")
+    }
+
+    /// Whether the format has a prompt of its own, so that it has no use for a chat template.
+    fn has_own_prompt(self) -> bool {
+        use TextFormat::{Alpaca, Dialog, InputOutput, MistralInstruct, MistralInstructV3, Text};
+        matches!(self, Alpaca | Dialog | InputOutput | MistralInstruct | MistralInstructV3 | Text)
+    }
+}
+
+/// The tokens that the loss sees.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum TrainOn {
     /// Every token.
@@ -51,10 +75,10 @@ pub enum TrainOn {
 const TRAIN_ON: [(&str, TrainOn); 3] =
     [("all", TrainOn::All), ("completion", TrainOn::Completion), ("assistant", TrainOn::Assistant)];
 
-/// What happens to a document of more than `max_seq_length` tokens.
+/// The rule for a document of more than `max_seq_length` tokens.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum OverLength {
-    /// Its beginning is kept.
+    /// Its beginning is kept, the rest is cut off.
     Truncate,
     /// It becomes several documents.
     Split,
@@ -74,7 +98,7 @@ const OVER_LENGTH: [(&str, OverLength); 4] = [
 /// How documents share a row.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum PackingStrategy {
-    /// Best fit, longest first; no document is cut.
+    /// Best-fit decreasing: the longest first, each into the fullest row with room. No document is cut.
     Bfd,
     /// Joined by end tokens and cut at the length.
     Wrapped,
@@ -91,7 +115,7 @@ pub enum TestSize {
     Rows(usize),
 }
 
-/// What is trained on, and how it becomes tokens. None: the recipe does not say, the data layer decides (and reports).
+/// The section `[data]`. None: the recipe does not say; the data layer decides and reports it.
 #[derive(Clone, PartialEq, Debug)]
 pub struct DataConfig {
     /// Files, a data set folder, or one hub id; empty only where a command needs no data.
@@ -106,21 +130,22 @@ pub struct DataConfig {
     pub test_size: Option<TestSize>,
     /// `shuffle(seed)` before `select`.
     pub shuffle_seed: Option<u64>,
-    /// Only the first so many rows.
+    /// The number of rows that are taken, from the first.
     pub select: Option<usize>,
-    /// Evaluation uses at most so many rows.
+    /// The most rows that evaluation uses.
     pub max_eval_samples: Option<usize>,
-    /// How a record becomes text.
-    pub format: Option<Format>,
+    /// How a record becomes text; None: recognized by its columns.
+    pub format: Option<TextFormat>,
     /// The column with the text (or the conversation).
     pub text_column: Option<String>,
     /// A Jinja template over the record.
     pub template: Option<String>,
-    /// What begins a user's and an assistant's part of a text.
+    /// The texts that begin a user's and an assistant's part.
     pub role_markers: Option<[String; 2]>,
-    /// Which tokens the loss sees.
-    pub train_on: TrainOn,
-    /// A Jinja template over the messages, instead of the tokenizer's.
+    /// The tokens that the loss sees; None: the format decides, mostly for all.
+    pub train_on: Option<TrainOn>,
+    /// A Jinja template over the messages instead of the model's, or the name of one
+    /// ([`chat_templates`](super::chat_templates)).
     pub chat_template: Option<String>,
     /// Whether literal special tokens such as `</s>` in `template` or the text column are tokens.
     pub special_in_template: bool,
@@ -128,13 +153,13 @@ pub struct DataConfig {
     pub add_bos_token: Option<bool>,
     /// Whether it ends with the end token.
     pub add_eos_token: Option<bool>,
-    /// The tokenizer's `legacy` behaviour after special tokens.
+    /// The tokenizer's `legacy` behavior after special tokens.
     pub legacy: Option<bool>,
     /// The tokenizer's `model_max_length`.
     pub model_max_length: Option<usize>,
-    /// The longest row.
+    /// The most tokens of a row.
     pub max_seq_length: Option<usize>,
-    /// What happens to longer documents.
+    /// The rule for longer documents.
     pub over_length: OverLength,
     /// Several documents in one row, without seeing each other.
     pub packing: bool,
@@ -145,32 +170,34 @@ pub struct DataConfig {
 }
 
 impl DataConfig {
+    /// Reads the section. Errors when two keys contradict; wrong values are kept in `raw`.
     pub(super) fn read(raw: &Raw) -> Result<Self> {
+        let (template, chat_template) = templates(raw);
         let data = Self {
-            dataset: raw.texts("dataset")?.unwrap_or_default(),
-            split: raw.text("split")?.unwrap_or("train".into()),
-            eval_dataset: raw.texts("eval_dataset")?.unwrap_or_default(),
-            eval_split: raw.text("eval_split")?,
-            test_size: test_size(raw)?,
-            shuffle_seed: raw.count("shuffle_seed", 0)?.map(|n| n as u64),
-            select: raw.count("select", 1)?,
-            max_eval_samples: raw.count("max_eval_samples", 1)?,
-            format: raw.choice("format", &FORMATS)?,
-            text_column: raw.text("text_column")?,
-            template: raw.text("template")?,
-            role_markers: role_markers(raw)?,
-            train_on: raw.choice("train_on", &TRAIN_ON)?.unwrap_or(TrainOn::All),
-            chat_template: raw.text("chat_template")?,
-            special_in_template: raw.flag("special_in_template")?.unwrap_or(false),
-            add_bos_token: raw.flag("add_bos_token")?,
-            add_eos_token: raw.flag("add_eos_token")?,
-            legacy: raw.flag("legacy")?,
-            model_max_length: raw.count("model_max_length", 1)?,
-            max_seq_length: raw.size("max_seq_length", 2)?,
-            over_length: raw.choice("over_length", &OVER_LENGTH)?.unwrap_or(OverLength::Truncate),
-            packing: raw.flag("packing")?.unwrap_or(false),
-            packing_strategy: raw.choice("packing_strategy", &PACKING)?.unwrap_or(PackingStrategy::Bfd),
-            group_by_length: raw.flag("group_by_length")?.unwrap_or(false),
+            dataset: raw.texts("dataset").unwrap_or_default(),
+            split: raw.text("split").unwrap_or("train".into()),
+            eval_dataset: raw.texts("eval_dataset").unwrap_or_default(),
+            eval_split: raw.text("eval_split"),
+            test_size: test_size(raw),
+            shuffle_seed: raw.count("shuffle_seed", 0).map(|n| n as u64),
+            select: raw.count("select", 1),
+            max_eval_samples: raw.count("max_eval_samples", 1),
+            format: raw.choice("format", &FORMATS),
+            text_column: raw.text("text_column"),
+            template,
+            role_markers: role_markers(raw),
+            train_on: raw.choice("train_on", &TRAIN_ON),
+            chat_template,
+            special_in_template: raw.flag("special_in_template").unwrap_or(false),
+            add_bos_token: raw.flag("add_bos_token"),
+            add_eos_token: raw.flag("add_eos_token"),
+            legacy: raw.flag("legacy"),
+            model_max_length: raw.count("model_max_length", 1),
+            max_seq_length: raw.size("max_seq_length", 2),
+            over_length: raw.choice("over_length", &OVER_LENGTH).unwrap_or(OverLength::Truncate),
+            packing: raw.flag("packing").unwrap_or(false),
+            packing_strategy: raw.choice("packing_strategy", &PACKING).unwrap_or(PackingStrategy::Bfd),
+            group_by_length: raw.flag("group_by_length").unwrap_or(false),
         };
         data.check(raw)?;
         Ok(data)
@@ -178,11 +205,23 @@ impl DataConfig {
 
     fn check(&self, raw: &Raw) -> Result<()> {
         match (&self.template, self.format) {
-            (None, Some(Format::Template)) => return Err(raw.wrong("template", "format = \"template\" needs it")),
-            (Some(_), Some(format)) if format != Format::Template => {
+            (None, Some(TextFormat::Template)) => {
+                return Err(raw
+                    .wrong("template", "format = \"template\" needs a Jinja template over the columns")
+                    .hint("for instance template = \"{{ question }} {{ answer }}\""));
+            }
+            (Some(_), Some(format)) if format != TextFormat::Template => {
                 return Err(raw.wrong("format", "there is a `template` too").hint("keep one of the two"));
             }
             _ => {}
+        }
+        if let (Some(_), Some(format)) = (&self.chat_template, self.format)
+            && format.has_own_prompt()
+        {
+            return Err(raw.wrong("format", "it has a prompt of its own, so a chat template would have no effect").hint(
+                "keep the chat template and remove `format`: instruction, input and output, messages and conversations \
+                 are recognized",
+            ));
         }
         if self.test_size.is_some() && (self.eval_split.is_some() || !self.eval_dataset.is_empty()) {
             return Err(raw
@@ -232,7 +271,7 @@ impl DataConfig {
             ("text_column", text(&self.text_column)),
             ("template", text(&self.template)),
             ("role_markers", self.role_markers.clone().map(|m| Value::from(m.to_vec()))),
-            ("train_on", Some(name(&TRAIN_ON, self.train_on))),
+            ("train_on", self.train_on.map(|t| name(&TRAIN_ON, t))),
             ("chat_template", text(&self.chat_template)),
             ("special_in_template", Some(self.special_in_template.into())),
             ("add_bos_token", self.add_bos_token.map(Value::from)),
@@ -248,28 +287,54 @@ impl DataConfig {
     }
 }
 
-/// The name of `value` in a table of names.
-pub(super) fn name<T: PartialEq>(names: &[(&'static str, T)], value: T) -> Value {
-    let found = names.iter().find(|(_, v)| *v == value);
-    Value::from(found.map_or("", |(name, _)| name))
+/// `template` and `chat_template`. A name in `template`, where LLaMA-Factory has it, is a chat template.
+fn templates(raw: &Raw) -> (Option<String>, Option<String>) {
+    let text = |key: &str| {
+        let text = raw.text(key)?;
+        let meaning = meaning(&text);
+        if let Meaning::Constant { hint } = &meaning {
+            let why = "it has no {{ expression }}, so every record would become the same text";
+            raw.report(raw.wrong(key, why).hint(hint));
+        }
+        Some((text, meaning))
+    };
+    let (mut template, mut chat_template) = (None, None);
+    match text("chat_template") {
+        Some((_, Meaning::Named(named))) => chat_template = Some(named.name.to_string()),
+        Some((text, Meaning::Text)) => chat_template = Some(text),
+        _ => {}
+    }
+    match text("template") {
+        Some((_, Meaning::Named(named))) => {
+            if chat_template.as_deref().is_some_and(|other| other != named.name) {
+                raw.report(raw.wrong("template", "`chat_template` says something else").hint("keep one of the two"));
+            }
+            chat_template = Some(named.name.to_string());
+        }
+        Some((text, Meaning::Text)) => template = Some(text),
+        _ => {}
+    }
+    (template, chat_template)
 }
 
-fn test_size(raw: &Raw) -> Result<Option<TestSize>> {
-    let wrong = || raw.wrong("test_size", "expected a share above 0 and below 1, or a number of rows");
-    Ok(match raw.value("test_size") {
-        None => None,
-        Some(Value::Float(share)) if *share > 0.0 && *share < 1.0 => Some(TestSize::Share(*share)),
-        Some(Value::Integer(rows)) if *rows > 0 => Some(TestSize::Rows(*rows as usize)),
-        Some(_) => return Err(wrong()),
-    })
+fn test_size(raw: &Raw) -> Option<TestSize> {
+    match raw.value("test_size")? {
+        Value::Float(share) if *share > 0.0 && *share < 1.0 => Some(TestSize::Share(*share)),
+        Value::Integer(rows) if *rows > 0 => Some(TestSize::Rows(*rows as usize)),
+        _ => {
+            raw.report(raw.wrong("test_size", "expected a share above 0 and below 1, or a number of rows"));
+            None
+        }
+    }
 }
 
-fn role_markers(raw: &Raw) -> Result<Option<[String; 2]>> {
-    let Some(markers) = raw.texts("role_markers")? else { return Ok(None) };
-    match <[String; 2]>::try_from(markers) {
-        Ok(pair) if pair.iter().all(|m| !m.is_empty()) && pair[0] != pair[1] => Ok(Some(pair)),
-        _ => Err(raw
-            .wrong("role_markers", "expected two different texts: the user's and the assistant's")
-            .hint("for instance role_markers = [\"[INST]\", \"[/INST]\"]")),
+fn role_markers(raw: &Raw) -> Option<[String; 2]> {
+    match <[String; 2]>::try_from(raw.texts("role_markers")?) {
+        Ok(pair) if pair.iter().all(|m| !m.is_empty()) && pair[0] != pair[1] => Some(pair),
+        _ => {
+            let error = raw.wrong("role_markers", "expected two different texts: the user's and the assistant's");
+            raw.report(error.hint("for instance role_markers = [\"[INST]\", \"[/INST]\"]"));
+            None
+        }
     }
 }

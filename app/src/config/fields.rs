@@ -11,12 +11,12 @@ use halfbyte_core::error::{Error, Result};
 pub struct Fields {
     /// Where it was read; only for messages.
     pub file: PathBuf,
-    /// The fields.
+    /// The fields by name.
     pub map: Map<String, Value>,
 }
 
 impl Fields {
-    /// Parses `text`, the contents of `file`. Errors when it is no JSON object.
+    /// Parses `text`, the contents of `file`. Errors when it is not a JSON object.
     pub fn parse(text: &str, file: &Path) -> Result<Self> {
         let value: Value = serde_json::from_str(text).map_err(|e| {
             Error::input(format!("{}: not valid JSON: {e}", file.display()))
@@ -79,7 +79,7 @@ impl Fields {
         }
     }
 
-    /// true or false.
+    /// A boolean.
     pub fn flag(&self, key: &str) -> Result<Option<bool>> {
         let Some(value) = self.get(key) else { return Ok(None) };
         value.as_bool().map(Some).ok_or_else(|| self.wrong(key, "expected true or false"))
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_object_is_refused() {
+    fn only_objects_are_read() {
         assert!(Fields::parse("[1]", Path::new("c.json")).is_err());
         assert!(Fields::parse("{\"a\": ", Path::new("c.json")).is_err());
     }

@@ -21,9 +21,9 @@ const ARCHITECTURES: &[(&str, &str)] = architectures!(
     "mixtral-8x7b-v0.1"
 );
 
-/// The architecture of this name, and how it is called here. A hub id counts by its last part, without "-hf":
-/// `meta-llama/Llama-2-7b-hf` is llama-2-7b. A model tuned for dialogs that is not in the list has the architecture of the
-/// one it was made from: `mistralai/Mistral-7B-Instruct-v0.1` is mistral-7b-v0.1.
+/// The architecture of this name, with its name in the list. Only the last part of a hub id counts, without "-hf":
+/// `meta-llama/Llama-2-7b-hf` is llama-2-7b. A chat or instruct model that is not in the list has the architecture of its
+/// base model: `mistralai/Mistral-7B-Instruct-v0.1` is mistral-7b-v0.1.
 pub fn known(name: &str) -> Result<(&'static str, ModelConfig)> {
     let last = name.rsplit('/').next().unwrap_or(name).to_lowercase();
     let wanted = last.strip_suffix("-hf").unwrap_or(&last);

@@ -1,4 +1,4 @@
-//! What PEFT's `LoraConfig` says, checked. Read from a recipe or from an adapter folder.
+//! PEFT's `LoraConfig`, checked. It comes from a recipe or from an adapter folder.
 
 use halfbyte_core::error::{Error, Result};
 

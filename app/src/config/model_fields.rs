@@ -1,12 +1,13 @@
-//! What we do with each field that config.json may have.
+//! The fields that config.json may have, and how each is treated.
 
 use serde_json::{Value, json};
 
 use super::fields::Fields;
-use halfbyte_core::error::{Result, nearest};
+use crate::suggest::nearest;
+use halfbyte_core::error::Result;
 
-/// What we do with a field of config.json.
-enum Rule {
+/// The way in which a field of config.json is treated.
+enum ConfigFieldRule {
     /// Read into [`ModelConfig`](super::model::ModelConfig).
     Read,
     /// Changes nothing that we compute.
@@ -16,76 +17,76 @@ enum Rule {
 }
 
 /// Every field that we have heard of. A field that is not here is an error: it may change the mathematics.
-const FIELDS: &[(&str, Rule)] = &[
-    ("model_type", Rule::Read),
-    ("architectures", Rule::Read),
-    ("vocab_size", Rule::Read),
-    ("hidden_size", Rule::Read),
-    ("intermediate_size", Rule::Read),
-    ("num_hidden_layers", Rule::Read),
-    ("num_attention_heads", Rule::Read),
-    ("num_key_value_heads", Rule::Read),
-    ("head_dim", Rule::Read),
-    ("rms_norm_eps", Rule::Read),
-    ("rope_theta", Rule::Read),
-    ("rope_scaling", Rule::Read),
-    ("rope_parameters", Rule::Read),
-    ("max_position_embeddings", Rule::Read),
-    ("sliding_window", Rule::Read),
-    ("tie_word_embeddings", Rule::Read),
-    ("num_local_experts", Rule::Read),
-    ("num_experts_per_tok", Rule::Read),
-    ("router_aux_loss_coef", Rule::Read),
-    ("output_router_logits", Rule::Read),
-    ("torch_dtype", Rule::Read),
-    ("dtype", Rule::Read),
-    ("quantization_config", Rule::Read),
-    ("bos_token_id", Rule::Read),
-    ("eos_token_id", Rule::Read),
-    ("attention_bias", Rule::Only(|| json!(false))),
-    ("mlp_bias", Rule::Only(|| json!(false))),
-    ("hidden_act", Rule::Only(|| json!("silu"))),
-    ("attention_dropout", Rule::Only(|| json!(0.0))),
-    ("router_jitter_noise", Rule::Only(|| json!(0.0))),
-    ("partial_rotary_factor", Rule::Only(|| json!(1.0))),
-    ("use_sliding_window", Rule::Only(|| json!(false))),
-    ("layer_types", Rule::Only(|| json!(null))),
-    ("is_decoder", Rule::NoEffect),
-    ("is_encoder_decoder", Rule::Only(|| json!(false))),
-    ("add_cross_attention", Rule::Only(|| json!(false))),
-    ("_name_or_path", Rule::NoEffect),
-    ("_commit_hash", Rule::NoEffect),
-    ("_attn_implementation", Rule::NoEffect),
-    ("_attn_implementation_autoset", Rule::NoEffect),
-    ("_attn_implementation_internal", Rule::NoEffect),
-    ("_flash_attn_2_enabled", Rule::NoEffect),
-    ("auto_map", Rule::NoEffect),
-    ("chunk_size_feed_forward", Rule::NoEffect),
-    ("finetuning_task", Rule::NoEffect),
-    ("id2label", Rule::NoEffect),
-    ("label2id", Rule::NoEffect),
-    ("initializer_range", Rule::NoEffect),
-    ("max_sequence_length", Rule::NoEffect),
-    ("model_name", Rule::NoEffect),
-    ("output_attentions", Rule::NoEffect),
-    ("output_hidden_states", Rule::NoEffect),
-    ("pad_token_id", Rule::NoEffect),
-    ("unk_token_id", Rule::NoEffect),
-    ("pretraining_tp", Rule::NoEffect),
-    ("problem_type", Rule::NoEffect),
-    ("return_dict", Rule::NoEffect),
-    ("tokenizer_class", Rule::NoEffect),
-    ("transformers_version", Rule::NoEffect),
-    ("unsloth_fixed", Rule::NoEffect),
-    ("unsloth_version", Rule::NoEffect),
-    ("use_cache", Rule::NoEffect),
+const FIELDS: &[(&str, ConfigFieldRule)] = &[
+    ("model_type", ConfigFieldRule::Read),
+    ("architectures", ConfigFieldRule::Read),
+    ("vocab_size", ConfigFieldRule::Read),
+    ("hidden_size", ConfigFieldRule::Read),
+    ("intermediate_size", ConfigFieldRule::Read),
+    ("num_hidden_layers", ConfigFieldRule::Read),
+    ("num_attention_heads", ConfigFieldRule::Read),
+    ("num_key_value_heads", ConfigFieldRule::Read),
+    ("head_dim", ConfigFieldRule::Read),
+    ("rms_norm_eps", ConfigFieldRule::Read),
+    ("rope_theta", ConfigFieldRule::Read),
+    ("rope_scaling", ConfigFieldRule::Read),
+    ("rope_parameters", ConfigFieldRule::Read),
+    ("max_position_embeddings", ConfigFieldRule::Read),
+    ("sliding_window", ConfigFieldRule::Read),
+    ("tie_word_embeddings", ConfigFieldRule::Read),
+    ("num_local_experts", ConfigFieldRule::Read),
+    ("num_experts_per_tok", ConfigFieldRule::Read),
+    ("router_aux_loss_coef", ConfigFieldRule::Read),
+    ("output_router_logits", ConfigFieldRule::Read),
+    ("torch_dtype", ConfigFieldRule::Read),
+    ("dtype", ConfigFieldRule::Read),
+    ("quantization_config", ConfigFieldRule::Read),
+    ("bos_token_id", ConfigFieldRule::Read),
+    ("eos_token_id", ConfigFieldRule::Read),
+    ("attention_bias", ConfigFieldRule::Only(|| json!(false))),
+    ("mlp_bias", ConfigFieldRule::Only(|| json!(false))),
+    ("hidden_act", ConfigFieldRule::Only(|| json!("silu"))),
+    ("attention_dropout", ConfigFieldRule::Only(|| json!(0.0))),
+    ("router_jitter_noise", ConfigFieldRule::Only(|| json!(0.0))),
+    ("partial_rotary_factor", ConfigFieldRule::Only(|| json!(1.0))),
+    ("use_sliding_window", ConfigFieldRule::Only(|| json!(false))),
+    ("layer_types", ConfigFieldRule::Only(|| json!(null))),
+    ("is_decoder", ConfigFieldRule::NoEffect),
+    ("is_encoder_decoder", ConfigFieldRule::Only(|| json!(false))),
+    ("add_cross_attention", ConfigFieldRule::Only(|| json!(false))),
+    ("_name_or_path", ConfigFieldRule::NoEffect),
+    ("_commit_hash", ConfigFieldRule::NoEffect),
+    ("_attn_implementation", ConfigFieldRule::NoEffect),
+    ("_attn_implementation_autoset", ConfigFieldRule::NoEffect),
+    ("_attn_implementation_internal", ConfigFieldRule::NoEffect),
+    ("_flash_attn_2_enabled", ConfigFieldRule::NoEffect),
+    ("auto_map", ConfigFieldRule::NoEffect),
+    ("chunk_size_feed_forward", ConfigFieldRule::NoEffect),
+    ("finetuning_task", ConfigFieldRule::NoEffect),
+    ("id2label", ConfigFieldRule::NoEffect),
+    ("label2id", ConfigFieldRule::NoEffect),
+    ("initializer_range", ConfigFieldRule::NoEffect),
+    ("max_sequence_length", ConfigFieldRule::NoEffect),
+    ("model_name", ConfigFieldRule::NoEffect),
+    ("output_attentions", ConfigFieldRule::NoEffect),
+    ("output_hidden_states", ConfigFieldRule::NoEffect),
+    ("pad_token_id", ConfigFieldRule::NoEffect),
+    ("unk_token_id", ConfigFieldRule::NoEffect),
+    ("pretraining_tp", ConfigFieldRule::NoEffect),
+    ("problem_type", ConfigFieldRule::NoEffect),
+    ("return_dict", ConfigFieldRule::NoEffect),
+    ("tokenizer_class", ConfigFieldRule::NoEffect),
+    ("transformers_version", ConfigFieldRule::NoEffect),
+    ("unsloth_fixed", ConfigFieldRule::NoEffect),
+    ("unsloth_version", ConfigFieldRule::NoEffect),
+    ("use_cache", ConfigFieldRule::NoEffect),
 ];
 
 /// Refuses fields that we have never heard of, and those that ask for mathematics that we do not implement.
 pub(super) fn refuse_unknown(f: &Fields) -> Result<()> {
     for (key, value) in &f.map {
         match FIELDS.iter().find(|(name, _)| name == key) {
-            Some((_, Rule::Only(only))) => {
+            Some((_, ConfigFieldRule::Only(only))) => {
                 let (only, same) = (only(), |a: &Value, b: &Value| a == b || (a.is_f64() && a.as_f64() == b.as_f64()));
                 if !value.is_null() && !same(&only, value) {
                     return Err(f

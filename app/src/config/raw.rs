@@ -1,97 +1,164 @@
 //! A recipe as it was typed: TOML in sections or flat, plus `--set key=value`. Names are resolved here (aliases, keys
 //! without effect, refused keys, typing errors); values are typed when they are asked for.
+//!
+//! A wrong key or value does not end the reading: [`Raw`] collects the errors, so that a user sees all of them at once
+//! ([`Raw::finish`]).
+
+use std::cell::RefCell;
 
 use toml::{Table, Value};
 
-use super::keys::{KEYS, Section, Use, lookup};
-use halfbyte_core::error::{Error, Result, nearest};
+use super::keys::{Section, Use, lookup, suggestion};
+use crate::suggest::nearest;
+use halfbyte_core::error::{Error, Result};
 
 /// The keys of a recipe with their values.
 pub struct Raw {
     /// Where it was read; for messages.
     file: String,
-    /// By the key's own name, never by an alias.
-    values: Vec<Entry>,
+    entries: Vec<RawEntry>,
     /// One line for each key that is accepted and has no effect.
     pub notes: Vec<String>,
+    /// Wrong keys and values.
+    errors: RefCell<Vec<Error>>,
+    /// Keys that contradict each other. Not worth saying while values are wrong: they may follow from those.
+    contradictions: RefCell<Vec<Error>>,
 }
 
-struct Entry {
+struct RawEntry {
+    /// The key's own name, never an alias.
     key: &'static str,
-    /// The name and place that the user wrote: `lr` in recipe.toml, or `--set lr=…`.
-    given: String,
+    /// The name that the user wrote.
+    written: String,
+    /// The value that the user wrote; the key's own value differs where another program says it in another way.
+    written_value: Value,
+    /// The recipe's file, or `--set`.
+    place: String,
     value: Value,
 }
 
+const SET: &str = "--set";
+
 impl Raw {
-    /// Parses the recipe `text`, read from `file`, and lays the `overrides` (`key=value`) over it.
+    /// Parses the recipe `text`, read from `file`, and lays the `overrides` (`key=value`) over it. Errors only when the
+    /// text is not TOML; wrong keys are reported by [`Raw::finish`].
     pub fn parse(text: &str, file: &str, overrides: &[String]) -> Result<Self> {
         let table: Table = toml::from_str(text).map_err(|e| {
             let line = e.span().map_or(1, |s| 1 + text[..s.start.min(text.len())].matches('\n').count());
             Error::usage(format!("{file}: line {line}: {}", e.message().replace('\n', ", ")))
                 .hint("a recipe is a TOML file")
         })?;
-        let mut raw = Self { file: file.into(), values: Vec::new(), notes: Vec::new() };
+        let mut raw = Self {
+            file: file.into(),
+            entries: Vec::new(),
+            notes: Vec::new(),
+            errors: RefCell::default(),
+            contradictions: RefCell::default(),
+        };
         for (key, value) in table {
             match value {
                 Value::Table(inner) if is_section(&key) => {
-                    for (key, value) in inner {
-                        raw.add(&key, value, file)?;
-                    }
+                    inner.into_iter().for_each(|(key, value)| raw.add(&key, value, file));
                 }
-                value => raw.add(&key, value, file)?,
+                value => raw.add(&key, value, file),
             }
         }
-        for setting in overrides {
-            raw.set(setting)?;
-        }
+        overrides.iter().for_each(|setting| raw.set(setting));
         Ok(raw)
     }
 
-    /// `key=value`, where value is TOML, or text if it is no TOML.
-    fn set(&mut self, setting: &str) -> Result<()> {
+    /// `key=value`, where value is TOML, or text if it is not TOML.
+    fn set(&mut self, setting: &str) {
         let Some((key, text)) = setting.split_once('=') else {
-            return Err(Error::usage(format!("--set {setting}: expected key=value"))
-                .hint("for instance --set learning_rate=2e-4"));
+            let error = Error::usage(format!("{SET} {setting}: expected key=value"));
+            return self.report(error.hint("for instance --set learning_rate=2e-4"));
         };
         let key = key.trim();
         // `training.learning_rate` is the same key as `learning_rate`.
         let key = key.split_once('.').filter(|(section, _)| is_section(section)).map_or(key, |(_, key)| key);
-        let parsed = toml::from_str::<Table>(&format!("value = {text}")).ok();
-        let value = parsed.and_then(|mut t| t.remove("value")).unwrap_or_else(|| Value::String(text.trim().into()));
-        if let Some((name, _)) = lookup(key).and_then(|(name, used)| used_name(name, used)) {
-            self.values.retain(|e| e.key != name);
+        let value = parsed(text).unwrap_or_else(|| Value::String(text.trim().into()));
+        if let Some(target) = lookup(key).and_then(|key| key.target()) {
+            self.entries.retain(|e| e.key != target);
         }
-        self.add(key, value, "--set")
+        self.add(key, value, SET);
     }
 
-    fn add(&mut self, given: &str, value: Value, place: &str) -> Result<()> {
-        let Some((name, used)) = lookup(given) else { return Err(unknown(given, &value, place)) };
-        match used {
-            Use::NoEffect(why) => self.notes.push(format!("`{name}` has no effect here: {why}")),
+    fn add(&mut self, written: &str, value: Value, place: &str) {
+        let Some(key) = lookup(written) else { return self.report(unknown(written, &value, place)) };
+        match key.used {
+            Use::NoEffect(why) => self.notes.push(format!("`{written}` has no effect here: {why}")),
             Use::Only(values, why) if !values.iter().any(|v| same(&value, v)) => {
                 let fix = match values {
-                    [] => format!("remove `{name}`"),
-                    [value, ..] => format!("remove `{name}`, or write {name} = {value}"),
+                    [] => format!("remove `{written}`"),
+                    [value, ..] => format!("remove `{written}`, or write {written} = {value}"),
                 };
-                return Err(Error::usage(format!("{place}: `{given}` is {}: {why}", brief(&value))).hint(fix));
+                self.report(Error::usage(format!("{place}: `{written}` is {}: {why}", brief(&value))).hint(fix));
             }
             Use::Only(..) => {}
-            Use::Used(..) | Use::Alias(_) => {
-                let key = if let Use::Alias(of) = used { of } else { name };
-                if let Some(other) = self.values.iter().find(|e| e.key == key) {
-                    let what = format!("{place}: `{given}` and `{}` are the same key", other.given);
-                    return Err(Error::usage(what).hint("keep one of them"));
+            Use::Used(_) => self.insert(key.name, written, value.clone(), value, place),
+            Use::Alias(of) => self.insert(of, written, value.clone(), value, place),
+            Use::Means(of, values) => match values.iter().find(|(theirs, _)| same(&value, theirs)) {
+                Some((_, ours)) => {
+                    if let Some(ours) = parsed(ours) {
+                        self.insert(of, written, value, ours, place);
+                    }
                 }
-                self.values.push(Entry { key, given: given.into(), value });
-            }
+                None => {
+                    let accepted: Vec<&str> = values.iter().map(|(theirs, _)| *theirs).collect();
+                    let what = format!("{place}: `{written}` is {}: expected {}", brief(&value), accepted.join(" or "));
+                    self.report(Error::usage(what).hint(format!("it is another way to set `{of}`")));
+                }
+            },
         }
-        Ok(())
     }
 
-    fn entry(&self, key: &str) -> Option<&Entry> {
-        debug_assert!(matches!(lookup(key), Some((_, Use::Used(..)))), "{key} is not in the table of keys");
-        self.values.iter().find(|e| e.key == key)
+    fn insert(&mut self, key: &'static str, written: &str, written_value: Value, value: Value, place: &str) {
+        match self.entries.iter().find(|e| e.key == key) {
+            None => {
+                let (written, place) = (written.into(), place.into());
+                self.entries.push(RawEntry { key, written, written_value, place, value });
+            }
+            Some(other) if other.value == value => {}
+            Some(other) => {
+                let (first, second) = (brief(&other.written_value), brief(&written_value));
+                let what = format!(
+                    "{place}: `{} = {first}` and `{written} = {second}` are the same key with two values",
+                    other.written
+                );
+                self.report(Error::usage(what).hint("keep one of them"));
+            }
+        }
+    }
+
+    /// Keeps an error about a wrong key or value for [`Raw::finish`].
+    pub fn report(&self, error: Error) {
+        self.errors.borrow_mut().push(error);
+    }
+
+    /// The value of `read`; or None, and an error about keys that contradict each other is kept for [`Raw::finish`].
+    pub fn keep<T>(&self, read: Result<T>) -> Option<T> {
+        read.map_err(|error| self.contradictions.borrow_mut().push(error)).ok()
+    }
+
+    /// `read`, unless errors were kept: then all of them as one; contradictions only when every key and value is right.
+    pub fn finish<T>(&self, read: Option<T>) -> Result<T> {
+        let mut errors = self.errors.take();
+        if errors.is_empty() {
+            errors = self.contradictions.take();
+        }
+        match (read, errors.len()) {
+            (Some(read), 0) => Ok(read),
+            (_, 1) => Err(errors.remove(0)),
+            _ => Err(Error::usage(errors.iter().map(Error::to_string).collect::<Vec<_>>().join("\n"))),
+        }
+    }
+
+    fn entry(&self, key: &str) -> Option<&RawEntry> {
+        debug_assert!(
+            matches!(lookup(key).map(|key| key.used), Some(Use::Used(_))),
+            "{key} is not in the table of keys"
+        );
+        self.entries.iter().find(|e| e.key == key)
     }
 
     /// Whether the recipe has the key.
@@ -107,67 +174,79 @@ impl Raw {
     /// An error about the value of `key`, or about its absence.
     pub fn wrong(&self, key: &str, why: impl std::fmt::Display) -> Error {
         match self.entry(key) {
-            Some(e) => Error::usage(format!("{}: `{}` is {}: {why}", self.file, e.given, brief(&e.value))),
+            Some(e) => Error::usage(format!("{}: `{}` is {}: {why}", e.place, e.written, brief(&e.written_value))),
             None => Error::usage(format!("{}: `{key}` is missing: {why}", self.file)),
         }
     }
 
-    fn read<'a, T>(&'a self, key: &str, what: &str, read: impl Fn(&'a Value) -> Option<T>) -> Result<Option<T>> {
-        let Some(entry) = self.entry(key) else { return Ok(None) };
-        read(&entry.value).map(Some).ok_or_else(|| self.wrong(key, format!("expected {what}")))
+    /// Puts the place of the first key that `error` names in backticks in front of it.
+    pub fn located(&self, error: Error) -> Error {
+        let named = self.entries.iter().find(|e| error.what().contains(&format!("`{}`", e.key)));
+        error.at(named.map_or(&self.file, |e| &e.place))
+    }
+
+    /// The value of `key` as `read` understands it. Where it does not, the error is kept for [`Raw::finish`] and the key
+    /// counts as absent.
+    fn read<'a, T>(&'a self, key: &str, what: &str, read: impl Fn(&'a Value) -> Option<T>) -> Option<T> {
+        let value = read(self.value(key)?);
+        if value.is_none() {
+            self.report(self.wrong(key, format!("expected {what}")));
+        }
+        value
     }
 
     /// true or false.
-    pub fn flag(&self, key: &str) -> Result<Option<bool>> {
+    pub fn flag(&self, key: &str) -> Option<bool> {
         self.read(key, "true or false", Value::as_bool)
     }
 
     /// A finite number.
-    pub fn number(&self, key: &str) -> Result<Option<f64>> {
+    pub fn number(&self, key: &str) -> Option<f64> {
         self.read(key, "a number", |v| number(v).filter(|x| x.is_finite()))
     }
 
     /// A number of at least `low`.
-    pub fn at_least(&self, key: &str, low: f64) -> Result<Option<f64>> {
+    pub fn at_least(&self, key: &str, low: f64) -> Option<f64> {
         self.read(key, &format!("a number of at least {low}"), |v| number(v).filter(|x| x.is_finite() && *x >= low))
     }
 
     /// A whole number of at least `low` (and below 2³², as seeds are).
-    pub fn count(&self, key: &str, low: usize) -> Result<Option<usize>> {
-        let read = |v: &Value| v.as_integer().and_then(|n| usize::try_from(n).ok());
-        let range = low..1 << 32;
-        self.read(key, &format!("a whole number of at least {low}"), |v| read(v).filter(|n| range.contains(n)))
+    pub fn count(&self, key: &str, low: usize) -> Option<usize> {
+        self.whole(key, &format!("a whole number of at least {low}"), low, (1 << 32) - 1)
     }
 
     /// A size from `low` to 2²⁰, so that products of several fit 64 bits.
-    pub fn size(&self, key: &str, low: usize) -> Result<Option<usize>> {
-        match self.count(key, low)? {
-            Some(n) if n > 1 << 20 => Err(self.wrong(key, "expected at most 1048576")),
-            n => Ok(n),
-        }
+    pub fn size(&self, key: &str, low: usize) -> Option<usize> {
+        self.whole(key, &format!("a whole number from {low} to {}", 1 << 20), low, 1 << 20)
     }
 
-    /// Text.
-    pub fn text(&self, key: &str) -> Result<Option<String>> {
+    fn whole(&self, key: &str, what: &str, low: usize, high: usize) -> Option<usize> {
+        let whole = |v: &Value| v.as_integer().and_then(|n| usize::try_from(n).ok());
+        self.read(key, what, |v| whole(v).filter(|n| (low..=high).contains(n)))
+    }
+
+    /// A text in quotes.
+    pub fn text(&self, key: &str) -> Option<String> {
         self.read(key, "a text in quotes", |v| v.as_str().map(String::from))
     }
 
     /// One of `names`.
-    pub fn choice<T: Copy>(&self, key: &str, names: &[(&str, T)]) -> Result<Option<T>> {
-        let Some(entry) = self.entry(key) else { return Ok(None) };
-        let found = entry.value.as_str().and_then(|text| names.iter().find(|(name, _)| *name == text));
-        found.map(|(_, value)| Some(*value)).ok_or_else(|| {
+    pub fn choice<T: Copy>(&self, key: &str, names: &[(&str, T)]) -> Option<T> {
+        let text = self.value(key)?.as_str();
+        let found = text.and_then(|text| names.iter().find(|(name, _)| *name == text)).map(|(_, value)| *value);
+        if found.is_none() {
             let list: Vec<String> = names.iter().map(|(name, _)| format!("\"{name}\"")).collect();
             let error = self.wrong(key, format!("expected one of {}", list.join(", ")));
-            match entry.value.as_str().and_then(|text| nearest(text, names.iter().map(|(name, _)| *name))) {
+            self.report(match text.and_then(|text| nearest(text, names.iter().map(|(name, _)| *name))) {
                 Some(near) => error.hint(format!("did you mean \"{near}\"?")),
                 None => error,
-            }
-        })
+            });
+        }
+        found
     }
 
     /// One text or a list of texts.
-    pub fn texts(&self, key: &str) -> Result<Option<Vec<String>>> {
+    pub fn texts(&self, key: &str) -> Option<Vec<String>> {
         self.read(key, "a text or a list of texts", |v| match v {
             Value::String(one) => Some(vec![one.clone()]),
             Value::Array(list) => list.iter().map(|v| v.as_str().map(String::from)).collect(),
@@ -176,7 +255,7 @@ impl Raw {
     }
 
     /// A whole number or a list of them.
-    pub fn counts(&self, key: &str) -> Result<Option<Vec<usize>>> {
+    pub fn counts(&self, key: &str) -> Option<Vec<usize>> {
         let one = |v: &Value| v.as_integer().and_then(|n| usize::try_from(n).ok());
         self.read(key, "a whole number or a list of them", |v| match v {
             Value::Array(list) => list.iter().map(one).collect(),
@@ -185,36 +264,33 @@ impl Raw {
     }
 
     /// A table of numbers, in the order in which it was written.
-    pub fn numbers(&self, key: &str) -> Result<Option<Vec<(String, f64)>>> {
+    pub fn numbers(&self, key: &str) -> Option<Vec<(String, f64)>> {
         self.read(key, "a table of numbers", |v| {
             v.as_table()?.iter().map(|(key, v)| Some((key.clone(), number(v)?))).collect()
         })
     }
 }
 
+/// The name of `value` in a table of names: the first of several.
+pub(super) fn name<T: PartialEq>(names: &[(&'static str, T)], value: T) -> Value {
+    let found = names.iter().find(|(_, v)| *v == value);
+    Value::from(found.map_or("", |(name, _)| name))
+}
+
 fn is_section(name: &str) -> bool {
     Section::ALL.iter().any(|s| s.name() == name)
 }
 
-fn used_name(name: &'static str, used: Use) -> Option<(&'static str, Use)> {
-    match used {
-        Use::Used(..) => Some((name, used)),
-        Use::Alias(of) => lookup(of),
-        _ => None,
-    }
-}
-
-fn unknown(given: &str, value: &Value, place: &str) -> Error {
-    let (kind, sections) = match value {
-        Value::Table(_) => ("section or key", true),
-        _ => ("key", false),
-    };
-    let error = Error::usage(format!("{place}: unknown {kind} `{given}`"));
-    let names = KEYS.iter().map(|(name, _)| *name);
-    let names: Vec<&str> = names.chain(Section::ALL.iter().map(|s| s.name()).filter(|_| sections)).collect();
-    match nearest(given, names) {
+fn unknown(written: &str, value: &Value, place: &str) -> Error {
+    let is_table = matches!(value, Value::Table(_));
+    let kind = if is_table { "section or key" } else { "key" };
+    let error = Error::usage(format!("{place}: unknown {kind} `{written}`"));
+    let section = nearest(written, Section::ALL.iter().map(|s| s.name()).filter(|_| is_table));
+    match section.or_else(|| suggestion(written)) {
         Some(near) => error.hint(format!("did you mean `{near}`?")),
-        None => error.hint("keys are named as in TrainingArguments, LoraConfig and BitsAndBytesConfig"),
+        None => error.hint(
+            "keys are named as in TrainingArguments, LoraConfig and BitsAndBytesConfig; `halfbyte keys` lists them",
+        ),
     }
 }
 
@@ -222,10 +298,14 @@ fn number(value: &Value) -> Option<f64> {
     value.as_float().or_else(|| value.as_integer().map(|n| n as f64))
 }
 
+/// The value that a TOML text stands for; None if it is not TOML.
+fn parsed(text: &str) -> Option<Value> {
+    toml::from_str::<Table>(&format!("value = {text}")).ok().and_then(|mut table| table.remove("value"))
+}
+
 /// Whether `value` is what the TOML `text` says; 0 and 0.0 are the same.
 fn same(value: &Value, text: &str) -> bool {
-    let wanted = toml::from_str::<Table>(&format!("value = {text}")).ok().and_then(|mut t| t.remove("value"));
-    wanted.is_some_and(|wanted| wanted == *value || number(&wanted).is_some_and(|n| number(value) == Some(n)))
+    parsed(text).is_some_and(|wanted| wanted == *value || number(&wanted).is_some_and(|n| number(value) == Some(n)))
 }
 
 /// `value` as TOML on one line, shortened.

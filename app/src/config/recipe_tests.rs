@@ -1,9 +1,10 @@
 //! Tests of [`super`]: one for each rule.
 
 use super::*;
-use crate::config::cadence::Cadence;
-use crate::config::data::{Format, OverLength, PackingStrategy, TestSize, TrainOn};
+use crate::config::data::{OverLength, PackingStrategy, TestSize, TextFormat, TrainOn};
+use crate::config::lora::{Pattern, Targets};
 use crate::config::training::{Formula, Optim, Placement, Tracker};
+use halfbyte_core::quant::{QuantKind, Scheme};
 
 const MODEL: &str = "model_name_or_path = \"m\"\n";
 
@@ -42,7 +43,7 @@ fn defaults_are_those_of_hugging_face() {
     assert_eq!(t.optim, Optim { formula: Formula::Torch, bits: 32, placement: Placement::Resident });
     assert_eq!((r.lora.r, r.lora.alpha, r.lora.dropout), (8, 8.0, 0.0));
     assert_eq!((&r.lora.targets, &r.quantization, r.compute), (&Targets::Default, &None, DType::F32));
-    assert_eq!((r.data.split.as_str(), r.data.train_on, r.data.packing), ("train", TrainOn::All, false));
+    assert_eq!((r.data.split.as_str(), r.data.train_on, r.data.packing), ("train", None, false));
     assert_eq!((r.data.over_length, r.data.packing_strategy), (OverLength::Truncate, PackingStrategy::Bfd));
     assert!(r.notes.is_empty());
 }
@@ -54,8 +55,9 @@ fn keys_stand_in_sections_or_flat() {
     let elsewhere = ok("[training]\nr = 16\nlearning_rate = 2e-4\npacking = true");
     assert_eq!(flat, sections);
     assert_eq!(flat, elsewhere);
-    refused("r = 16\n[lora]\nr = 8", &["`r` and `r` are the same key"]);
-    refused("lora_r = 16\nr = 8", &["`r` and `lora_r`"]);
+    refused("r = 16\n[lora]\nr = 8", &["`r = 16` and `r = 8` are the same key with two values"]);
+    refused("lora_r = 16\nr = 8", &["`lora_r = 16` and `r = 8`", "keep one"]);
+    assert_eq!(ok("lora_r = 16\nr = 16").lora.r, 16, "the same value twice does not conflict");
 }
 
 #[test]
@@ -63,8 +65,104 @@ fn unknown_keys_are_refused_with_the_nearest_name() {
     refused("learning_rat = 1e-4", &["`learning_rat`", "did you mean `learning_rate`?"]);
     refused("[trainin]\nr = 8", &["`trainin`", "did you mean `training`?"]);
     refused("[lora]\nrank_patern = {}", &["did you mean `rank_pattern`?"]);
-    refused("colour = 3", &["`colour`", "TrainingArguments"]);
+    refused("[lora]\nrnk = 8", &["`rnk`"]);
+    refused("colour = 3", &["`colour`", "TrainingArguments", "halfbyte keys"]);
+    // local_rank would be nearer, but it does nothing.
+    refused("locl_rank = 16", &["did you mean `lora_rank`?"]);
     refused("r = ", &["line 2"]);
+}
+
+#[test]
+fn all_wrong_keys_and_values_are_named_at_once() {
+    let text =
+        "learning_rat = 1\n[lora]\nlora_rnk = 8\nbias = \"all\"\n[training]\nseed = \"x\"\nbf16 = 1\noptim = \"sgd\"";
+    let message = set(text, &["packing=yes", "nonsense"]).expect_err("wrong").to_string();
+    for word in [
+        "r.toml: unknown key `learning_rat`\n  hint: did you mean `learning_rate`?\n",
+        "r.toml: unknown key `lora_rnk`\n  hint: did you mean `lora_rank`?\n",
+        "`bias` is \"all\"",
+        "`seed` is \"x\"",
+        "`bf16` is 1",
+        "`optim` is \"sgd\"",
+        "--set: `packing` is \"yes\": expected true or false",
+        "--set nonsense: expected key=value",
+    ] {
+        assert!(message.contains(word), "{message}\nlacks {word}");
+    }
+    // An error that may follow from a wrong key is left out.
+    let message = recipe("load_in_4bt = true\nbnb_4bit_quant_type = \"nf4\"").expect_err("wrong").to_string();
+    assert_eq!(message, "r.toml: unknown key `load_in_4bt`\n  hint: did you mean `load_in_4bit`?");
+    // Contradictions of different sections are all said.
+    let message =
+        recipe("bf16 = true\nfp16 = true\npacking = true\ngroup_by_length = true").expect_err("wrong").to_string();
+    assert!(message.contains("group_by_length") && message.contains("`bf16` is true as well"), "{message}");
+}
+
+#[test]
+fn an_error_about_a_setting_of_the_command_line_names_it() {
+    let message = |setting: &str| set("r = 4\nlearning_rate = 1e-4", &[setting]).expect_err(setting).to_string();
+    assert!(
+        message("learning_rate=abc").starts_with("--set: `learning_rate` is \"abc\""),
+        "{}",
+        message("learning_rate=abc")
+    );
+    assert!(message("r=0").starts_with("--set: `r` is 0"), "{}", message("r=0"));
+    assert!(message("learning_rat=1").starts_with("--set: unknown key"), "{}", message("learning_rat=1"));
+}
+
+#[test]
+fn names_of_other_programs_are_the_keys_they_mean() {
+    let train_on = |text: &str| ok(text).data.train_on;
+    assert_eq!(train_on("completion_only_loss = true"), Some(TrainOn::Completion));
+    assert_eq!(train_on("completion_only_loss = false"), Some(TrainOn::All));
+    assert_eq!(train_on("assistant_only_loss = true"), Some(TrainOn::Assistant));
+    assert_eq!(train_on("assistant_only_loss = false"), None);
+    assert_eq!(train_on("train_on_inputs = false"), Some(TrainOn::Assistant));
+    assert_eq!(train_on("train_on_inputs = true"), Some(TrainOn::All));
+    refused(
+        "completion_only_loss = true\ntrain_on = \"all\"",
+        &["completion_only_loss", "`train_on = \"all\"`", "two values"],
+    );
+    assert_eq!(train_on("completion_only_loss = true\ntrain_on = \"completion\""), Some(TrainOn::Completion));
+    refused("completion_only_loss = 1", &["`completion_only_loss` is 1", "true or false", "train_on"]);
+    let set = set("completion_only_loss = true", &["train_on=all"]).expect("the command line wins");
+    assert_eq!(set.data.train_on, Some(TrainOn::All));
+
+    let r = ok(
+        "lora_rank = 4\nsequence_len = 64\nsample_packing = true\nmicro_batch_size = 2\nnum_epochs = 1\nlr = 1e-3\n\
+                lr_scheduler = \"cosine\"\nrandom_state = 7\nquantization_bit = 4\nuse_gradient_checkpointing = \"unsloth\"",
+    );
+    assert_eq!((r.lora.r, r.data.max_seq_length, r.data.packing), (4, Some(64), true));
+    assert_eq!((r.training.batch_size, r.training.epochs, r.training.learning_rate), (2, 1.0, 1e-3));
+    assert_eq!((r.training.schedule.as_str(), r.training.seed, r.training.checkpointing), ("cosine", 7, true));
+    assert!(r.quantization.is_some());
+    refused("quantization_bit = 8", &["quantization_bit", "expected 4"]);
+    assert_eq!(ok("lora_target_linear = true").lora.targets, Targets::AllLinear);
+    assert_eq!(ok("lora_target = \"all\"").lora.targets, Targets::AllLinear);
+    let names = Pattern::Names(vec!["q_proj".into(), "v_proj".into()]);
+    assert_eq!(ok("lora_target = \"q_proj,v_proj\"").lora.targets, Targets::Matching(names));
+    refused("adapter = \"qlora\"", &["`adapter` is \"qlora\"", "load_in_4bit = true"]);
+    assert_eq!(ok("dtype = \"bf16\"").compute, DType::Bf16);
+}
+
+#[test]
+fn a_chat_template_is_a_text_or_a_known_name() {
+    let data = |text: &str| ok(text).data;
+    assert_eq!(data("chat_template = \"chatml\"").chat_template.as_deref(), Some("chatml"));
+    assert_eq!(data("chat_template = \"llama3\"").chat_template.as_deref(), Some("llama-3"));
+    let named = data("template = \"mistral_v2v3\"");
+    assert_eq!((named.template, named.chat_template.as_deref()), (None, Some("mistral-v3")));
+    assert_eq!(data("chat_template = \"tokenizer_default\"").chat_template, None);
+    assert_eq!(data("template = \"{{ x }}\"").template.as_deref(), Some("{{ x }}"));
+    for (text, word) in [
+        ("template = \"mistral\"", "mistral-v1"),
+        ("chat_template = \"chatlm\"", "did you mean \"chatml\"?"),
+        ("template = \"Question:\"", "every record would become the same text"),
+        ("template = \"\"", "names chatml"),
+        ("template = \"zephyr\"\nchat_template = \"chatml\"", "`chat_template` says something else"),
+    ] {
+        refused(text, &["template", word]);
+    }
 }
 
 #[test]
@@ -91,7 +189,8 @@ fn aliases_keys_without_effect_and_refused_keys() {
         "use_cache = false\ntrust_remote_code = true\npretraining_tp = 1\nlow_cpu_mem_usage = true\nbias = \"none\"",
     );
     assert_eq!(quiet.notes.len(), 4);
-    assert!(quiet.notes[1].contains("trust_remote_code") && quiet.notes[1].contains("never runs"), "{:?}", quiet.notes);
+    let remote = quiet.notes.iter().find(|note| note.contains("trust_remote_code")).expect("noted");
+    assert!(remote.contains("never runs"), "{remote}");
     refused("bias = \"all\"", &["`bias`", "\"all\"", "bias = \"none\""]);
     refused("modules_to_save = [\"embed_tokens\"]", &["modules_to_save"]);
     refused("use_dora = true", &["use_dora"]);
@@ -130,7 +229,7 @@ fn values_have_the_type_that_is_expected() {
     refused("learning_rate = \"fast\"", &["`learning_rate` is \"fast\"", "number", "no hint"]);
     refused("lora_r = 1.5", &["`lora_r` is 1.5", "no hint"]);
     refused("packing = 1", &["`packing`", "true or false", "no hint"]);
-    refused("gradient_accumulation_steps = 0", &["gradient_accumulation_steps", "at least 1", "no hint"]);
+    refused("gradient_accumulation_steps = 0", &["gradient_accumulation_steps", "from 1 to", "no hint"]);
     refused("per_device_train_batch_size = 9223372036854775807", &["per_device_train_batch_size", "no hint"]);
     refused("max_seq_length = 10000000", &["max_seq_length", "1048576", "no hint"]);
     refused("num_train_epochs = -1", &["num_train_epochs", "no hint"]);
@@ -183,7 +282,7 @@ fn the_compute_type_follows_the_keys_and_contradictions_are_refused() {
 }
 
 #[test]
-fn quantisation_is_asked_for_by_load_in_4bit() {
+fn quantization_is_asked_for_by_load_in_4bit() {
     let q = ok("load_in_4bit = true").quantization.expect("asked for");
     assert_eq!(q.scheme, Scheme { kind: QuantKind::Fp4, blocksize: 64, double: false });
     let q = ok(
@@ -206,7 +305,7 @@ fn cadences_are_steps_shares_or_epochs() {
     assert_eq!((t.logging, t.save, t.save_total_limit), (Cadence::Share(0.1), Cadence::Never, Some(2)));
     assert_eq!(t.max_steps, Some(7));
     assert_eq!(ok("max_steps = -1").training.max_steps, None);
-    refused("eval_strategy = \"steps\"", &["nothing to evaluate on", "test_size"]);
+    refused("eval_strategy = \"steps\"", &["no records to evaluate on", "test_size"]);
     refused("save_steps = 0", &["save_steps", "no hint"]);
 }
 
@@ -217,6 +316,9 @@ fn optimizers_have_a_formula_and_a_placement() {
     assert_eq!((optim("adamw_bnb_8bit").bits, optim("adamw_bnb_8bit").formula), (8, Formula::Bitsandbytes));
     assert_eq!((optim("paged_adamw_32bit").bits, optim("paged_adamw_32bit").formula), (32, Formula::Bitsandbytes));
     assert_eq!(optim("adamw_torch_fused"), optim("adamw_torch"));
+    let hf = ok("optimizer = \"adamw_hf\"");
+    assert_eq!(hf.training.optim, optim("adamw_torch"));
+    assert!(hf.notes[0].contains("adamw_hf") && hf.notes[0].contains("epsilon"), "{:?}", hf.notes);
     refused("optim = \"sgd\"", &["optim", "no hint"]);
 }
 
@@ -232,8 +334,8 @@ fn the_data_section_is_checked() {
         "dataset = [\"a.jsonl\", \"b.jsonl\"]\ntemplate = \"{{ x }}\"\nrole_markers = [\"[INST]\", \"[/INST]\"]\ntrain_on = \"completion\"",
     );
     assert_eq!(d.data.dataset.len(), 2);
-    assert_eq!((d.data.train_on, d.data.format), (TrainOn::Completion, None));
-    assert_eq!(ok("format = \"alpaca\"").data.format, Some(Format::Alpaca));
+    assert_eq!((d.data.train_on, d.data.format), (Some(TrainOn::Completion), None));
+    assert_eq!(ok("format = \"alpaca\"").data.format, Some(TextFormat::Alpaca));
     assert_eq!(ok("val_set_size = 0.05").data.test_size, Some(TestSize::Share(0.05)));
     assert_eq!(ok("report_to = [\"tensorboard\"]").training.report_to, [Tracker::TensorBoard]);
     assert_eq!(ok("report_to = \"none\"").training.report_to, []);
@@ -242,8 +344,10 @@ fn the_data_section_is_checked() {
         assert_eq!(recipe.training.report_to, [Tracker::TensorBoard, Tracker::Wandb], "{all}");
     }
     assert_eq!(ok("logging_dir = \"logs\"").training.logging_dir.as_deref(), Some("logs"));
-    refused("format = \"template\"", &["template", "no hint"]);
-    refused("format = \"alpaca\"\ntemplate = \"x\"", &["format"]);
+    refused("format = \"template\"", &["template", "{{ question }}"]);
+    refused("format = \"alpaca\"\ntemplate = \"{{ x }}\"", &["format"]);
+    refused("format = \"alpacca\"", &["\"sharegpt\"", "\"prompt-completion\"", "did you mean \"alpaca\"?"]);
+    refused("format = \"alpaca\"\nchat_template = \"chatml\"", &["`format`", "prompt of its own"]);
     refused("role_markers = [\"x\"]", &["role_markers"]);
     refused("test_size = 0.1\neval_split = \"test\"", &["test_size"]);
     refused("test_size = 1.5", &["test_size", "no hint"]);
@@ -251,7 +355,6 @@ fn the_data_section_is_checked() {
     refused("packing = true\npacking_strategy = \"wrapped\"\nover_length = \"drop\"", &["over_length", "bfd"]);
     refused("report_to = \"mlflow\"", &["report_to", "no hint"]);
     refused("report_to = [\"none\", \"wandb\"]", &["report_to", "no hint"]);
-    refused("train_on_inputs = false", &["train_on"]);
     refused("max_seq_length = 1", &["max_seq_length", "no hint"]);
 }
 
@@ -282,6 +385,7 @@ fn the_resolved_recipe_is_the_recipe() {
          warmup_steps = 0.03\nmax_steps = 100\ntest_size = 0.1\neval_strategy = \"steps\"\neval_steps = 20\n\
          dataset = \"x y.jsonl\"\ntemplate = \"\"\"<s>[INST] {{ a }}\n\\\"{{ b }}\\\" [/INST]\"\"\"\nshuffle_seed = 7\n\
          role_markers = [\"<usr>\", \"<bot>\"]\nreport_to = \"all\"\nadd_bos_token = false\nlearning_rate = 2.5e-5",
+        "train_on_inputs = false\ntemplate = \"llama3\"\nlora_target = \"q_proj,v_proj\"\noptim = \"adamw_hf\"\ndtype = \"bf16\"",
         "load_in_4bit = true\nbnb_4bit_compute_dtype = \"float16\"\nuse_cache = false\nlayers_to_transform = [0, 3]",
     ];
     for text in texts {

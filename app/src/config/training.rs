@@ -3,9 +3,8 @@
 use toml::Value;
 
 use super::best::BestModel;
-use super::cadence::Cadence;
-use super::data::name;
-use super::raw::Raw;
+pub use super::cadence::Cadence;
+use super::raw::{Raw, name};
 use halfbyte_core::error::Result;
 
 /// Whose arithmetic an optimizer follows.
@@ -13,27 +12,27 @@ use halfbyte_core::error::Result;
 pub enum Formula {
     /// `torch.optim.AdamW`.
     Torch,
-    /// bitsandbytes.
+    /// The optimizers of bitsandbytes.
     Bitsandbytes,
 }
 
-/// Where the optimizer's state lives.
+/// The place of the optimizer's state.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Placement {
     /// On the device.
     Resident,
-    /// In pages that may be on the host. Changes nothing on the CPU device.
+    /// In pages that may move to the host. This changes nothing on the CPU device.
     Paged,
 }
 
 /// `optim`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Optim {
-    /// Whose arithmetic.
+    /// Whose arithmetic it follows.
     pub formula: Formula,
     /// Bits of each moment: 32 or 8.
     pub bits: u8,
-    /// Where the moments are.
+    /// The place of the moments.
     pub placement: Placement,
 }
 
@@ -43,9 +42,11 @@ const PAGED_8: Optim = Optim { placement: Placement::Paged, ..BNB_8 };
 const PAGED_32: Optim = Optim { bits: 32, ..PAGED_8 };
 
 /// Hugging Face's names. The first of several names of one optimizer is the one that is printed.
-const OPTIMS: [(&str, Optim); 8] = [
+const OPTIMS: [(&str, Optim); 9] = [
     ("adamw_torch", TORCH),
     ("adamw_torch_fused", TORCH),
+    // transformers' own AdamW; it differs only in where epsilon is added, which `read` notes.
+    ("adamw_hf", TORCH),
     ("adamw_8bit", BNB_8),
     ("adamw_bnb_8bit", BNB_8),
     ("paged_adamw_8bit", PAGED_8),
@@ -53,9 +54,6 @@ const OPTIMS: [(&str, Optim); 8] = [
     ("paged_adamw", PAGED_32),
     ("paged_adamw_bnb_8bit", PAGED_8),
 ];
-
-/// TRL's default; that of `TrainingArguments`, 500, leaves a short run without any line.
-const LOGGING: Cadence = Cadence::Steps(10);
 
 /// Where metrics go, besides metrics.jsonl.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -66,12 +64,15 @@ pub enum Tracker {
     Wandb,
 }
 
+/// TRL's default for `logging_steps`. That of `TrainingArguments`, 500, leaves a short run without any line.
+const LOGGING: Cadence = Cadence::Steps(10);
+
 const TRACKERS: [(&str, Tracker); 2] = [("tensorboard", Tracker::TensorBoard), ("wandb", Tracker::Wandb)];
 
-/// How to train. The defaults are those of `TrainingArguments`, but for `logging_steps`.
+/// How to train. The defaults are those of `TrainingArguments`.
 #[derive(Clone, PartialEq, Debug)]
 pub struct TrainingConfig {
-    /// Where the run's files go.
+    /// The folder for the run's files.
     pub output_dir: String,
     /// Where the adapter goes at the end; None: to `output_dir`.
     pub adapter_dir: Option<String>,
@@ -89,7 +90,7 @@ pub struct TrainingConfig {
     pub accumulation: usize,
     /// `dataloader_drop_last`.
     pub drop_last: bool,
-    /// `learning_rate`: the highest.
+    /// `learning_rate`: the highest, after the warmup.
     pub learning_rate: f64,
     /// `lr_scheduler_type`.
     pub schedule: String,
@@ -97,23 +98,23 @@ pub struct TrainingConfig {
     pub schedule_kwargs: Vec<(String, f64)>,
     /// LoRA+ (arXiv 2402.12354): factor on the learning rate of every `lora_B`; 1: none.
     pub lora_b_factor: f64,
-    /// A share of all steps; `warmup_steps` wins.
+    /// Warmup as a share of all steps; `warmup_steps` wins.
     pub warmup_ratio: f64,
-    /// Steps from 1 on, a share below.
+    /// Warmup steps; below 1 a share of all steps.
     pub warmup_steps: f64,
     /// The optimizer.
     pub optim: Optim,
     /// Decoupled weight decay.
     pub weight_decay: f64,
-    /// β₁.
+    /// Decay of the first moment, β₁.
     pub adam_beta1: f64,
-    /// β₂.
+    /// Decay of the second moment, β₂.
     pub adam_beta2: f64,
-    /// ε.
+    /// Added to the root of the second moment, ε.
     pub adam_epsilon: f64,
     /// Largest gradient norm; 0: gradients are not clipped.
     pub max_grad_norm: f64,
-    /// `neftune_noise_alpha`: size of the noise on the embeddings in training; None: none.
+    /// `neftune_noise_alpha`: size of the noise on the embeddings in training; None: no noise.
     pub neftune_alpha: Option<f64>,
     /// `gradient_checkpointing`: blocks are recomputed in the backward pass.
     pub checkpointing: bool,
@@ -121,84 +122,93 @@ pub struct TrainingConfig {
     pub seed: u64,
     /// Seed of the order alone.
     pub data_seed: u64,
-    /// When the training loss is logged.
+    /// The times at which the training loss is logged.
     pub logging: Cadence,
-    /// Also after the first step.
+    /// Whether the first step is logged too.
     pub logging_first_step: bool,
-    /// When the evaluation runs.
+    /// The times at which the evaluation runs.
     pub eval: Cadence,
-    /// Also before the first step, as the base model is.
+    /// Whether the evaluation also runs before the first step.
     pub eval_on_start: bool,
-    /// Which evaluation is the best.
+    /// The rule for the best evaluation.
     pub best: BestModel,
-    /// Texts that the model continues now and then, as they are.
+    /// Prompts that the model continues now and then, passed to the tokenizer as they are.
     pub sample_prompts: Vec<String>,
-    /// When.
+    /// The times at which the prompts are continued.
     pub sample: Cadence,
-    /// By how many tokens at most.
+    /// The most tokens of a continuation.
     pub sample_max_new_tokens: usize,
-    /// When a checkpoint is written.
+    /// The times at which a checkpoint is written.
     pub save: Cadence,
+    /// How many checkpoints are kept; None: all.
+    pub save_total_limit: Option<usize>,
     /// Unless nothing is saved at all, a checkpoint is also written after so many minutes without one; it goes when the
     /// next one is there. 0: only when `save` says.
     pub save_minutes: f64,
-    /// How many checkpoints are kept; None: all.
-    pub save_total_limit: Option<usize>,
     /// A run that trains nothing stops with the reason.
     pub watchdog: bool,
-    /// Where metrics go besides metrics.jsonl.
+    /// The trackers that get the metrics besides metrics.jsonl.
     pub report_to: Vec<Tracker>,
     /// The folder of the TensorBoard event files; None: below `runs` of the output folder.
     pub logging_dir: Option<String>,
 }
 
 impl TrainingConfig {
+    /// Reads the section. Errors when two keys contradict; wrong values are kept in `raw`.
     pub(super) fn read(raw: &Raw) -> Result<Self> {
-        let seed = raw.count("seed", 0)?.unwrap_or(42) as u64;
-        let logging = Cadence::read(raw, "logging_strategy", "logging_steps", "steps", LOGGING)?;
-        // As in HF, evaluations follow the logs that the recipe asks for unless they have steps of their own.
+        let seed = raw.count("seed", 0).unwrap_or(42) as u64;
+        let logging = Cadence::read(raw, "logging_strategy", "logging_steps", "steps", LOGGING);
+        // As in HF, evaluations follow the logs unless they have steps of their own.
         let own = if raw.has("logging_steps") && logging.steps().is_some() { logging } else { Cadence::Steps(500) };
-        let eval = Cadence::read(raw, "eval_strategy", "eval_steps", "no", own)?;
+        let eval = Cadence::read(raw, "eval_strategy", "eval_steps", "no", own);
         Ok(Self {
-            output_dir: raw.text("output_dir")?.unwrap_or("trainer_output".into()),
-            adapter_dir: raw.text("adapter_dir")?,
-            run_name: raw.text("run_name")?,
-            epochs: raw.at_least("num_train_epochs", 0.0)?.unwrap_or(3.0),
-            max_steps: max_steps(raw)?,
-            batch_size: raw.size("per_device_train_batch_size", 1)?.unwrap_or(8),
-            eval_batch_size: raw.size("per_device_eval_batch_size", 1)?.unwrap_or(8),
-            accumulation: raw.size("gradient_accumulation_steps", 1)?.unwrap_or(1),
-            drop_last: raw.flag("dataloader_drop_last")?.unwrap_or(false),
-            learning_rate: raw.at_least("learning_rate", 0.0)?.unwrap_or(5e-5),
-            schedule: raw.text("lr_scheduler_type")?.unwrap_or("linear".into()),
-            schedule_kwargs: raw.numbers("lr_scheduler_kwargs")?.unwrap_or_default(),
-            lora_b_factor: lora_b_factor(raw)?,
-            warmup_ratio: share(raw, "warmup_ratio", 1.0)?.unwrap_or(0.0),
-            warmup_steps: raw.at_least("warmup_steps", 0.0)?.unwrap_or(0.0),
-            optim: raw.choice("optim", &OPTIMS)?.unwrap_or(TORCH),
-            weight_decay: raw.at_least("weight_decay", 0.0)?.unwrap_or(0.0),
-            adam_beta1: share(raw, "adam_beta1", 1.0 - f64::EPSILON)?.unwrap_or(0.9),
-            adam_beta2: share(raw, "adam_beta2", 1.0 - f64::EPSILON)?.unwrap_or(0.999),
-            adam_epsilon: raw.at_least("adam_epsilon", 0.0)?.unwrap_or(1e-8),
-            max_grad_norm: raw.at_least("max_grad_norm", 0.0)?.unwrap_or(1.0),
-            neftune_alpha: raw.at_least("neftune_noise_alpha", 0.0)?.filter(|alpha| *alpha > 0.0),
-            checkpointing: raw.flag("gradient_checkpointing")?.unwrap_or(false),
+            output_dir: raw.text("output_dir").unwrap_or("trainer_output".into()),
+            adapter_dir: raw.text("adapter_dir"),
+            run_name: raw.text("run_name"),
+            epochs: raw.at_least("num_train_epochs", 0.0).unwrap_or(3.0),
+            max_steps: max_steps(raw),
+            batch_size: raw.size("per_device_train_batch_size", 1).unwrap_or(8),
+            eval_batch_size: raw.size("per_device_eval_batch_size", 1).unwrap_or(8),
+            accumulation: raw.size("gradient_accumulation_steps", 1).unwrap_or(1),
+            drop_last: raw.flag("dataloader_drop_last").unwrap_or(false),
+            learning_rate: raw.at_least("learning_rate", 0.0).unwrap_or(5e-5),
+            schedule: raw.text("lr_scheduler_type").unwrap_or("linear".into()),
+            schedule_kwargs: raw.numbers("lr_scheduler_kwargs").unwrap_or_default(),
+            lora_b_factor: lora_b_factor(raw),
+            warmup_ratio: share(raw, "warmup_ratio", 1.0).unwrap_or(0.0),
+            warmup_steps: raw.at_least("warmup_steps", 0.0).unwrap_or(0.0),
+            optim: raw.choice("optim", &OPTIMS).unwrap_or(TORCH),
+            weight_decay: raw.at_least("weight_decay", 0.0).unwrap_or(0.0),
+            adam_beta1: share(raw, "adam_beta1", 1.0 - f64::EPSILON).unwrap_or(0.9),
+            adam_beta2: share(raw, "adam_beta2", 1.0 - f64::EPSILON).unwrap_or(0.999),
+            adam_epsilon: raw.at_least("adam_epsilon", 0.0).unwrap_or(1e-8),
+            max_grad_norm: raw.at_least("max_grad_norm", 0.0).unwrap_or(1.0),
+            neftune_alpha: raw.at_least("neftune_noise_alpha", 0.0).filter(|alpha| *alpha > 0.0),
+            checkpointing: raw.flag("gradient_checkpointing").unwrap_or(false),
             seed,
-            data_seed: raw.count("data_seed", 0)?.map_or(seed, |n| n as u64),
+            data_seed: raw.count("data_seed", 0).map_or(seed, |n| n as u64),
             logging,
-            logging_first_step: raw.flag("logging_first_step")?.unwrap_or(false),
+            logging_first_step: raw.flag("logging_first_step").unwrap_or(false),
             eval,
-            eval_on_start: raw.flag("eval_on_start")?.unwrap_or(false),
+            eval_on_start: raw.flag("eval_on_start").unwrap_or(false),
             best: BestModel::read(raw, eval)?,
-            sample: sample(raw, eval)?,
-            sample_prompts: raw.texts("sample_prompts")?.unwrap_or_default(),
-            sample_max_new_tokens: raw.count("sample_max_new_tokens", 1)?.unwrap_or(64),
-            save: Cadence::read(raw, "save_strategy", "save_steps", "steps", Cadence::Steps(500))?,
-            save_minutes: raw.at_least("save_minutes", 0.0)?.unwrap_or(30.0),
-            save_total_limit: raw.count("save_total_limit", 1)?,
-            watchdog: raw.flag("watchdog")?.unwrap_or(true),
-            report_to: report_to(raw)?,
-            logging_dir: raw.text("logging_dir")?.filter(|folder| !folder.is_empty()),
+            sample: sample(raw, eval),
+            sample_prompts: raw.texts("sample_prompts").unwrap_or_default(),
+            sample_max_new_tokens: raw.count("sample_max_new_tokens", 1).unwrap_or(64),
+            save: Cadence::read(raw, "save_strategy", "save_steps", "steps", Cadence::Steps(500)),
+            save_minutes: raw.at_least("save_minutes", 0.0).unwrap_or(30.0),
+            save_total_limit: raw.count("save_total_limit", 1),
+            watchdog: raw.flag("watchdog").unwrap_or(true),
+            report_to: report_to(raw),
+            logging_dir: raw.text("logging_dir").filter(|folder| !folder.is_empty()),
+        })
+    }
+
+    /// A line for the report if the optimizer that the recipe names rounds differently.
+    pub(super) fn optim_note(&self, raw: &Raw) -> Option<String> {
+        let is_hf = raw.value("optim").and_then(Value::as_str) == Some("adamw_hf");
+        is_hf.then(|| {
+            "`optim = \"adamw_hf\"` is computed as adamw_torch; the two differ in where epsilon is added".into()
         })
     }
 
@@ -252,8 +262,8 @@ impl TrainingConfig {
             ("save_strategy", Some(self.save.strategy())),
             ("save_steps", self.save.steps()),
             ("save_minutes", Some(self.save_minutes.into())),
-            ("save_total_limit", self.save_total_limit.map(|n| Value::from(n as i64))),
             ("watchdog", Some(self.watchdog.into())),
+            ("save_total_limit", self.save_total_limit.map(|n| Value::from(n as i64))),
             ("report_to", Some(Value::Array(trackers))),
             ("logging_dir", self.logging_dir.clone().map(Value::from)),
         ];
@@ -262,8 +272,8 @@ impl TrainingConfig {
     }
 }
 
-/// `sample_*`: unless said otherwise after each evaluation, or without one after each epoch.
-fn sample(raw: &Raw, eval: Cadence) -> Result<Cadence> {
+/// `sample_*`; by default after each evaluation, or after each epoch if nothing is evaluated.
+fn sample(raw: &Raw, eval: Cadence) -> Cadence {
     let (default, every) = match eval {
         Cadence::Steps(_) | Cadence::Share(_) => ("steps", eval),
         Cadence::Epoch | Cadence::Never => ("epoch", Cadence::Steps(500)),
@@ -273,38 +283,43 @@ fn sample(raw: &Raw, eval: Cadence) -> Result<Cadence> {
 }
 
 /// `loraplus_lr_ratio`, as PEFT's `create_loraplus_optimizer` has it.
-fn lora_b_factor(raw: &Raw) -> Result<f64> {
-    match raw.at_least("loraplus_lr_ratio", 0.0)? {
-        Some(0.0) => Err(raw.wrong("loraplus_lr_ratio", "expected a number above 0").hint("the paper uses 16")),
-        ratio => Ok(ratio.unwrap_or(1.0)),
+fn lora_b_factor(raw: &Raw) -> f64 {
+    let ratio = raw.at_least("loraplus_lr_ratio", 0.0).unwrap_or(1.0);
+    if ratio == 0.0 {
+        raw.report(raw.wrong("loraplus_lr_ratio", "expected a number above 0").hint("the paper uses 16"));
     }
+    ratio
 }
 
 /// A number from 0 to `high`.
-fn share(raw: &Raw, key: &str, high: f64) -> Result<Option<f64>> {
-    match raw.at_least(key, 0.0)? {
-        Some(x) if x > high => Err(raw.wrong(key, "expected a share between 0 and 1")),
-        x => Ok(x),
+fn share(raw: &Raw, key: &str, high: f64) -> Option<f64> {
+    let share = raw.at_least(key, 0.0)?;
+    if share > high {
+        raw.report(raw.wrong(key, "expected a share between 0 and 1"));
+    }
+    Some(share)
+}
+
+/// `max_steps`; −1, HF's default, and 0 leave the choice to the epochs.
+fn max_steps(raw: &Raw) -> Option<usize> {
+    match raw.value("max_steps")? {
+        Value::Integer(-1 | 0) => None,
+        _ => raw.count("max_steps", 1),
     }
 }
 
-/// `max_steps`; −1, HF's default, and 0 mean that the epochs decide.
-fn max_steps(raw: &Raw) -> Result<Option<usize>> {
-    match raw.value("max_steps") {
-        None | Some(Value::Integer(-1 | 0)) => Ok(None),
-        Some(_) => raw.count("max_steps", 1),
-    }
-}
-
-fn report_to(raw: &Raw) -> Result<Vec<Tracker>> {
-    let Some(names) = raw.texts("report_to")? else { return Ok(Vec::new()) };
-    let known = |name: &String| TRACKERS.iter().any(|(tracker, _)| tracker == name);
+/// `report_to`; trackers come in the order of [`TRACKERS`], each once.
+fn report_to(raw: &Raw) -> Vec<Tracker> {
+    let names = raw.texts("report_to").unwrap_or_default();
+    let is_known = |name: &String| TRACKERS.iter().any(|(tracker, _)| tracker == name);
     match names.as_slice() {
-        [one] if one == "none" => Ok(Vec::new()),
-        [one] if one == "all" => Ok(TRACKERS.map(|(_, tracker)| tracker).into()),
-        names if names.iter().all(known) => {
-            Ok(TRACKERS.iter().filter(|(name, _)| names.iter().any(|n| n == name)).map(|(_, t)| *t).collect())
+        [one] if one == "none" => Vec::new(),
+        [one] if one == "all" => TRACKERS.map(|(_, tracker)| tracker).into(),
+        names => {
+            if !names.iter().all(is_known) {
+                raw.report(raw.wrong("report_to", "expected \"none\", \"all\", \"tensorboard\" or \"wandb\""));
+            }
+            TRACKERS.iter().filter(|(name, _)| names.iter().any(|n| n == name)).map(|(_, tracker)| *tracker).collect()
         }
-        _ => Err(raw.wrong("report_to", "expected \"none\", \"all\", \"tensorboard\" or \"wandb\"")),
     }
 }

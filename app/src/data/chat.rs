@@ -1,26 +1,72 @@
-//! Conversations: from the shapes in which data sets keep them to marked text.
+//! Conversations: from the layouts in which data sets store them to marked text.
 
 use serde_json::{Map, Value, json};
 
-use crate::data::marks::{APART, GIVEN, Literals, TRAINED, escape, token};
+use crate::config::data::TrainOn;
+use crate::data::markup::{APART, GIVEN, Literals, TRAINED, escape, token};
 use crate::data::table::{Record, kind};
 use crate::data::template::{Template, Undefined};
 use halfbyte_core::error::{Error, Result};
 
 /// One message; an object with `role`, `content` and whatever else the data set gives (templates may use it).
-pub type Message = Map<String, Value>;
+pub type ChatMessage = Map<String, Value>;
 
-/// The conversation of a record: the column `messages` ({role, content}) or `conversations` ({from, value}), or a
-/// question and its answer in `instruction`, `input`, `output` or in `prompt` and `completion` or `response`.
-/// `column` names the list of messages where it has another name.
-pub fn messages(record: &Record, column: Option<&str>) -> Result<Vec<Message>> {
+/// The messages of a record.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Conversation {
+    /// In their order.
+    pub messages: Vec<ChatMessage>,
+    /// How many of them are the prompt, where the record says so (TRL's `prompt` and `completion` as lists of messages).
+    pub prompt: Option<usize>,
+}
+
+/// The conversation of a record: the column `messages` ({role, content}) or `conversations` ({from, value}), TRL's lists
+/// `prompt` and `completion`, or a question and its answer in `instruction`, `input`, `output` or in `prompt` and
+/// `completion` or `response`. `column` names the list of messages where it has another name. As LLaMA-Factory has it, a
+/// column `system` holds the system message, and `history` the turns before a question.
+pub fn conversation(record: &Record, column: Option<&str>) -> Result<Conversation> {
     let list = match column {
         Some(column) => Some((column, record.get(column)?)),
         None => ["messages", "conversations"].iter().find_map(|&name| record.0.get(name).map(|list| (name, list))),
     };
-    let Some((name, list)) = list else {
-        return question_and_answer(record);
+    let mut conversation = match list {
+        Some((name, list)) => Conversation { messages: message_list(name, list)?, prompt: None },
+        None if is_list(record, "prompt") && record.0.contains_key("completion") => {
+            let mut messages = message_list("prompt", record.get("prompt")?)?;
+            let prompt = Some(messages.len());
+            messages.extend(message_list("completion", record.get("completion")?)?);
+            Conversation { messages, prompt }
+        }
+        None => Conversation { messages: question_and_answer(record)?, prompt: None },
     };
+    let starts_with_system = conversation.messages.first().is_some_and(|message| message["role"] == "system");
+    if let Some(system) = filled(record, "system")?
+        && !starts_with_system
+    {
+        conversation.messages.insert(0, new_message("system", system));
+        conversation.prompt = conversation.prompt.map(|n| n + 1);
+    }
+    Ok(conversation)
+}
+
+/// Whether the record has a list in this column.
+pub fn is_list(record: &Record, column: &str) -> bool {
+    record.0.get(column).is_some_and(Value::is_array)
+}
+
+/// The text of a column that may be missing, null or empty.
+fn filled<'a>(record: &'a Record, column: &str) -> Result<Option<&'a str>> {
+    match record.0.get(column) {
+        None | Some(Value::Null) => Ok(None),
+        Some(_) => Ok(Some(record.text(column)?).filter(|text| !text.is_empty())),
+    }
+}
+
+fn new_message(role: &str, content: &str) -> ChatMessage {
+    Map::from_iter([("role".to_string(), role.into()), ("content".to_string(), escape(content).into())])
+}
+
+fn message_list(name: &str, list: &Value) -> Result<Vec<ChatMessage>> {
     let list = list
         .as_array()
         .ok_or_else(|| Error::input(format!("column `{name}` holds {}, not a list of messages", kind(list))))?;
@@ -28,7 +74,7 @@ pub fn messages(record: &Record, column: Option<&str>) -> Result<Vec<Message>> {
     numbered.map(|(i, m)| message(m).map_err(|e| e.at(format!("`{name}[{i}]`")))).collect()
 }
 
-fn message(value: &Value) -> Result<Message> {
+fn message(value: &Value) -> Result<ChatMessage> {
     let object =
         value.as_object().ok_or_else(|| Error::input(format!("a message is an object, not {}", kind(value))))?;
     let field = |names: [&str; 2]| {
@@ -51,29 +97,54 @@ fn message(value: &Value) -> Result<Message> {
     Ok(message)
 }
 
-fn question_and_answer(record: &Record) -> Result<Vec<Message>> {
+fn question_and_answer(record: &Record) -> Result<Vec<ChatMessage>> {
     let has = |column: &str| record.0.contains_key(column);
+    let mut messages = Vec::new();
     let (question, answer) = if has("instruction") {
+        for turn in turns(record)? {
+            messages.extend([new_message("user", turn[0]), new_message("assistant", turn[1])]);
+        }
         let instruction = record.text("instruction")?;
-        let input = if has("input") { record.text("input")? } else { "" };
-        let question = if input.is_empty() { instruction.to_string() } else { format!("{instruction}\n\n{input}") };
+        let question = match filled(record, "input")? {
+            Some(input) => format!("{instruction}\n\n{input}"),
+            None => instruction.to_string(),
+        };
         (question, record.text("output")?)
     } else if has("prompt") {
         (record.text("prompt")?.to_string(), record.text(if has("response") { "response" } else { "completion" })?)
     } else {
         let columns: Vec<&str> = record.columns().collect();
-        return Err(Error::input("there is no conversation: no column `messages` or `conversations`").hint(format!(
-            "the columns are {}; name the list of messages with text_column, or write a template",
-            columns.join(", ")
-        )));
+        return Err(Error::input("the record has no conversation: no column `messages` or `conversations`").hint(
+            format!(
+                "the columns are {}; name the list of messages with text_column, or write a template",
+                columns.join(", ")
+            ),
+        ));
     };
-    let message = |role: &str, content: &str| json!({"role": role, "content": escape(content)}).as_object().cloned();
-    Ok([message("user", &question), message("assistant", answer)].into_iter().flatten().collect())
+    messages.extend([new_message("user", &question), new_message("assistant", answer)]);
+    Ok(messages)
+}
+
+/// LLaMA-Factory's `history`: earlier questions with their answers.
+fn turns(record: &Record) -> Result<Vec<[&str; 2]>> {
+    let history = match record.0.get("history") {
+        None | Some(Value::Null) => return Ok(Vec::new()),
+        Some(history) => history,
+    };
+    history
+        .as_array()
+        .and_then(|list| list.iter().map(pair).collect::<Option<Vec<_>>>())
+        .ok_or_else(|| Error::input("column `history` is not a list of [question, answer] pairs"))
+}
+
+fn pair(turn: &Value) -> Option<[&str; 2]> {
+    let both = turn.as_array().filter(|both| both.len() == 2)?;
+    Some([both[0].as_str()?, both[1].as_str()?])
 }
 
 /// How a conversation becomes text.
-pub enum Layout {
-    /// The model's own `chat_template`.
+pub enum ChatFormat {
+    /// A chat template: the model's own or the recipe's.
     Template(Box<ChatTemplate>),
     /// `[INST]` as text, each turn encoded by itself (Mistral-7B v0.1 and v0.2, Mixtral-8x7B).
     MistralV1,
@@ -84,7 +155,7 @@ pub enum Layout {
 /// A compiled `chat_template`.
 pub struct ChatTemplate {
     template: Template,
-    /// Whether the template itself says what the assistant says.
+    /// Whether the template marks the answers itself, with `{% generation %}`.
     marked: bool,
     bos: String,
     eos: String,
@@ -98,7 +169,8 @@ impl ChatTemplate {
         Ok(ChatTemplate { template, marked: source.contains("endgeneration"), bos: mark(bos), eos: mark(eos) })
     }
 
-    fn render(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String> {
+    /// The marked text of a conversation; with `add_generation_prompt` up to where the next answer would begin.
+    pub fn render(&self, messages: &[ChatMessage], add_generation_prompt: bool) -> Result<String> {
         let context = json!({
             "messages": messages,
             "add_generation_prompt": add_generation_prompt,
@@ -108,9 +180,9 @@ impl ChatTemplate {
         self.template.render(context).map_err(|e| e.at("chat_template"))
     }
 
-    /// What the assistant says is what the template adds to the prompt of that turn; so a mask begins exactly where
-    /// generation would.
-    fn marked(&self, messages: &[Message]) -> Result<String> {
+    /// The text with the answers marked. An answer is what the template adds to the prompt of its turn, so that a mask
+    /// begins exactly where generation would.
+    fn marked(&self, messages: &[ChatMessage]) -> Result<String> {
         let whole = self.render(messages, false)?;
         if self.marked {
             return Ok(whole);
@@ -135,23 +207,41 @@ impl ChatTemplate {
         }
         Ok(out + &whole[done..])
     }
+
+    /// The prompt as given and everything after it as trained on.
+    fn marked_completion(&self, messages: &[ChatMessage], prompt: usize) -> Result<String> {
+        let plain = |text: String| text.replace([TRAINED, GIVEN], "");
+        let before = plain(self.render(&messages[..prompt], true)?);
+        let whole = plain(self.render(messages, false)?);
+        match whole.strip_prefix(&before) {
+            Some(completion) => Ok(format!("{before}{TRAINED}{completion}")),
+            None => Err(Error::usage(
+                "chat_template: the prompt is written differently when a completion follows, so the two cannot be told apart",
+            )
+            .hint("set train_on = \"assistant\" or \"all\"")),
+        }
+    }
 }
 
-impl Layout {
-    /// The marked text of a conversation. `answers`: whether what the assistant says must be marked.
-    pub fn text(&self, messages: &[Message], literals: &Literals, answers: bool) -> Result<String> {
-        match self {
-            Layout::Template(template) if answers => template.marked(messages),
-            Layout::Template(template) => template.render(messages, false),
-            Layout::MistralV1 => mistral(messages, literals, false),
-            Layout::MistralV3 => mistral(messages, literals, true),
+impl ChatFormat {
+    /// The marked text of a conversation. Unless all tokens are trained on, the answers are marked.
+    pub fn text(&self, conversation: &Conversation, literals: &Literals, train_on: TrainOn) -> Result<String> {
+        let messages = &conversation.messages;
+        match (self, train_on, conversation.prompt) {
+            (ChatFormat::Template(template), TrainOn::All, _) => template.render(messages, false),
+            (ChatFormat::Template(template), TrainOn::Completion, Some(prompt)) => {
+                template.marked_completion(messages, prompt)
+            }
+            (ChatFormat::Template(template), ..) => template.marked(messages),
+            (ChatFormat::MistralV1, ..) => mistral(messages, literals, false),
+            (ChatFormat::MistralV3, ..) => mistral(messages, literals, true),
         }
     }
 }
 
 /// As mistral-common writes it: the system message joins the first user message (v1) or the last (v3), with an empty
 /// line between; every content is encoded by itself.
-fn mistral(messages: &[Message], literals: &Literals, v3: bool) -> Result<String> {
+fn mistral(messages: &[ChatMessage], literals: &Literals, v3: bool) -> Result<String> {
     let special = |literal: &str| {
         literals.id(literal).map(token).ok_or_else(|| {
             Error::usage(format!("format: the tokenizer has no token {literal}"))
@@ -184,7 +274,7 @@ fn mistral(messages: &[Message], literals: &Literals, v3: bool) -> Result<String
             "assistant" => out += &format!("{APART}{TRAINED}{content}{}{GIVEN}", special("</s>")?),
             "system" => {}
             other => {
-                return Err(Error::input(format!("message {}: the role `{other}` has no place here", turn + 1))
+                return Err(Error::input(format!("message {}: this format has no role `{other}`", turn + 1))
                     .hint("the Mistral formats know system, user and assistant; chat_template may know more"));
             }
         }

@@ -1,11 +1,11 @@
-//! From marked text to a document: the tokenizer's part.
+//! From marked text to a document: the part that needs the tokenizer.
 
 use std::path::Path;
 
 use halfbyte_tokenizer::{PieceKind, SpaceRule, SpecialTokens, Tokenizer};
 
 use crate::config::data::TrainOn;
-use crate::data::marks::{Content, Literals, SPARE, parts};
+use crate::data::markup::{Content, Literals, SPARE, parts};
 use crate::data::tokenizer_config::TokenizerConfig;
 use halfbyte_core::error::{Error, Result};
 use halfbyte_core::session::batch::Document;
@@ -13,17 +13,17 @@ use halfbyte_core::session::batch::Document;
 /// A tokenizer with the settings under which it makes documents.
 pub struct Encoder {
     tokenizer: Tokenizer,
-    settings: Settings,
+    settings: DocumentSettings,
     bos: Option<u32>,
     eos: Option<u32>,
     literals: Literals,
-    /// For text that begins with a space but continues something.
+    /// Encodes text that begins with a space but continues other text.
     after_unknown: SpecialTokens,
 }
 
-/// The settings; the defaults of a model are in its `tokenizer_config.json`.
+/// How documents are made. A model's defaults are in its `tokenizer_config.json`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Settings {
+pub struct DocumentSettings {
     /// Put the begin token in front, unless it is there.
     pub add_bos: bool,
     /// Put the end token at the end, unless it is there.
@@ -54,7 +54,7 @@ impl Encoder {
     /// another than the model file's.
     pub fn new(
         tokenizer: Tokenizer,
-        settings: Settings,
+        settings: DocumentSettings,
         added: &[(String, u32)],
         eos: Option<&str>,
     ) -> Result<Encoder> {
@@ -74,7 +74,7 @@ impl Encoder {
     }
 
     /// An encoder with the tokenizer of a model folder and the tokens that its `config` names.
-    pub fn open(folder: &Path, config: &TokenizerConfig, settings: Settings) -> Result<Encoder> {
+    pub fn open(folder: &Path, config: &TokenizerConfig, settings: DocumentSettings) -> Result<Encoder> {
         Encoder::new(open_tokenizer(folder)?, settings, &config.added, config.eos.as_deref())
     }
 
@@ -83,13 +83,13 @@ impl Encoder {
         self.settings.add_eos = true;
     }
 
-    /// The tokenizer.
+    /// The tokenizer that documents are encoded with.
     pub fn tokenizer(&self) -> &Tokenizer {
         &self.tokenizer
     }
 
-    /// The settings.
-    pub fn settings(&self) -> Settings {
+    /// The settings that documents are made with.
+    pub fn settings(&self) -> DocumentSettings {
         self.settings
     }
 
@@ -159,14 +159,14 @@ impl Encoder {
         if !text.starts_with([' ', '▁']) {
             return self.tokenizer.encode_continuation(text);
         }
-        // Some models drop spaces at the beginning of a text, and here it only looks like one.
+        // Some models drop spaces at the beginning of a text; this is not the beginning.
         let mut ids = self.tokenizer.encode_special(&format!("{SPARE}{text}"), &self.after_unknown);
         ids.remove(0);
         ids
     }
 
-    /// Whether the text of the begin or end token stands somewhere as text: often a template that was meant to hold
-    /// the token.
+    /// Whether the text contains the begin or end token written out. Often that is a template which was meant to hold the
+    /// token itself.
     pub fn has_literal(&self, marked: &str) -> bool {
         [self.bos, self.eos].into_iter().flatten().any(|id| marked.contains(self.piece(id)))
     }

@@ -5,52 +5,56 @@ use std::borrow::Cow;
 use serde_json::Value;
 
 use crate::config::data::TrainOn;
-use crate::data::chat::{Layout, messages};
-use crate::data::marks::{Literals, RoleMarkers, TRAINED, escape};
-use crate::data::table::Record;
+use crate::data::chat::{ChatFormat, conversation};
+use crate::data::markup::{GIVEN, Literals, RoleMarkers, TRAINED, escape};
+use crate::data::table::{Record, kind};
 use crate::data::template::{Template, Undefined};
 use halfbyte_core::error::{Error, Result};
 
-/// How a record becomes text.
-pub enum Shape {
+/// Where the text of a record is, and how it is written.
+pub enum RecordLayout {
     /// The text of a column.
     Column {
-        /// Which.
+        /// The name of the column.
         name: String,
-        /// Where its roles begin, if it has roles.
+        /// The texts that begin questions and answers, if the text has roles.
         roles: Option<RoleMarkers>,
     },
     /// A Jinja template over the record.
     Template(Box<Template>),
-    /// Alpaca's prompt over `instruction`, `input` and `output`.
+    /// The prompt of Stanford Alpaca over `instruction`, `input` and `output`.
     Alpaca,
     /// A conversation.
     Chat {
         /// The column with the list of messages, where it has an unusual name.
         column: Option<String>,
         /// How it is written.
-        layout: Layout,
+        format: ChatFormat,
     },
+    /// TRL's `prompt` and `completion`, one text after the other.
+    PromptCompletion,
+    /// Axolotl's `segments`: a list of {text, label}; `label` says whether the text is trained on.
+    Segments,
     /// A text column with `[|Human|]` and `[|AI|]` turns, whose last, empty human turn is left out.
     Dialog {
-        /// Which column.
+        /// The name of the column.
         name: String,
     },
 }
 
-/// A shape with what it needs of the tokenizer and the recipe.
-pub struct Format {
-    /// The shape.
-    pub shape: Shape,
+/// A layout with what it needs of the tokenizer and the recipe.
+pub struct RecordFormatter {
+    /// The layout of the records.
+    pub layout: RecordLayout,
     /// The special tokens and their text.
     pub literals: Literals,
     /// `special_in_template`: literals such as `</s>` in the recipe's template or in the text column are tokens.
     pub special: bool,
-    /// What is trained on.
+    /// The tokens that are trained on.
     pub train_on: TrainOn,
 }
 
-impl Format {
+impl RecordFormatter {
     /// A template over the record's columns. With `special`, literals such as `</s>` in it are tokens.
     pub fn template(
         source: &str,
@@ -58,13 +62,13 @@ impl Format {
         literals: Literals,
         special: bool,
         train_on: TrainOn,
-    ) -> Result<Format> {
+    ) -> Result<RecordFormatter> {
         let known = if special { literals.clone() } else { Literals::default() };
         let template = Template::new(source, Undefined::Refused, &known, roles)?;
         if train_on != TrainOn::All && roles.is_none() && !source.contains("endgeneration") {
             return Err(no_roles("template"));
         }
-        Ok(Format { shape: Shape::Template(Box::new(template)), literals, special, train_on })
+        Ok(RecordFormatter { layout: RecordLayout::Template(Box::new(template)), literals, special, train_on })
     }
 
     /// A text column.
@@ -74,43 +78,53 @@ impl Format {
         literals: Literals,
         special: bool,
         train_on: TrainOn,
-    ) -> Result<Format> {
+    ) -> Result<RecordFormatter> {
         if train_on != TrainOn::All && roles.is_none() {
             return Err(no_roles("text_column"));
         }
-        Ok(Format { shape: Shape::Column { name: name.into(), roles }, literals, special, train_on })
+        Ok(RecordFormatter { layout: RecordLayout::Column { name: name.into(), roles }, literals, special, train_on })
     }
 
     /// The marked text of a record.
     pub fn text(&self, record: &Record) -> Result<String> {
-        match &self.shape {
-            Shape::Column { name, roles } => {
+        match &self.layout {
+            RecordLayout::Column { name, roles } => {
                 let text = escape(record.text(name)?);
                 let text = match roles {
                     Some(roles) => roles.mark(&text),
                     None => text.into_owned(),
                 };
-                Ok(if self.special { self.literals.mark(&text) } else { text })
+                Ok(self.with_tokens(text))
             }
-            Shape::Template(template) => {
+            RecordLayout::Template(template) => {
                 let mut record = Cow::Borrowed(&record.0);
                 if record.values().any(has_marks) {
                     record.to_mut().values_mut().for_each(escape_value);
                 }
                 template.render_record(&record)
             }
-            Shape::Alpaca => alpaca(record),
-            Shape::Chat { column, layout } => {
-                layout.text(&messages(record, column.as_deref())?, &self.literals, self.train_on != TrainOn::All)
+            RecordLayout::Alpaca => alpaca(record),
+            RecordLayout::Chat { column, format } => {
+                format.text(&conversation(record, column.as_deref())?, &self.literals, self.train_on)
             }
-            Shape::Dialog { name } => Ok(dialog(record.text(name)?)),
+            RecordLayout::PromptCompletion => {
+                let (prompt, completion) = (escape(record.text("prompt")?), escape(record.text("completion")?));
+                Ok(self.with_tokens(format!("{prompt}{TRAINED}{completion}")))
+            }
+            RecordLayout::Segments => segments(record, &self.literals),
+            RecordLayout::Dialog { name } => Ok(dialog(record.text(name)?)),
         }
     }
 
-    /// Whether an end token belongs after the text unless the recipe says otherwise: the built-in shapes end with an
-    /// answer, of which the end is a part. Templates and columns write it themselves.
+    /// With `special`, literals in `text` are tokens.
+    fn with_tokens(&self, text: String) -> String {
+        if self.special { self.literals.mark(&text) } else { text }
+    }
+
+    /// Whether an end token belongs after the text unless the recipe says otherwise: these layouts end with an answer, of
+    /// which the end is a part. Templates, columns and segments write it themselves.
     pub fn wants_eos(&self) -> bool {
-        matches!(self.shape, Shape::Alpaca | Shape::Dialog { .. })
+        matches!(self.layout, RecordLayout::Alpaca | RecordLayout::PromptCompletion | RecordLayout::Dialog { .. })
     }
 }
 
@@ -138,8 +152,32 @@ fn escape_value(value: &mut Value) {
     }
 }
 
+/// Axolotl's `input_output`: special tokens are written out in the texts.
+fn segments(record: &Record, literals: &Literals) -> Result<String> {
+    let list = record.get("segments")?;
+    let list = list
+        .as_array()
+        .ok_or_else(|| Error::input(format!("column `segments` holds {}, not a list of segments", kind(list))))?;
+    let mut out = String::new();
+    for (i, segment) in list.iter().enumerate() {
+        let (Some(text), Some(label)) = (segment["text"].as_str(), segment["label"].as_bool()) else {
+            return Err(Error::input(format!("`segments[{i}]`: a segment has a `text` and a `label` (true or false)"))
+                .hint("for instance {\"label\": false, \"text\": \"<s>Question\\n\"}"));
+        };
+        out.push(if label { TRAINED } else { GIVEN });
+        out += &literals.mark(&escape(text));
+    }
+    Ok(out)
+}
+
 /// The prompts of Stanford Alpaca, with the line end after `### Response:` that most models since were trained with.
 fn alpaca(record: &Record) -> Result<String> {
+    for column in ["system", "history"] {
+        if record.0.get(column).is_some_and(|value| !is_empty(value)) {
+            return Err(Error::input(format!("column `{column}` has no place in the prompt of Alpaca"))
+                .hint("give a chat_template: the record then becomes a conversation"));
+        }
+    }
     let (instruction, output) = (escape(record.text("instruction")?), escape(record.text("output")?));
     let input = if record.0.contains_key("input") { escape(record.text("input")?) } else { "".into() };
     let prompt = if input.is_empty() {
@@ -157,7 +195,16 @@ fn alpaca(record: &Record) -> Result<String> {
     Ok(format!("{prompt}{TRAINED}{output}"))
 }
 
-/// Baize's self-chat texts end with an empty `[|Human|]` turn: nothing to learn, and the text would go on after it.
+fn is_empty(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::String(text) => text.is_empty(),
+        Value::Array(list) => list.is_empty(),
+        _ => false,
+    }
+}
+
+/// Baize's self-chat texts end with an empty `[|Human|]` turn. There is nothing to learn from it, and the text would continue after it.
 fn dialog(text: &str) -> String {
     const HUMAN: &str = "[|Human|]";
     let text = text.trim_end();

@@ -1,8 +1,8 @@
-//! Rows into optimiser steps: a deterministic order, interruptible between any two steps.
+//! Turns rows into optimizer steps, in a deterministic order that can be interrupted and resumed between any two steps.
 
 use serde::{Deserialize, Serialize};
 
-use crate::data::packing::Rows;
+use crate::data::packing::PackedRows;
 use crate::data::random::Pcg64;
 use crate::data::sampler::group_by_length;
 use crate::data::tokens::Tokens;
@@ -14,7 +14,7 @@ use halfbyte_core::session::batch::{Document, IGNORED, MicroBatch, num_items};
 pub struct Batching {
     /// Rows of a micro-batch.
     pub batch: usize,
-    /// Micro-batches of an optimiser step.
+    /// Micro-batches of an optimizer step.
     pub accumulation: usize,
     /// Rows of similar length together.
     pub group_by_length: bool,
@@ -22,7 +22,7 @@ pub struct Batching {
     pub drop_last: bool,
     /// Rows hold several documents: their first labels are masked, as HF's flattening collator masks them.
     pub packed: bool,
-    /// The model's window.
+    /// The model's sliding window, in tokens.
     pub sliding_window: Option<usize>,
     /// Seed of the order.
     pub seed: u64,
@@ -32,8 +32,8 @@ pub struct Batching {
 pub struct Dataset {
     /// The documents.
     pub tokens: Tokens,
-    /// What a micro-batch counts.
-    pub rows: Rows,
+    /// The rows; a micro-batch is a number of them.
+    pub rows: PackedRows,
 }
 
 impl Dataset {
@@ -70,7 +70,7 @@ impl Dataset {
         (batch, num_items(&documents))
     }
 
-    /// A number that changes with the documents' lengths and the rows.
+    /// A hash of the documents' lengths and the rows.
     fn fingerprint(&self) -> u64 {
         // FNV-1a over everything that decides which tokens a row number means.
         let pieces = (0..self.rows.len()).flat_map(|r| self.rows.row(r).iter().map(move |p| (r, p)));
@@ -88,16 +88,16 @@ pub struct Position {
     pub epoch: u64,
     /// Rows of this epoch that have been handed out.
     pub index: usize,
-    /// Of the rows, so that a position is not taken up in other data.
+    /// Hash of the rows: a checkpoint cannot be resumed on other data.
     pub fingerprint: u64,
 }
 
-/// One optimiser step's data.
+/// One optimizer step's data.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Step {
     /// At most `accumulation` micro-batches; fewer at the end of an epoch.
     pub micro_batches: Vec<MicroBatch>,
-    /// What the step's summed loss is divided by ([`num_items`]).
+    /// The divisor of the step's summed loss ([`num_items`]).
     pub num_items: usize,
     /// The rows, for naming them when the loss is not finite.
     pub rows: Vec<usize>,
@@ -107,7 +107,7 @@ pub struct Step {
     pub epoch: f64,
 }
 
-/// Hands out steps without end, epoch after epoch, each in an order of its own.
+/// Hands out steps without end, epoch after epoch. Each epoch has its own order.
 pub struct Loader {
     dataset: Dataset,
     batching: Batching,
@@ -118,7 +118,7 @@ pub struct Loader {
 }
 
 impl Loader {
-    /// At the start of the first epoch; an error if an epoch would have no micro-batch.
+    /// A loader at the start of the first epoch. Errors if an epoch would have no micro-batch.
     pub fn new(dataset: Dataset, batching: Batching) -> Result<Loader> {
         let rows = dataset.rows.len();
         if rows == 0 || batching.batch == 0 || (batching.drop_last && rows < batching.batch) {
@@ -131,12 +131,12 @@ impl Loader {
         Ok(loader)
     }
 
-    /// Where the next step begins.
+    /// The position at which the next step begins.
     pub fn position(&self) -> Position {
         self.position
     }
 
-    /// Goes to a position that an equal loader had; an error if the data or the seed is another.
+    /// Goes to a position that an equal loader had. Errors if the data or the seed differ.
     pub fn seek(&mut self, position: Position) -> Result<()> {
         let here = self.position;
         if position.seed != here.seed || position.fingerprint != here.fingerprint || position.index > self.order.len() {
@@ -149,7 +149,7 @@ impl Loader {
         Ok(())
     }
 
-    /// The data of the next optimiser step.
+    /// The data of the next optimizer step.
     pub fn next_step(&mut self) -> Step {
         if self.position.index == self.order.len() {
             self.position.epoch += 1;
@@ -208,7 +208,7 @@ mod tests {
         }
         let tokens = writer.finish().unwrap();
         let (pieces, _) = fit(&tokens.lengths(), 11, OverLength::Error, |_| String::new()).unwrap();
-        let rows = if packed { Rows::best_fit_decreasing(pieces, 11) } else { Rows::unpacked(pieces) };
+        let rows = if packed { PackedRows::best_fit_decreasing(pieces, 11) } else { PackedRows::unpacked(pieces) };
         Dataset { tokens, rows }
     }
 

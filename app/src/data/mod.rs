@@ -1,15 +1,16 @@
-//! From records to micro-batches.
+//! Reads records and turns them into micro-batches.
 
 pub mod chat;
 pub mod document;
 pub mod files;
 pub mod format;
 pub mod loader;
-pub mod marks;
+pub mod markup;
 pub mod open;
 pub mod packing;
 pub mod prepare;
 pub mod random;
+pub mod recognize;
 pub mod report;
 pub mod sampler;
 pub mod source;

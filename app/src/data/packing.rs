@@ -10,8 +10,8 @@ use halfbyte_core::error::{Error, Result};
 
 /// The tokens `start..end` of document `document`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Piece {
-    /// Which document.
+pub struct DocumentSlice {
+    /// The number of the document.
     pub document: usize,
     /// First token.
     pub start: usize,
@@ -19,19 +19,19 @@ pub struct Piece {
     pub end: usize,
 }
 
-impl Piece {
+impl DocumentSlice {
     /// How many tokens.
     pub fn tokens(&self) -> usize {
         self.end - self.start
     }
 }
 
-/// What [`fit`] had to do.
+/// The documents that [`fit`] had to cut or drop.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Fitted {
     /// Documents that were too long.
     pub too_long: usize,
-    /// Tokens that no piece holds any more.
+    /// Tokens that no piece holds.
     pub tokens_lost: usize,
 }
 
@@ -42,20 +42,20 @@ pub fn fit(
     max: usize,
     rule: OverLength,
     place: impl Fn(usize) -> String,
-) -> Result<(Vec<Piece>, Fitted)> {
+) -> Result<(Vec<DocumentSlice>, Fitted)> {
     let (mut pieces, mut fitted) = (Vec::with_capacity(lengths.len()), Fitted::default());
     for (document, &length) in lengths.iter().enumerate().filter(|(_, length)| **length > 0) {
         if length <= max {
-            pieces.push(Piece { document, start: 0, end: length });
+            pieces.push(DocumentSlice { document, start: 0, end: length });
             continue;
         }
         fitted.too_long += 1;
         match rule {
             OverLength::Truncate => {
-                pieces.push(Piece { document, start: 0, end: max });
+                pieces.push(DocumentSlice { document, start: 0, end: max });
                 fitted.tokens_lost += length - max;
             }
-            OverLength::Split => pieces.extend((0..length).step_by(max).map(|start| Piece {
+            OverLength::Split => pieces.extend((0..length).step_by(max).map(|start| DocumentSlice {
                 document,
                 start,
                 end: length.min(start + max),
@@ -72,22 +72,22 @@ pub fn fit(
 
 /// Rows of pieces, stored flat.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Rows {
-    pieces: Vec<Piece>,
+pub struct PackedRows {
+    pieces: Vec<DocumentSlice>,
     ends: Vec<usize>,
 }
 
-impl Rows {
+impl PackedRows {
     /// One row per piece: no packing.
-    pub fn unpacked(pieces: Vec<Piece>) -> Rows {
-        Rows { ends: (1..=pieces.len()).collect(), pieces }
+    pub fn unpacked(pieces: Vec<DocumentSlice>) -> PackedRows {
+        PackedRows { ends: (1..=pieces.len()).collect(), pieces }
     }
 
     /// Best-fit decreasing: the longest piece first, each into the fullest row that still has room for it. Between
     /// equals the earlier piece and the older row come first, so the rows depend on nothing but the lengths.
-    pub fn best_fit_decreasing(mut pieces: Vec<Piece>, capacity: usize) -> Rows {
+    pub fn best_fit_decreasing(mut pieces: Vec<DocumentSlice>, capacity: usize) -> PackedRows {
         pieces.sort_by_key(|p| std::cmp::Reverse(p.tokens()));
-        let mut rows: Vec<Vec<Piece>> = Vec::new();
+        let mut rows: Vec<Vec<DocumentSlice>> = Vec::new();
         // Rows with room, by the room they have.
         let mut with_room: BTreeMap<usize, VecDeque<usize>> = BTreeMap::new();
         for piece in pieces {
@@ -118,10 +118,10 @@ impl Rows {
     /// not full, is left out. `characters` are those of each document's text.
     ///
     /// Unlike TRL's, a piece that begins after a cut is a document of its own.
-    pub fn wrapped(pieces: &[Piece], characters: &[usize], capacity: usize) -> Rows {
+    pub fn wrapped(pieces: &[DocumentSlice], characters: &[usize], capacity: usize) -> PackedRows {
         let full = 3.6 * capacity as f64 * 1024.0;
-        let mut rows = Rows::default();
-        let mut row: Vec<Piece> = Vec::new();
+        let mut rows = PackedRows::default();
+        let mut row: Vec<DocumentSlice> = Vec::new();
         let (mut room, mut buffered) = (capacity, 0);
         for piece in pieces {
             if buffered as f64 >= full {
@@ -132,7 +132,7 @@ impl Rows {
             let mut rest = *piece;
             while rest.tokens() > 0 {
                 let taken = rest.tokens().min(room);
-                row.push(Piece { end: rest.start + taken, ..rest });
+                row.push(DocumentSlice { end: rest.start + taken, ..rest });
                 rest.start += taken;
                 room -= taken;
                 if room == 0 {
@@ -144,36 +144,36 @@ impl Rows {
         rows
     }
 
-    /// How many rows.
+    /// The number of rows.
     pub fn len(&self) -> usize {
         self.ends.len()
     }
 
-    /// Whether there is no row.
+    /// Whether there are no rows.
     pub fn is_empty(&self) -> bool {
         self.ends.is_empty()
     }
 
     /// The pieces of a row.
-    pub fn row(&self, row: usize) -> &[Piece] {
+    pub fn row(&self, row: usize) -> &[DocumentSlice] {
         let start = if row == 0 { 0 } else { self.ends[row - 1] };
         &self.pieces[start..self.ends[row]]
     }
 
     /// Tokens of each row.
     pub fn lengths(&self) -> Vec<usize> {
-        (0..self.len()).map(|r| self.row(r).iter().map(Piece::tokens).sum()).collect()
+        (0..self.len()).map(|r| self.row(r).iter().map(DocumentSlice::tokens).sum()).collect()
     }
 
-    fn push(&mut self, row: impl IntoIterator<Item = Piece>) {
+    fn push(&mut self, row: impl IntoIterator<Item = DocumentSlice>) {
         self.pieces.extend(row);
         self.ends.push(self.pieces.len());
     }
 }
 
-impl FromIterator<Vec<Piece>> for Rows {
-    fn from_iter<I: IntoIterator<Item = Vec<Piece>>>(rows: I) -> Rows {
-        let mut all = Rows::default();
+impl FromIterator<Vec<DocumentSlice>> for PackedRows {
+    fn from_iter<I: IntoIterator<Item = Vec<DocumentSlice>>>(rows: I) -> PackedRows {
+        let mut all = PackedRows::default();
         rows.into_iter().for_each(|row| all.push(row));
         all
     }
@@ -183,11 +183,11 @@ impl FromIterator<Vec<Piece>> for Rows {
 mod tests {
     use super::*;
 
-    fn pieces(lengths: &[usize]) -> Vec<Piece> {
+    fn pieces(lengths: &[usize]) -> Vec<DocumentSlice> {
         fit(lengths, usize::MAX, OverLength::Error, |_| String::new()).unwrap().0
     }
 
-    fn documents(rows: &Rows) -> Vec<Vec<(usize, usize)>> {
+    fn documents(rows: &PackedRows) -> Vec<Vec<(usize, usize)>> {
         (0..rows.len()).map(|r| rows.row(r).iter().map(|p| (p.document, p.tokens())).collect()).collect()
     }
 
@@ -209,18 +209,18 @@ mod tests {
     #[test]
     fn best_fit_takes_the_fullest_row_with_room() {
         // 6 | 5 | 4 joins 6 (room 4, not 5) | 3 joins 5 | 2 joins 5+3 | 1 opens a row.
-        let rows = Rows::best_fit_decreasing(pieces(&[1, 6, 3, 5, 2, 4]), 10);
+        let rows = PackedRows::best_fit_decreasing(pieces(&[1, 6, 3, 5, 2, 4]), 10);
         assert_eq!(documents(&rows), [vec![(1, 6), (5, 4)], vec![(3, 5), (2, 3), (4, 2)], vec![(0, 1)]]);
         assert_eq!(rows.lengths(), [10, 10, 1]);
         // Equal lengths keep their order and fill the older row first.
-        let rows = Rows::best_fit_decreasing(pieces(&[4, 4, 4, 2, 2]), 6);
+        let rows = PackedRows::best_fit_decreasing(pieces(&[4, 4, 4, 2, 2]), 6);
         assert_eq!(documents(&rows), [vec![(0, 4), (3, 2)], vec![(1, 4), (4, 2)], vec![(2, 4)]]);
     }
 
     #[test]
     fn best_fit_keeps_every_piece_once_and_no_row_overflows() {
         let lengths: Vec<usize> = (0..2000).map(|i| 1 + i * 7919 % 97).collect();
-        let rows = Rows::best_fit_decreasing(pieces(&lengths), 100);
+        let rows = PackedRows::best_fit_decreasing(pieces(&lengths), 100);
         assert!(rows.lengths().iter().all(|&n| n <= 100));
         let mut seen: Vec<usize> = documents(&rows).concat().iter().map(|(d, _)| *d).collect();
         seen.sort();
@@ -231,10 +231,10 @@ mod tests {
 
     #[test]
     fn wrapping_cuts_at_the_capacity_and_drops_each_buffers_rest() {
-        let rows = Rows::wrapped(&pieces(&[3, 6, 4]), &[1, 1, 1], 5);
+        let rows = PackedRows::wrapped(&pieces(&[3, 6, 4]), &[1, 1, 1], 5);
         assert_eq!(documents(&rows), [vec![(0, 3), (1, 2)], vec![(1, 4), (2, 1)]]);
         // 3.6 × 1024 × 5 characters fill a buffer: the first two documents are one, and a token of theirs is lost.
-        let rows = Rows::wrapped(&pieces(&[3, 3, 4, 1]), &[18431, 1, 9, 9], 5);
+        let rows = PackedRows::wrapped(&pieces(&[3, 3, 4, 1]), &[18431, 1, 9, 9], 5);
         assert_eq!(documents(&rows), [vec![(0, 3), (1, 2)], vec![(2, 4), (3, 1)]]);
     }
 }

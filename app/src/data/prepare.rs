@@ -8,9 +8,9 @@ use serde::Serialize;
 
 use crate::config::data::{OverLength, PackingStrategy};
 use crate::data::document::Encoder;
-use crate::data::format::Format;
+use crate::data::format::RecordFormatter;
 use crate::data::loader::Dataset;
-use crate::data::packing::{Piece, Rows, fit};
+use crate::data::packing::{DocumentSlice, PackedRows, fit};
 use crate::data::table::Table;
 use crate::data::tokens::{Tokens, TokensWriter};
 use halfbyte_core::error::{Error, Result};
@@ -21,15 +21,15 @@ use halfbyte_core::session::batch::Document;
 pub struct RowRules {
     /// `max_seq_length`.
     pub longest: usize,
-    /// What happens to longer documents.
+    /// The rule for longer documents.
     pub over_length: OverLength,
     /// Whether rows hold several documents.
     pub packing: Option<PackingStrategy>,
 }
 
-/// What was found and done on the way.
+/// Counts of everything found in the records and done with them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
-pub struct Counts {
+pub struct DataCounts {
     /// Records read.
     pub records: usize,
     /// Records without any token.
@@ -54,42 +54,42 @@ pub struct Counts {
     pub tokens: usize,
     /// Tokens of all rows that the loss sees.
     pub trained: usize,
-    /// Rows.
+    /// The number of rows.
     pub rows: usize,
 }
 
 /// Rows, ready for a [`Loader`](crate::data::loader::Loader).
-pub struct Prepared {
+pub struct PreparedRows {
     /// Documents and rows.
     pub dataset: Dataset,
-    /// What was counted.
-    pub counts: Counts,
+    /// The counts of records, documents and tokens.
+    pub counts: DataCounts,
     /// Tokens of every document, before anything was cut.
     pub lengths: Vec<usize>,
 }
 
-/// What one record gave.
+/// The document of one record.
 struct Encoded {
     document: Document,
-    /// Of its tokens and labels.
+    /// Hash of its tokens and labels.
     hash: u64,
-    /// Of its text; 0 where nobody asks.
+    /// Characters of its text; 0 unless packing needs them.
     characters: usize,
     literal_special: bool,
 }
 
-/// Records that are formatted and encoded together: enough for all cores, few enough to forget.
+/// Records that are formatted and encoded at once: enough for all cores, few enough for memory.
 const AT_ONCE: usize = 2048;
 
 /// Prepares all records of `table`. `progress` hears how many are done.
 pub fn prepare(
     table: &Table,
-    format: &Format,
+    format: &RecordFormatter,
     encoder: &Encoder,
     rules: RowRules,
     progress: &dyn Fn(usize),
-) -> Result<Prepared> {
-    let mut counts = Counts { records: table.len(), ..Counts::default() };
+) -> Result<PreparedRows> {
+    let mut counts = DataCounts { records: table.len(), ..DataCounts::default() };
     let wrapped = rules.packing == Some(PackingStrategy::Wrapped);
     let (tokens, characters) = encode(table, format, encoder, wrapped, &mut counts, progress)?;
     let lengths = tokens.lengths();
@@ -109,9 +109,9 @@ pub fn prepare(
         return Err(nothing_to_train_on(&counts));
     }
     let rows = match rules.packing {
-        None => Rows::unpacked(pieces),
-        Some(PackingStrategy::Bfd) => Rows::best_fit_decreasing(pieces, rules.longest),
-        Some(PackingStrategy::Wrapped) => Rows::wrapped(&pieces, &characters, rules.longest),
+        None => PackedRows::unpacked(pieces),
+        Some(PackingStrategy::Bfd) => PackedRows::best_fit_decreasing(pieces, rules.longest),
+        Some(PackingStrategy::Wrapped) => PackedRows::wrapped(&pieces, &characters, rules.longest),
     };
     if rows.is_empty() {
         return Err(Error::input(format!("{all_tokens} tokens do not fill one row of {}", rules.longest))
@@ -121,11 +121,11 @@ pub fn prepare(
     counts.tokens = rows.lengths().iter().sum();
     counts.tokens_lost = all_tokens - counts.tokens;
     counts.trained = trained(&rows, &tokens);
-    Ok(Prepared { dataset: Dataset { tokens, rows }, counts, lengths })
+    Ok(PreparedRows { dataset: Dataset { tokens, rows }, counts, lengths })
 }
 
 /// Leaves out the pieces without a token that the loss sees.
-fn retain_trained(pieces: &mut Vec<Piece>, tokens: &Tokens) {
+fn retain_trained(pieces: &mut Vec<DocumentSlice>, tokens: &Tokens) {
     let mut looked_at = 0;
     pieces.retain(|piece| {
         looked_at += 1;
@@ -137,8 +137,8 @@ fn retain_trained(pieces: &mut Vec<Piece>, tokens: &Tokens) {
 }
 
 /// Tokens of all rows that the loss sees.
-fn trained(rows: &Rows, tokens: &Tokens) -> usize {
-    let mut pieces: Vec<Piece> = (0..rows.len()).flat_map(|row| rows.row(row)).copied().collect();
+fn trained(rows: &PackedRows, tokens: &Tokens) -> usize {
+    let mut pieces: Vec<DocumentSlice> = (0..rows.len()).flat_map(|row| rows.row(row)).copied().collect();
     // As they lie in the store: packing has scattered them.
     pieces.sort_unstable_by_key(|piece| (piece.document, piece.start));
     let parts = pieces.chunks(AT_ONCE).map(|part| {
@@ -148,7 +148,7 @@ fn trained(rows: &Rows, tokens: &Tokens) -> usize {
     parts.sum()
 }
 
-fn nothing_to_train_on(counts: &Counts) -> Error {
+fn nothing_to_train_on(counts: &DataCounts) -> Error {
     if counts.empty == counts.records {
         return Error::input(format!("none of the {} records has any text", counts.records))
             .hint("look at the formatted records: halfbyte inspect-data RECIPE");
@@ -160,10 +160,10 @@ fn nothing_to_train_on(counts: &Counts) -> Error {
 /// Tokens and, where `count_characters`, the characters of every document.
 fn encode(
     table: &Table,
-    format: &Format,
+    format: &RecordFormatter,
     encoder: &Encoder,
     count_characters: bool,
-    counts: &mut Counts,
+    counts: &mut DataCounts,
     progress: &dyn Fn(usize),
 ) -> Result<(Tokens, Vec<usize>)> {
     let mut writer = TokensWriter::default();
@@ -193,7 +193,13 @@ fn encode(
     Ok((writer.finish()?, characters))
 }
 
-fn one(table: &Table, format: &Format, encoder: &Encoder, count_characters: bool, row: usize) -> Result<Encoded> {
+fn one(
+    table: &Table,
+    format: &RecordFormatter,
+    encoder: &Encoder,
+    count_characters: bool,
+    row: usize,
+) -> Result<Encoded> {
     let record = table.record(row)?;
     let text = format.text(&record).map_err(|e| e.at(table.place(row)))?;
     let document = encoder.document(&text, format.train_on);

@@ -1,4 +1,4 @@
-//! The pre-flight report: what the data are, before a step is taken.
+//! The report on the data, before the first step.
 
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -8,9 +8,9 @@ use serde::Serialize;
 
 use crate::config::data::OverLength;
 use crate::data::document::Encoder;
-use crate::data::format::Format;
+use crate::data::format::RecordFormatter;
 use crate::data::loader::Dataset;
-use crate::data::prepare::{Counts, Prepared, RowRules};
+use crate::data::prepare::{DataCounts, PreparedRows, RowRules};
 use crate::data::table::Table;
 use halfbyte_core::error::{Error, Result};
 use halfbyte_core::session::batch::IGNORED;
@@ -20,12 +20,12 @@ use halfbyte_core::session::batch::IGNORED;
 pub struct Report {
     /// Name of the split.
     pub split: String,
-    /// What was counted.
+    /// The counts of records, documents and tokens.
     #[serde(flatten)]
-    pub counts: Counts,
+    pub counts: DataCounts,
     /// `max_seq_length`.
     pub longest_row: usize,
-    /// What happened to longer documents, in words.
+    /// The fate of longer documents, in words.
     pub over_length: &'static str,
     /// Documents by tokens: upper bound (inclusive) of each bin, and how many.
     pub histogram: Vec<(usize, usize)>,
@@ -35,13 +35,13 @@ pub struct Report {
     pub longest: usize,
     /// Share of the rows' capacity that holds tokens; absent without packing.
     pub packing_efficiency: Option<f64>,
-    /// Optimiser steps, where the split is trained on.
+    /// Optimizer steps, where the split is trained on.
     pub steps: Option<usize>,
 }
 
 impl Report {
-    /// The report on `prepared`, of `steps` optimiser steps.
-    pub fn new(split: &str, prepared: &Prepared, rules: RowRules, steps: Option<usize>) -> Report {
+    /// The report on `prepared`, of `steps` optimizer steps.
+    pub fn new(split: &str, prepared: &PreparedRows, rules: RowRules, steps: Option<usize>) -> Report {
         let mut lengths = prepared.lengths.clone();
         lengths.sort_unstable();
         let counts = prepared.counts;
@@ -68,7 +68,7 @@ impl Report {
     pub fn text(&self) -> String {
         let mut out = self.summary() + "\n";
         if let Some(steps) = self.steps {
-            let _ = writeln!(out, "  {steps} optimiser steps");
+            let _ = writeln!(out, "  {steps} optimizer steps");
         }
         if let Some(efficiency) = self.packing_efficiency {
             let _ = writeln!(out, "  packing fills {:.1} % of rows of {}", 100.0 * efficiency, self.longest_row);
@@ -116,7 +116,7 @@ impl Report {
 }
 
 /// The first `n` records of a table: where each comes from, its columns, and the text that is made of it.
-pub fn first_records(table: &Table, format: &Format, n: usize) -> Result<String> {
+pub fn first_records(table: &Table, format: &RecordFormatter, n: usize) -> Result<String> {
     let mut out = String::new();
     for row in 0..n.min(table.len()) {
         let record = table.record(row)?;
@@ -134,20 +134,20 @@ pub fn first_records(table: &Table, format: &Format, n: usize) -> Result<String>
 }
 
 /// Writes the formatted text of all records to `file`, a JSON object with `text` on every line; the whole file or none.
-pub fn write_texts(table: &Table, format: &Format, file: &Path) -> Result<()> {
+pub fn write_texts(table: &Table, format: &RecordFormatter, file: &Path) -> Result<()> {
     let mut name = file.file_name().unwrap_or_default().to_os_string();
     name.push(".partial");
     let partial = file.with_file_name(name);
     let written = write_lines(table, format, &partial)
         .and_then(|()| std::fs::rename(&partial, file).map_err(|e| Error::io("rename to", file, e)));
     if written.is_err() {
-        // What is left of it may be nothing, and then there is nothing to remove.
+        // The file may not exist; then there is nothing to remove.
         let _ = std::fs::remove_file(&partial);
     }
     written
 }
 
-fn write_lines(table: &Table, format: &Format, file: &Path) -> Result<()> {
+fn write_lines(table: &Table, format: &RecordFormatter, file: &Path) -> Result<()> {
     let failed = |e| Error::io("write", file, e);
     let mut out = std::io::BufWriter::new(std::fs::File::create(file).map_err(failed)?);
     for row in 0..table.len() {
@@ -172,11 +172,11 @@ fn histogram(lengths: &[usize]) -> Vec<(usize, usize)> {
     bins
 }
 
-/// Rows (counted from 0, shown from 1), token by token. Trained tokens are green where `colour` is allowed and in braces elsewhere;
+/// Rows (counted from 0, shown from 1), token by token. Trained tokens are green where `color` is allowed and in braces elsewhere;
 /// tokens are separated by a thin bar.
-pub fn show_rows(dataset: &Dataset, encoder: &Encoder, rows: impl IntoIterator<Item = usize>, colour: bool) -> String {
+pub fn show_rows(dataset: &Dataset, encoder: &Encoder, rows: impl IntoIterator<Item = usize>, color: bool) -> String {
     let [trained_on, trained_off, bar] =
-        if colour { ["\x1b[32m", "\x1b[0m", "\x1b[90m│\x1b[0m"] } else { ["{", "}", "│"] };
+        if color { ["\x1b[32m", "\x1b[0m", "\x1b[90m│\x1b[0m"] } else { ["{", "}", "│"] };
     let mut out = String::new();
     for row in rows {
         let _ = writeln!(out, "row {}:", row + 1);
@@ -186,9 +186,9 @@ pub fn show_rows(dataset: &Dataset, encoder: &Encoder, rows: impl IntoIterator<I
             let mut trained = false;
             for (t, (&id, &label)) in document.ids.iter().zip(&document.labels).enumerate() {
                 if t > 0 {
-                    // With colour the bar has one of its own, after which the token's must be set again.
+                    // With color the bar has one of its own, after which the token's must be set again.
                     shown += bar;
-                    shown += if colour && trained { trained_on } else { "" };
+                    shown += if color && trained { trained_on } else { "" };
                 }
                 if (label != IGNORED) != trained {
                     trained = !trained;

@@ -4,7 +4,7 @@
 /// random. `permutation` (a random order of `0..lengths.len()`) is cut into mega-batches, each of which is sorted,
 /// longest first; then the longest row of all goes first, so that a run which does not fit fails at once.
 ///
-/// `batch` counts the rows of an optimiser step: batch size × accumulation, as in `transformers`.
+/// `batch` counts the rows of an optimizer step: batch size × accumulation, as in `transformers`.
 pub fn group_by_length(lengths: &[usize], batch: usize, permutation: Vec<usize>) -> Vec<usize> {
     let mega = batch * (lengths.len() / (batch * 4)).clamp(1, 50);
     let mut order = permutation;

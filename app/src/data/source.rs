@@ -1,23 +1,24 @@
-//! What a recipe calls its data: files, or a folder laid out like a data set of the Hugging Face hub.
+//! The files behind the name of a data set: files, or a folder laid out like a data set of the Hugging Face Hub.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use crate::data::files::{self, Format};
+use crate::data::files::{self, FileFormat};
 use crate::data::subset::{Slice, slices, split_names};
 use crate::data::table::Table;
 use crate::hub::{Hub, Kind, is_id};
-use halfbyte_core::error::{Error, Result, nearest};
+use crate::suggest::nearest;
+use halfbyte_core::error::{Error, Result};
 
 /// The files of each split.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Source {
+pub struct DataFiles {
     splits: Vec<(String, Vec<PathBuf>)>,
 }
 
-impl Source {
-    /// One or several files: they are the split `train`, in the order given.
-    pub fn files(paths: &[PathBuf]) -> Result<Source> {
+impl DataFiles {
+    /// One or several files, which become the split `train` in the order given.
+    pub fn files(paths: &[PathBuf]) -> Result<DataFiles> {
         for path in paths {
             if !path.exists() {
                 return Err(missing(path));
@@ -26,19 +27,19 @@ impl Source {
                 return Err(Error::usage(format!("{} is a folder: only one can be given, alone", path.display())));
             }
         }
-        Ok(Source { splits: vec![("train".into(), paths.to_vec())] })
+        Ok(DataFiles { splits: vec![("train".into(), paths.to_vec())] })
     }
 
     /// A folder: its files are assigned to splits by their names, as the `datasets` library does it.
-    pub fn folder(path: &Path) -> Result<Source> {
+    pub fn folder(path: &Path) -> Result<DataFiles> {
         if path.join("state.json").exists() || path.join("dataset_dict.json").exists() {
             return Err(Error::input(format!("{} was written by save_to_disk", path.display()))
                 .hint("write it in an open format: dataset.to_parquet(\"train.parquet\")"));
         }
         let mut found = Vec::new();
         walk(path, Path::new(""), &mut found)?;
-        let formats = found.iter().filter_map(|p| Format::of(p));
-        let mut counts = BTreeMap::<Format, usize>::new();
+        let formats = found.iter().filter_map(|p| FileFormat::of(p));
+        let mut counts = BTreeMap::<FileFormat, usize>::new();
         formats.for_each(|format| *counts.entry(format).or_default() += 1);
         let Some(&most) = counts.values().max() else {
             return Err(Error::input(format!("{} has no data file", path.display()))
@@ -49,32 +50,32 @@ impl Source {
             return Err(Error::input(format!("{} has data files of several kinds", path.display()))
                 .hint("name the files instead of the folder"));
         };
-        found.retain(|p| Format::of(p) == Some(format));
+        found.retain(|p| FileFormat::of(p) == Some(format));
         found.sort();
         let splits = assign(&found).into_iter();
         let inside = |files: Vec<PathBuf>| files.into_iter().map(|f| path.join(f)).collect();
-        Ok(Source { splits: splits.map(|(name, files)| (name, inside(files))).collect() })
+        Ok(DataFiles { splits: splits.map(|(name, files)| (name, inside(files))).collect() })
     }
 
-    /// What a recipe names: files, one folder, or one hub id.
-    pub fn named(names: &[String], hub: &Hub) -> Result<Source> {
+    /// The files of the data set that a recipe names: files, one folder, or one hub id.
+    pub fn named(names: &[String], hub: &Hub) -> Result<DataFiles> {
         let paths: Vec<PathBuf> = names.iter().map(PathBuf::from).collect();
         match &paths[..] {
             [] => {
                 Err(Error::usage("the recipe names no data")
                     .hint("give dataset = \"data.jsonl\", a folder or a hub id"))
             }
-            [path] if !path.exists() && Format::of(path).is_none() && is_id(&names[0]) => {
-                Source::folder(&hub.snapshot(Kind::Dataset, &names[0], None)?)
+            [path] if !path.exists() && FileFormat::of(path).is_none() && is_id(&names[0]) => {
+                DataFiles::folder(&hub.snapshot(Kind::Dataset, &names[0], None)?)
             }
-            [path] => Source::path(path),
-            _ => Source::files(&paths),
+            [path] => DataFiles::path(path),
+            _ => DataFiles::files(&paths),
         }
     }
 
-    /// What one path names: a file or a folder.
-    pub fn path(path: &Path) -> Result<Source> {
-        if path.is_dir() { Source::folder(path) } else { Source::files(&[path.to_path_buf()]) }
+    /// The files behind one path, which is a file or a folder.
+    pub fn path(path: &Path) -> Result<DataFiles> {
+        if path.is_dir() { DataFiles::folder(path) } else { DataFiles::files(&[path.to_path_buf()]) }
     }
 
     /// The splits and their files.
@@ -82,7 +83,7 @@ impl Source {
         &self.splits
     }
 
-    /// The records of a split with slices: "train\[:10%\]". An error if there is none.
+    /// The records of a split with slices: "train\[:10%\]". Errors if there are none.
     pub fn load(&self, spec: &str) -> Result<Table> {
         let wanted = split_names(spec)?;
         let mut table = Table::default();
@@ -112,7 +113,7 @@ impl Source {
 
 /// A file that is not there, with the name in its folder that is nearest.
 fn missing(path: &Path) -> Error {
-    let error = Error::input(format!("there is no data file {}", path.display()));
+    let error = Error::input(format!("data file {} does not exist", path.display()));
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let names: Vec<String> = std::fs::read_dir(folder)
         .map(|entries| entries.flatten().filter_map(|e| e.file_name().into_string().ok()).collect())
@@ -124,7 +125,7 @@ fn missing(path: &Path) -> Error {
     }
 }
 
-/// Collects the files below `folder`, relative to `root`; hidden ones and those that describe the set are no data.
+/// Collects the files below `folder`, relative to `root`; hidden files and those that describe the set are left out.
 fn walk(root: &Path, folder: &Path, found: &mut Vec<PathBuf>) -> Result<()> {
     const NO_DATA: [&str; 4] = ["config.json", "dataset_info.json", "dataset_infos.json", "README.txt"];
     let path = root.join(folder);
@@ -137,7 +138,7 @@ fn walk(root: &Path, folder: &Path, found: &mut Vec<PathBuf>) -> Result<()> {
         let inside = folder.join(&name);
         if root.join(&inside).is_dir() {
             walk(root, &inside, found)?;
-        } else if Format::of(&inside).is_some() {
+        } else if FileFormat::of(&inside).is_some() {
             found.push(inside);
         }
     }

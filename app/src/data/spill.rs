@@ -1,5 +1,5 @@
-//! Bytes of which there may be more than memory: kept in memory while they are few, in an unnamed temporary file
-//! (which vanishes with the process, however it ends) when they are many.
+//! A byte store that may outgrow memory: it stays in memory while it is small and moves to an unnamed temporary file, which
+//! vanishes with the process however that ends.
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
@@ -48,12 +48,12 @@ impl SpillWriter {
         Ok(())
     }
 
-    /// Bytes so far.
+    /// The number of bytes so far.
     pub fn written(&self) -> u64 {
         self.written
     }
 
-    /// Ends the collection.
+    /// Ends the collection and makes the bytes readable.
     pub fn finish(self) -> Result<Spill> {
         let Some(file) = self.file else {
             return Ok(Spill::Memory(self.bytes));
@@ -70,9 +70,9 @@ fn failed(error: std::io::Error) -> Error {
 
 /// The collected bytes.
 pub enum Spill {
-    /// There were few.
+    /// In memory: there were few.
     Memory(Vec<u8>),
-    /// There were many.
+    /// In a temporary file: there were many.
     File(Mmap),
 }
 
@@ -85,8 +85,8 @@ impl Spill {
     }
 }
 
-/// Tells the system that the pages of a mapped file need not stay in memory. They are read again when they are touched,
-/// so passes over large files that forget now and then keep little of them.
+/// Tells the system that the pages of a mapped file need not stay in memory. They are read again when they are touched, so
+/// that a pass over a large file can keep its memory small by calling this now and then.
 pub fn forget(map: &Mmap) {
     #[cfg(unix)]
     {

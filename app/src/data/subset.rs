@@ -1,15 +1,16 @@
-//! Which rows: the slices of a split name, `shuffle`, `train_test_split` and `select`, as in the `datasets` library.
+//! Selects rows: slices of a split name, `shuffle`, `train_test_split` and `select`, as the `datasets` library does.
 
 use crate::config::data::TestSize;
 use crate::data::random::Pcg64;
-use halfbyte_core::error::{Error, Result, nearest};
+use crate::suggest::nearest;
+use halfbyte_core::error::{Error, Result};
 
 /// Rows `start..end` of the split `split`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Slice {
     /// Name of the split: "train".
     pub split: String,
-    /// First row.
+    /// The first row.
     pub start: usize,
     /// One past the last row; below `start` when the slice is empty.
     pub end: usize,
@@ -19,7 +20,7 @@ pub struct Slice {
 pub fn split_names(spec: &str) -> Result<Vec<String>> {
     let mut names = Vec::new();
     for part in spec.split('+') {
-        let name = Part::parse(spec, part)?.split;
+        let name = SplitTerm::parse(spec, part)?.split;
         if !names.contains(&name) {
             names.push(name);
         }
@@ -30,26 +31,26 @@ pub fn split_names(spec: &str) -> Result<Vec<String>> {
 /// Reads a split with slices against the sizes of the splits: "train", "train\[:10%\]", "train\[100:200\]+test\[-5:\]".
 /// Percentages round to the nearest row, or, after "(pct1_dropremainder)", to whole hundredths of the split.
 pub fn slices(spec: &str, sizes: &[(String, usize)]) -> Result<Vec<Slice>> {
-    spec.split('+').map(|part| Part::parse(spec, part)?.resolve(spec, sizes)).collect()
+    spec.split('+').map(|part| SplitTerm::parse(spec, part)?.resolve(spec, sizes)).collect()
 }
 
-/// One summand of a split specification, as written.
-struct Part {
+/// One term of a split specification such as `train[:10%]+test`, as written.
+struct SplitTerm {
     split: String,
     from: Option<i64>,
     to: Option<i64>,
-    unit: Unit,
+    unit: SliceUnit,
 }
 
 #[derive(Clone, Copy, PartialEq)]
-enum Unit {
+enum SliceUnit {
     Rows,
     PercentClosest,
     PercentDropRemainder,
 }
 
-impl Part {
-    fn parse(spec: &str, part: &str) -> Result<Part> {
+impl SplitTerm {
+    fn parse(spec: &str, part: &str) -> Result<SplitTerm> {
         let wrong = || {
             Error::usage(format!("split `{spec}`: cannot read `{}`", part.trim()))
                 .hint("write train, train[:10%], train[100:200] or a sum of such, train[:50]+test")
@@ -66,11 +67,11 @@ impl Part {
         if split.is_empty() || !split.chars().all(|c| c.is_alphanumeric() || c == '_' || c == '.') {
             return Err(wrong());
         }
-        let mut part = Part { split: split.into(), from: None, to: None, unit: Unit::Rows };
+        let mut part = SplitTerm { split: split.into(), from: None, to: None, unit: SliceUnit::Rows };
         if let Some(range) = range {
             let (from, to) = range.split_once(':').ok_or_else(wrong)?;
             let mut bound = |text: &str| -> Result<Option<i64>> {
-                let digits = text.strip_suffix('%').inspect(|_| part.unit = Unit::PercentClosest).unwrap_or(text);
+                let digits = text.strip_suffix('%').inspect(|_| part.unit = SliceUnit::PercentClosest).unwrap_or(text);
                 match digits {
                     "" if text.is_empty() => Ok(None),
                     _ => digits.replace('_', "").parse().map(Some).map_err(|_| wrong()),
@@ -78,13 +79,13 @@ impl Part {
             };
             (part.from, part.to) = (bound(from)?, bound(to)?);
             let percents = [part.from, part.to].into_iter().flatten();
-            if part.unit != Unit::Rows && percents.into_iter().any(|p| !(-100..=100).contains(&p)) {
+            if part.unit != SliceUnit::Rows && percents.into_iter().any(|p| !(-100..=100).contains(&p)) {
                 return Err(wrong());
             }
         }
         match rounding {
             None | Some("closest") => {}
-            Some("pct1_dropremainder") if part.unit != Unit::Rows => part.unit = Unit::PercentDropRemainder,
+            Some("pct1_dropremainder") if part.unit != SliceUnit::Rows => part.unit = SliceUnit::PercentDropRemainder,
             Some(_) => return Err(wrong()),
         }
         Ok(part)
@@ -95,20 +96,20 @@ impl Part {
             let names = sizes.iter().map(|(name, _)| name.as_str());
             let hint = match nearest(&self.split, names.clone()) {
                 Some(name) => format!("did you mean `{name}`?"),
-                None => format!("the data has {}", names.collect::<Vec<_>>().join(", ")),
+                None => format!("it has {}", names.collect::<Vec<_>>().join(", ")),
             };
-            return Err(Error::usage(format!("split `{spec}`: there is no split `{}`", self.split)).hint(hint));
+            return Err(Error::usage(format!("split `{spec}`: the data has no split `{}`", self.split)).hint(hint));
         };
-        if self.unit == Unit::PercentDropRemainder && rows < 100 {
+        if self.unit == SliceUnit::PercentDropRemainder && rows < 100 {
             return Err(Error::usage(format!("split `{spec}`: pct1_dropremainder of {rows} rows is always empty"))
                 .hint("leave (pct1_dropremainder) out to round to the nearest row"));
         }
         let rows_i = rows as i64;
         let absolute = |bound: i64| match self.unit {
-            Unit::Rows => bound,
+            SliceUnit::Rows => bound,
             // Halves go to the even row, as Python rounds.
-            Unit::PercentClosest => (bound as f64 * rows as f64 / 100.0).round_ties_even() as i64,
-            Unit::PercentDropRemainder => bound.saturating_mul(rows_i / 100),
+            SliceUnit::PercentClosest => (bound as f64 * rows as f64 / 100.0).round_ties_even() as i64,
+            SliceUnit::PercentDropRemainder => bound.saturating_mul(rows_i / 100),
         };
         let bound = |bound: Option<i64>, open: i64| {
             let bound = bound.map_or(open, absolute);
@@ -164,7 +165,7 @@ mod tests {
             assert!(error.contains(&format!("split `{bad}`: cannot read")), "{bad}: {error}");
         }
         let error = slices("trian[:2]", &sizes).unwrap_err().to_string();
-        assert_eq!(error, "split `trian[:2]`: there is no split `trian`\n  hint: did you mean `train`?");
+        assert_eq!(error, "split `trian[:2]`: the data has no split `trian`\n  hint: did you mean `train`?");
         assert!(slices("train[:50%](pct1_dropremainder)", &sizes).is_err());
         assert_eq!(split_names("train[:2]+test+train[5:]").unwrap(), ["train", "test"]);
     }

@@ -1,5 +1,5 @@
-//! Records by number, read where they lie: the files stay mapped, and a record is parsed when it is asked for. So a
-//! data set may be larger than memory, and only the rows that a recipe selects cost anything.
+//! Records by number. The files stay mapped, and a record is parsed when it is asked for, so that a data set may be larger
+//! than memory and only the rows that a recipe selects cost anything.
 
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,8 @@ use memmap2::Mmap;
 use serde_json::{Map, Value};
 
 use crate::data::spill::{Spill, forget};
-use halfbyte_core::error::{Error, Result, nearest};
+use crate::suggest::nearest;
+use halfbyte_core::error::{Error, Result};
 
 /// One record: its columns in the order of the file.
 #[derive(Clone, PartialEq, Debug, Default)]
@@ -43,7 +44,7 @@ impl Record {
     }
 }
 
-/// What a JSON value is, with its article.
+/// The kind of a JSON value, with its article.
 pub fn kind(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
@@ -55,24 +56,24 @@ pub fn kind(value: &Value) -> &'static str {
     }
 }
 
-/// How records lie in the bytes of a block.
+/// How the records are encoded in the bytes of a file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Layout {
+pub enum RecordEncoding {
     /// A JSON object on every line of the file.
     Lines,
     /// JSON objects anywhere in the file (the elements of an array).
     Values,
     /// Plain text: a line is a record with the one column `text`.
     Text,
-    /// A JSON object on every line, but not of the file: it was converted.
+    /// A JSON object on every line of what the file was converted to.
     Converted,
 }
 
-/// The bytes behind a block.
+/// The bytes that records are read from.
 pub enum Bytes {
-    /// The file itself.
+    /// The file itself, mapped into memory.
     Mapped(Mmap),
-    /// What was made of it.
+    /// Records that were made of it (columns turned into JSON lines).
     Made(Spill),
 }
 
@@ -106,29 +107,29 @@ impl Deref for Bytes {
 }
 
 /// The records of one file.
-pub struct Block {
+pub struct RecordFile {
     /// The file.
     pub path: PathBuf,
-    /// Where its records lie.
+    /// The bytes that its records are read from.
     pub bytes: Bytes,
-    /// How they lie there.
-    pub layout: Layout,
-    /// Where each begins.
+    /// How the records are encoded there.
+    pub layout: RecordEncoding,
+    /// The byte at which each record begins.
     pub starts: Vec<u64>,
 }
 
-impl Block {
+impl RecordFile {
     fn record(&self, start: usize) -> Result<Record> {
         let rest = self.bytes.get(start..).unwrap_or_default();
         let line = rest.split(|&b| b == b'\n').next().unwrap_or_default();
         let value = match self.layout {
-            Layout::Text => {
+            RecordEncoding::Text => {
                 let text = std::str::from_utf8(line.strip_suffix(b"\r").unwrap_or(line));
                 let text = text.map_err(|_| Error::input("invalid UTF-8"))?;
                 return Ok(Record(Map::from_iter([("text".to_string(), Value::from(text))])));
             }
-            Layout::Lines | Layout::Converted => serde_json::from_slice(line),
-            Layout::Values => {
+            RecordEncoding::Lines | RecordEncoding::Converted => serde_json::from_slice(line),
+            RecordEncoding::Values => {
                 let mut values = serde_json::Deserializer::from_slice(rest).into_iter();
                 values.next().unwrap_or(Ok(Value::Null))
             }
@@ -146,9 +147,9 @@ impl Block {
         let number = 1 + before.iter().filter(|&&b| b == b'\n').count();
         let path = self.path.display();
         match self.layout {
-            Layout::Lines | Layout::Text => format!("{path} line {number}"),
-            Layout::Converted => format!("{path} record {number}"),
-            Layout::Values => {
+            RecordEncoding::Lines | RecordEncoding::Text => format!("{path} line {number}"),
+            RecordEncoding::Converted => format!("{path} record {number}"),
+            RecordEncoding::Values => {
                 let column = 1 + before.iter().rev().take_while(|&&b| b != b'\n').count();
                 format!("{path} line {number} column {column}")
             }
@@ -167,22 +168,22 @@ fn syntax(error: &serde_json::Error) -> Error {
 /// Records of one or several files.
 #[derive(Default)]
 pub struct Table {
-    blocks: Vec<Arc<Block>>,
-    /// Block and byte of each row.
+    files: Vec<Arc<RecordFile>>,
+    /// The file and the byte of each row.
     rows: Vec<(u32, u64)>,
 }
 
 impl Table {
-    /// The records of `blocks`, one block after the other.
-    pub fn new(mut blocks: Vec<Block>) -> Table {
-        let mut rows = Vec::with_capacity(blocks.iter().map(|b| b.starts.len()).sum());
-        for (number, block) in blocks.iter_mut().enumerate() {
-            rows.extend(std::mem::take(&mut block.starts).into_iter().map(|start| (number as u32, start)));
+    /// The records of `files`, one file after the other.
+    pub fn new(mut files: Vec<RecordFile>) -> Table {
+        let mut rows = Vec::with_capacity(files.iter().map(|f| f.starts.len()).sum());
+        for (number, file) in files.iter_mut().enumerate() {
+            rows.extend(std::mem::take(&mut file.starts).into_iter().map(|start| (number as u32, start)));
         }
-        Table { blocks: blocks.into_iter().map(Arc::new).collect(), rows }
+        Table { files: files.into_iter().map(Arc::new).collect(), rows }
     }
 
-    /// How many records.
+    /// The number of records.
     pub fn len(&self) -> usize {
         self.rows.len()
     }
@@ -192,32 +193,32 @@ impl Table {
         self.rows.is_empty()
     }
 
-    /// Lets go of the files' pages in memory, see [`forget`].
+    /// Releases the files' pages in memory, see [`forget`].
     pub fn forget(&self) {
-        self.blocks.iter().for_each(|block| block.bytes.forget());
+        self.files.iter().for_each(|file| file.bytes.forget());
     }
 
     /// The given rows, in the given order. Every one must be a row of this table.
     pub fn subset(&self, rows: &[usize]) -> Table {
-        Table { blocks: self.blocks.clone(), rows: rows.iter().map(|&row| self.rows[row]).collect() }
+        Table { files: self.files.clone(), rows: rows.iter().map(|&row| self.rows[row]).collect() }
     }
 
     /// Puts the records of `other` after these.
     pub fn append(&mut self, other: Table) {
-        let shift = self.blocks.len() as u32;
-        self.blocks.extend(other.blocks);
-        self.rows.extend(other.rows.into_iter().map(|(block, start)| (block + shift, start)));
+        let shift = self.files.len() as u32;
+        self.files.extend(other.files);
+        self.rows.extend(other.rows.into_iter().map(|(file, start)| (file + shift, start)));
     }
 
     /// A record; errors name its file and line.
     pub fn record(&self, row: usize) -> Result<Record> {
-        let (block, start) = self.rows[row];
-        self.blocks[block as usize].record(start as usize).map_err(|e| e.at(self.place(row)))
+        let (file, start) = self.rows[row];
+        self.files[file as usize].record(start as usize).map_err(|e| e.at(self.place(row)))
     }
 
     /// Where a record comes from: its file and line.
     pub fn place(&self, row: usize) -> String {
-        let (block, start) = self.rows[row];
-        self.blocks[block as usize].place(start as usize)
+        let (file, start) = self.rows[row];
+        self.files[file as usize].place(start as usize)
     }
 }

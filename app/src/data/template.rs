@@ -10,13 +10,14 @@ use minijinja::{Environment, ErrorKind, UndefinedBehavior};
 use minijinja_contrib::pycompat::unknown_method_callback;
 use serde::Serialize;
 
-use crate::data::marks::{GIVEN, Literals, RoleMarkers, TRAINED};
-use halfbyte_core::error::{Error, Result, nearest};
+use crate::data::markup::{GIVEN, Literals, RoleMarkers, TRAINED};
+use crate::suggest::nearest;
+use halfbyte_core::error::{Error, Result};
 
 /// A compiled template.
 pub struct Template {
     environment: Environment<'static>,
-    /// For putting positions back into the text that the user wrote.
+    /// Maps positions back to the text that the user wrote.
     literals: Literals,
 }
 
@@ -26,9 +27,9 @@ const NAME: &str = "template";
 /// How a template treats names that nothing defines.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Undefined {
-    /// Printing one is an error: a column that a record lacks.
+    /// Printing one is an error: the record lacks that column.
     Refused,
-    /// They print as nothing: chat templates expect that.
+    /// They print as nothing, as chat templates expect.
     Empty,
 }
 
@@ -53,7 +54,7 @@ impl Template {
             Err(minijinja::Error::new(ErrorKind::InvalidOperation, message))
         });
         environment.add_filter("trained_on", |text: String| format!("{TRAINED}{text}{GIVEN}"));
-        // Python prints these three in another way than JSON does.
+        // Python prints these differently from JSON.
         environment.set_formatter(|out, state, value| match value.kind() {
             ValueKind::None => out.write_str("None").map_err(minijinja::Error::from),
             ValueKind::Bool => {
@@ -130,7 +131,7 @@ impl Template {
     }
 }
 
-/// `{% generation %}` of transformers is a block around what the assistant says; a filter block does the same here.
+/// Turns `{% generation %}`, the block that transformers has around answers, into a filter block that marks them.
 fn generation_as_filter(source: &str) -> String {
     let mut out = String::with_capacity(source.len());
     let mut rest = source;
@@ -153,7 +154,7 @@ fn generation_as_filter(source: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::marks::token;
+    use crate::data::markup::token;
     use serde_json::json;
 
     fn template(source: &str) -> Result<Template> {

@@ -1,8 +1,8 @@
-//! The tokenised documents of a run, four bytes a token.
+//! The tokenized documents of a run, four bytes a token.
 
 use std::ops::Range;
 
-use crate::data::packing::Piece;
+use crate::data::packing::DocumentSlice;
 use crate::data::spill::{Spill, SpillWriter};
 use halfbyte_core::error::Result;
 use halfbyte_core::session::batch::{Document, IGNORED};
@@ -28,13 +28,13 @@ impl TokensWriter {
         Ok(())
     }
 
-    /// Ends the collection.
+    /// Ends the collection and makes the documents readable.
     pub fn finish(self) -> Result<Tokens> {
         Ok(Tokens { ends: self.ends, store: self.store.finish()? })
     }
 }
 
-/// Tokenised documents, by number.
+/// Tokenized documents, by number.
 pub struct Tokens {
     ends: Vec<u64>,
     store: Spill,
@@ -46,7 +46,7 @@ impl Tokens {
         self.ends.len()
     }
 
-    /// Lets go of the tokens' pages in memory, see [`forget`](crate::data::spill::forget).
+    /// Releases the tokens' pages in memory, see [`forget`](crate::data::spill::forget).
     pub fn forget(&self) {
         self.store.forget();
     }
@@ -72,17 +72,17 @@ impl Tokens {
     }
 
     /// Whether the loss sees any token of a piece.
-    pub fn trains(&self, piece: &Piece) -> bool {
+    pub fn trains(&self, piece: &DocumentSlice) -> bool {
         self.seen(piece).any(|seen| seen)
     }
 
     /// How many tokens of a piece the loss sees.
-    pub fn trained(&self, piece: &Piece) -> usize {
+    pub fn trained(&self, piece: &DocumentSlice) -> usize {
         self.seen(piece).filter(|seen| *seen).count()
     }
 
     /// For each token of a piece but the first, which nothing predicts: whether the loss sees it.
-    fn seen(&self, piece: &Piece) -> impl Iterator<Item = bool> {
+    fn seen(&self, piece: &DocumentSlice) -> impl Iterator<Item = bool> {
         let start = self.bounds(piece.document).0;
         let bytes = &self.store[4 * (start + piece.start)..4 * (start + piece.end)];
         bytes.chunks_exact(4).skip(1).map(|b| u32::from_ne_bytes([b[0], b[1], b[2], b[3]]) & MASKED == 0)
@@ -118,8 +118,8 @@ mod tests {
             assert_eq!(tokens.document(i), *document);
         }
         assert_eq!(tokens.piece(0, 1..3), Document { ids: vec![7, 9], labels: vec![7, IGNORED] });
-        let trains = |document, start, end| tokens.trains(&Piece { document, start, end });
+        let trains = |document, start, end| tokens.trains(&DocumentSlice { document, start, end });
         assert!(trains(0, 0, 2) && !trains(0, 1, 3) && !trains(0, 2, 3) && trains(2, 0, 2) && !trains(1, 0, 0));
-        assert_eq!(tokens.trained(&Piece { document: 0, start: 0, end: 3 }), 1);
+        assert_eq!(tokens.trained(&DocumentSlice { document: 0, start: 0, end: 3 }), 1);
     }
 }

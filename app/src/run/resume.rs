@@ -62,16 +62,21 @@ fn changes(before: &str, now: &Recipe) -> Result<Vec<String>> {
         names.dedup();
         for key in names {
             let (was, is) = (before.get(key), now.get(key));
-            let rule = resume_rule(key);
+            // A key that this version does not know is treated like one that may not change.
+            let rule = match lookup(key).map(|key| key.used) {
+                Some(Use::Used(doc)) => doc.resume,
+                _ => Resume::Fixed,
+            };
             if was == is || rule == Resume::Free {
                 continue;
             }
             let said = |value: Option<&Value>| value.map_or("nothing".into(), Value::to_string);
             let (was, is) = (said(was), said(is));
             let change = format!("`{key}` was {was} and is now {is}");
-            match rule {
-                Resume::Noted => notes.push(change + ": this is no longer the run that began"),
-                _ => refused.push(change),
+            if rule == Resume::Noted {
+                notes.push(change + ": this is no longer the run that began");
+            } else {
+                refused.push(change);
             }
         }
     }
@@ -80,12 +85,4 @@ fn changes(before: &str, now: &Recipe) -> Result<Vec<String>> {
             .hint("a run cannot go on with that: set it back, or start a new run in another output_dir"));
     }
     Ok(notes)
-}
-
-/// Whether a resumed run may change `key`; a key that this version no longer knows must stay.
-fn resume_rule(key: &str) -> Resume {
-    match lookup(key) {
-        Some((_, Use::Used(_, rule))) => rule,
-        _ => Resume::Fixed,
-    }
 }

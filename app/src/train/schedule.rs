@@ -6,7 +6,8 @@
 use std::collections::BTreeMap;
 use std::f64::consts::PI;
 
-use halfbyte_core::error::{Error, Result, nearest};
+use crate::suggest::nearest;
+use halfbyte_core::error::{Error, Result};
 
 /// `lr_scheduler_type` with its `lr_scheduler_kwargs`.
 #[derive(Clone, Copy, PartialEq, Debug)]

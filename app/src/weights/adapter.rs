@@ -6,10 +6,11 @@ use serde_json::{Map, Value, json};
 
 use crate::config::fields::Fields;
 use crate::config::lora::{LoraConfig, Pattern, Targets};
+use crate::suggest::nearest;
 use crate::weights::safetensors::{Checkpoint, Output, Tensor, write, write_text};
 use crate::weights::targets::{AdapterModule, resolve};
 use halfbyte_core::dtype::DType;
-use halfbyte_core::error::{Error, Result, nearest};
+use halfbyte_core::error::{Error, Result};
 use halfbyte_core::model::HEAD;
 use halfbyte_core::model::ModelConfig;
 

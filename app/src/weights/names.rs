@@ -1,7 +1,8 @@
 //! The names and shapes that Hugging Face gives the tensors and linear modules of a model, and parameter counts.
 
+use crate::suggest::nearest;
 use crate::weights::safetensors::Checkpoint;
-use halfbyte_core::error::{Error, Result, nearest};
+use halfbyte_core::error::{Error, Result};
 use halfbyte_core::model::{EMBEDDING, HEAD, Linear, ModelConfig, linears};
 
 /// A tensor of an unquantised checkpoint.

@@ -12,8 +12,9 @@ use rayon::prelude::*;
 use safetensors::{Dtype, SafeTensors, View};
 
 use crate::config::fields::Fields;
+use crate::suggest::nearest;
 use halfbyte_core::dtype::DType;
-use halfbyte_core::error::{Error, Result, nearest};
+use halfbyte_core::error::{Error, Result};
 
 const SINGLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";

@@ -4,7 +4,8 @@
 use regex::Regex;
 
 use crate::config::lora::{LoraConfig, Pattern, Targets};
-use halfbyte_core::error::{Error, Result, nearest};
+use crate::suggest::nearest;
+use halfbyte_core::error::{Error, Result};
 use halfbyte_core::model::{EMBEDDING, HEAD, Linear, linears};
 use halfbyte_core::model::{Family, ModelConfig};
 

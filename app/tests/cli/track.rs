@@ -29,7 +29,7 @@ fn wandb_log(run: &Path) -> WandbRun {
 fn a_run_that_goes_on_voids_what_was_logged_after_its_checkpoint() {
     let folder = tempfile::tempdir().expect("a folder");
     // A recipe with a text longer than a block of the log.
-    let long = "x".repeat(70_000);
+    let long = format!("{{{{ x }}}}{}", "x".repeat(70_000));
     let text = format!("model_name_or_path = \"m\"\nreport_to = \"all\"\ntemplate = \"{long}\"\ntext_column = \"t\"");
     let text = text.replace("text_column = \"t\"", "run_name = \"a name\"");
     let recipe = Recipe::parse(&text, "r.toml", &[]).expect("a recipe");

@@ -6,7 +6,7 @@ use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use halfbyte::data::source::Source;
+use halfbyte::data::source::DataFiles;
 use halfbyte::hub::{Hub, Kind, is_id};
 
 const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
@@ -95,7 +95,7 @@ fn a_data_set_is_downloaded_once_and_then_read_from_the_cache() {
     let cache = tempfile::tempdir().unwrap();
     let (address, shelf) = serve(Shelf { files: DATA.to_vec(), token: Some("secret"), ..Shelf::default() });
     let hub = hub(cache.path(), &address, Some("secret"));
-    let source = Source::named(&["someone/some-set".into()], &hub).unwrap();
+    let source = DataFiles::named(&["someone/some-set".into()], &hub).unwrap();
     assert_eq!(source.load("train+test").unwrap().len(), 3);
     let root = cache.path().join("datasets--someone--some-set");
     assert_eq!(std::fs::read_to_string(root.join("refs/main")).unwrap(), COMMIT);
@@ -161,7 +161,7 @@ fn an_interrupted_download_is_taken_up_again() {
     assert_eq!(broken.cached(Kind::Dataset, "a/b", "main"), None);
     assert_eq!(broken.cached(Kind::Dataset, "a/b", COMMIT), None);
     let (address, _) = serve(Shelf { files: DATA.to_vec(), ..Shelf::default() });
-    let source = Source::named(&["a/b".into()], &hub(cache.path(), &address, None)).unwrap();
+    let source = DataFiles::named(&["a/b".into()], &hub(cache.path(), &address, None)).unwrap();
     assert_eq!(source.load("train+test").unwrap().len(), 3);
 }
 

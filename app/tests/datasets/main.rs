@@ -1,7 +1,9 @@
 //! The data layer through its public face: files, hub ids, rows, formats, masks, reports; good data and bad.
 
+mod chat_templates;
 mod formats;
 mod hub;
+mod layouts;
 mod prepare;
 mod rows;
 mod sources;

@@ -5,11 +5,11 @@ use std::io::Write;
 use crate::tiny::{encoder, show};
 use halfbyte::config::data::{OverLength, PackingStrategy, TrainOn};
 use halfbyte::data::document::Encoder;
-use halfbyte::data::format::Format;
-use halfbyte::data::marks::RoleMarkers;
-use halfbyte::data::prepare::{Prepared, RowRules, prepare};
+use halfbyte::data::format::RecordFormatter;
+use halfbyte::data::markup::RoleMarkers;
+use halfbyte::data::prepare::{PreparedRows, RowRules, prepare};
 use halfbyte::data::report::{Report, show_rows};
-use halfbyte::data::source::Source;
+use halfbyte::data::source::DataFiles;
 use halfbyte::data::table::Table;
 use halfbyte_core::error::Result;
 
@@ -22,21 +22,22 @@ fn table(texts: &[&str]) -> Table {
     }
     file.flush().unwrap();
     // The table keeps the file mapped when its name is gone.
-    Source::path(file.path()).unwrap().load("train").unwrap()
+    DataFiles::path(file.path()).unwrap().load("train").unwrap()
 }
 
-fn format(train_on: TrainOn) -> Format {
+fn format(train_on: TrainOn) -> RecordFormatter {
     let roles = (train_on != TrainOn::All).then(|| RoleMarkers { user: "Q".into(), assistant: "A".into() });
-    Format::column("text", roles, encoder().literals().clone(), false, train_on).unwrap()
+    RecordFormatter::column("text", roles, encoder().literals().clone(), false, train_on).unwrap()
 }
 
-fn prepared(texts: &[&str], train_on: TrainOn, rules: RowRules) -> Result<Prepared> {
+fn prepared(texts: &[&str], train_on: TrainOn, rules: RowRules) -> Result<PreparedRows> {
     prepare(&table(texts), &format(train_on), &encoder(), rules, &|_| {})
 }
 
-fn rows(encoder: &Encoder, prepared: &Prepared) -> Vec<Vec<String>> {
+fn rows(encoder: &Encoder, prepared: &PreparedRows) -> Vec<Vec<String>> {
     let dataset = &prepared.dataset;
-    let piece = |p: &halfbyte::data::packing::Piece| show(encoder, &dataset.tokens.piece(p.document, p.start..p.end));
+    let piece =
+        |p: &halfbyte::data::packing::DocumentSlice| show(encoder, &dataset.tokens.piece(p.document, p.start..p.end));
     (0..dataset.rows.len()).map(|row| dataset.rows.row(row).iter().map(piece).collect()).collect()
 }
 
@@ -107,7 +108,7 @@ fn the_first_bad_record_is_named_however_the_threads_ran() {
             let key = if i == 1234 || i == 1300 || i == 2999 { "txt" } else { "text" };
             writeln!(file, "{}", serde_json::json!({ key: text })).unwrap();
         }
-        Source::path(file.path()).unwrap().load("train").unwrap()
+        DataFiles::path(file.path()).unwrap().load("train").unwrap()
     };
     for _ in 0..5 {
         let error = prepare(&table, &format(TrainOn::All), &encoder(), RULES, &|_| {}).err().unwrap().to_string();
@@ -123,7 +124,7 @@ fn the_report_says_what_deserves_attention() {
     let text = report.text();
     for line in [
         "train: 4 records, 2 rows, 15 tokens, 46.7 % of them trained on",
-        "  3 optimiser steps",
+        "  3 optimizer steps",
         "  tokens of a record: median 8, longest 16",
         "! 1 of 4 records longer than 8: cut off there (over_length)",
         "! 2 of 4 records without a token that is trained on (all labels masked): left out",
@@ -135,6 +136,6 @@ fn the_report_says_what_deserves_attention() {
     let json = serde_json::to_value(&report).unwrap();
     assert_eq!((&json["records"], &json["steps"], &json["histogram"][0][1]), (&4.into(), &3.into(), &4.into()));
     assert_eq!(show_rows(&prepared.dataset, &encoder(), [0], false), "row 1:\n  <s>│▁│Q│a│A│{b│</s>}\n");
-    let coloured = show_rows(&prepared.dataset, &encoder(), [0], true);
-    assert!(coloured.contains("\x1b[32mb") && !coloured.contains('{'));
+    let colored = show_rows(&prepared.dataset, &encoder(), [0], true);
+    assert!(colored.contains("\x1b[32mb") && !colored.contains('{'));
 }

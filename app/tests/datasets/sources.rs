@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use halfbyte::data::source::Source;
+use halfbyte::data::source::DataFiles;
 use halfbyte::data::table::Table;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -19,7 +19,7 @@ fn folder(files: &[(&str, &[u8])]) -> TempDir {
 
 fn load(name: &str, bytes: &[u8]) -> Result<Table, String> {
     let folder = folder(&[(name, bytes)]);
-    let table = Source::path(&folder.path().join(name)).and_then(|s| s.load("train")).map_err(|e| e.to_string())?;
+    let table = DataFiles::path(&folder.path().join(name)).and_then(|s| s.load("train")).map_err(|e| e.to_string())?;
     Ok(table)
 }
 
@@ -79,7 +79,7 @@ fn parquet_holds_nested_values_and_nulls() {
 fn several_files_are_one_split_in_their_order() {
     let folder = folder(&[("b.jsonl", b"{\"i\":1}\n{\"i\":2}\n"), ("a.csv", b"i\n3\n"), ("c.jsonl", b"{\"i\":4}\n")]);
     let paths: Vec<PathBuf> = ["b.jsonl", "a.csv", "c.jsonl"].map(|n| folder.path().join(n)).to_vec();
-    let source = Source::files(&paths).unwrap();
+    let source = DataFiles::files(&paths).unwrap();
     assert_eq!(records(&source.load("train[1:]").unwrap()), [json!({"i": 2}), json!({"i": "3"}), json!({"i": 4})]);
     let table = source.load("train[:50%] + train[-1:]").unwrap();
     assert_eq!(records(&table), [json!({"i": 1}), json!({"i": 2}), json!({"i": 4})]);
@@ -97,11 +97,11 @@ fn a_folder_has_the_splits_of_its_file_names() {
         ("dataset_info.json", b"{}"),
         ("notes.txt", b"x"),
     ]);
-    let source = Source::path(folder.path()).unwrap();
+    let source = DataFiles::path(folder.path()).unwrap();
     assert_eq!(source.splits().iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["test", "train"]);
     assert_eq!(records(&source.load("test+train[:1]").unwrap()), [json!({"i": 9}), json!({"i": 0})]);
     let wrong = source.load("tests").err().unwrap().to_string();
-    assert_eq!(wrong, "split `tests`: there is no split `tests`\n  hint: did you mean `test`?");
+    assert_eq!(wrong, "split `tests`: the data has no split `tests`\n  hint: did you mean `test`?");
 }
 
 #[test]
@@ -147,11 +147,9 @@ fn damaged_parquet_is_an_error_not_a_panic() {
 #[test]
 fn missing_things_are_named_with_the_nearest() {
     let folder = folder(&[("train.jsonl", b"{\"chat_sample\":\"x\",\"n\":5}\n")]);
-    let error = Source::path(&folder.path().join("trian.jsonl")).unwrap_err().to_string();
-    assert!(
-        error.contains("there is no data file") && error.contains("did you mean") && error.contains("train.jsonl?")
-    );
-    let record = Source::path(folder.path()).unwrap().load("train").unwrap().record(0).unwrap();
+    let error = DataFiles::path(&folder.path().join("trian.jsonl")).unwrap_err().to_string();
+    assert!(error.contains("does not exist") && error.contains("did you mean") && error.contains("train.jsonl?"));
+    let record = DataFiles::path(folder.path()).unwrap().load("train").unwrap().record(0).unwrap();
     assert_eq!(
         record.text("chat_sampel").unwrap_err().to_string(),
         "there is no column `chat_sampel`\n  hint: did you mean `chat_sample`?"
@@ -161,15 +159,15 @@ fn missing_things_are_named_with_the_nearest() {
         "there is no column `message`\n  hint: the columns are chat_sample, n"
     );
     assert!(record.text("n").unwrap_err().to_string().starts_with("column `n` holds a number, not text"));
-    assert!(Source::folder(Path::new(&folder.path().join("none"))).is_err());
+    assert!(DataFiles::folder(Path::new(&folder.path().join("none"))).is_err());
 }
 
 #[test]
 fn a_folder_that_cannot_be_read_says_why() {
     let empty = folder(&[("README.md", b"#")]);
-    assert!(Source::path(empty.path()).unwrap_err().to_string().contains("has no data file"));
+    assert!(DataFiles::path(empty.path()).unwrap_err().to_string().contains("has no data file"));
     let mixed = folder(&[("a.csv", b"a\n1\n"), ("b.jsonl", b"{}")]);
-    assert!(Source::path(mixed.path()).unwrap_err().to_string().contains("several kinds"));
+    assert!(DataFiles::path(mixed.path()).unwrap_err().to_string().contains("several kinds"));
     let saved = folder(&[("state.json", b"{}"), ("data-00000-of-00001.arrow", b"")]);
-    assert!(Source::path(saved.path()).unwrap_err().to_string().contains("to_parquet"));
+    assert!(DataFiles::path(saved.path()).unwrap_err().to_string().contains("to_parquet"));
 }

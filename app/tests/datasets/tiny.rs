@@ -1,6 +1,6 @@
 //! A tokenizer small enough to read its tokens: every character is one.
 
-use halfbyte::data::document::{Encoder, Settings};
+use halfbyte::data::document::{DocumentSettings, Encoder};
 use halfbyte_core::session::batch::{Document, IGNORED};
 use halfbyte_tokenizer::model_file::NormalizerSpec;
 use halfbyte_tokenizer::{ModelFile, PieceKind, Pieces, Tokenizer};
@@ -22,7 +22,7 @@ pub fn tokenizer() -> Tokenizer {
 
 /// An encoder that adds both tokens, as `legacy=True`.
 pub fn encoder() -> Encoder {
-    let settings = Settings { add_bos: true, add_eos: true, legacy: true };
+    let settings = DocumentSettings { add_bos: true, add_eos: true, legacy: true };
     Encoder::new(tokenizer(), settings, &[], None).expect("an encoder")
 }
 

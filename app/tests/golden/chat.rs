@@ -4,9 +4,9 @@
 use std::path::Path;
 
 use halfbyte::config::data::TrainOn;
-use halfbyte::data::chat::Layout;
-use halfbyte::data::document::{Encoder, Settings};
-use halfbyte::data::format::{Format, Shape};
+use halfbyte::data::chat::ChatFormat;
+use halfbyte::data::document::{DocumentSettings, Encoder};
+use halfbyte::data::format::{RecordFormatter, RecordLayout};
 use halfbyte::data::table::Record;
 use halfbyte_tokenizer::Tokenizer;
 use serde_json::Value;
@@ -45,14 +45,14 @@ fn records(file: &Path) -> Result<Vec<Value>, String> {
 
 fn encoder(model: &Path, legacy: bool) -> Result<Encoder, String> {
     let tokenizer = Tokenizer::open(model).map_err(|e| e.to_string())?;
-    let settings = Settings { add_bos: false, add_eos: false, legacy };
+    let settings = DocumentSettings { add_bos: false, add_eos: false, legacy };
     Encoder::new(tokenizer, settings, &[], None).map_err(|e| e.to_string())
 }
 
 /// Ids of every record against those recorded.
 fn compare(
     encoder: &Encoder,
-    format: &Format,
+    format: &RecordFormatter,
     records: &[Value],
     make: impl Fn(&Value) -> Record,
     key: &str,
@@ -75,15 +75,16 @@ fn compare(
 
 fn conversations(file: &Path, model: &Path, v1: bool) -> Outcome {
     let encoder = encoder(model, true)?;
-    let layout = if v1 { Layout::MistralV1 } else { Layout::MistralV3 };
-    let shape = Shape::Chat { column: None, layout };
-    let format = Format { shape, literals: encoder.literals().clone(), special: false, train_on: TrainOn::Assistant };
+    let format = if v1 { ChatFormat::MistralV1 } else { ChatFormat::MistralV3 };
+    let layout = RecordLayout::Chat { column: None, format };
+    let format =
+        RecordFormatter { layout, literals: encoder.literals().clone(), special: false, train_on: TrainOn::Assistant };
     compare(&encoder, &format, &records(file)?, |r| Record(r.as_object().expect("record").clone()), "ids")
 }
 
 fn literals(file: &Path, model: &Path, key: &str, legacy: bool) -> Outcome {
     let encoder = encoder(model, legacy)?;
-    let format =
-        Format::column("text", None, encoder.literals().clone(), true, TrainOn::All).map_err(|e| e.to_string())?;
+    let format = RecordFormatter::column("text", None, encoder.literals().clone(), true, TrainOn::All)
+        .map_err(|e| e.to_string())?;
     compare(&encoder, &format, &records(file)?, |r| Record(r.as_object().expect("record").clone()), key)
 }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use halfbyte::config::data::TrainOn;
-use halfbyte::data::document::{Encoder, Settings, open_tokenizer};
+use halfbyte::data::document::{DocumentSettings, Encoder, open_tokenizer};
 use serde_json::{Value, json};
 
 use crate::folder::Folder;
@@ -78,7 +78,7 @@ fn wrapped(name: &str, batch: usize, accumulation: usize, epochs: Option<usize>)
     equal("evaluations", &report["time"]["H200"]["evaluations"], if epochs.is_none() { 100 } else { 0 })?;
     let report = &report["train"];
     // BOS and EOS once: a literal <s> or </s> in B's text is the token, not a second one.
-    let settings = Settings { add_bos: true, add_eos: true, legacy: true };
+    let settings = DocumentSettings { add_bos: true, add_eos: true, legacy: true };
     let tokenizer = open_tokenizer(&folder.path("model")).map_err(|e| e.to_string())?;
     let encoder = Encoder::new(tokenizer, settings, &[], None).map_err(|e| e.to_string())?;
     let tokens = |text: &str| encoder.document(&encoder.literals().mark(text), TrainOn::All).ids.len();

@@ -7,11 +7,11 @@ use serde_json::{Map, Value};
 
 use super::check_utf8;
 use crate::data::spill::SpillWriter;
-use crate::data::table::{Block, Bytes, Layout};
+use crate::data::table::{Bytes, RecordEncoding, RecordFile};
 use halfbyte_core::error::{Error, Result};
 
 /// Converts the records to lines of JSON: a value may hold line ends, so records cannot be found from the middle.
-pub fn open(path: &Path) -> Result<Block> {
+pub fn open(path: &Path) -> Result<RecordFile> {
     let bytes = Bytes::map(path)?;
     check_utf8(path, &bytes)?;
     let wrong = |e: csv::Error| {
@@ -35,5 +35,5 @@ pub fn open(path: &Path) -> Result<Block> {
         store.write(Value::Object(Map::from_iter(fields)).to_string().as_bytes())?;
         store.write(b"\n")?;
     }
-    Ok(Block { path: path.into(), bytes: Bytes::Made(store.finish()?), layout: Layout::Converted, starts })
+    Ok(RecordFile { path: path.into(), bytes: Bytes::Made(store.finish()?), layout: RecordEncoding::Converted, starts })
 }

@@ -5,25 +5,27 @@ use std::path::Path;
 use serde_json::value::RawValue;
 
 use super::{check_utf8, line_starts};
-use crate::data::table::{Block, Bytes, Layout};
+use crate::data::table::{Bytes, RecordEncoding, RecordFile};
 use halfbyte_core::error::{Error, Result};
 
 /// A line is parsed when its record is asked for; an array is walked once, to find its elements.
-pub fn open(path: &Path) -> Result<Block> {
+pub fn open(path: &Path) -> Result<RecordFile> {
     let bytes = Bytes::map(path)?;
     check_utf8(path, &bytes)?;
     // Some editors begin a file with a byte-order mark.
     let text = bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(&bytes);
     let skipped = bytes.len() - text.len();
     let (layout, starts) = match text.trim_ascii_start().first() {
-        Some(b'[') => (Layout::Values, elements(path, text)?.into_iter().map(|start| start + skipped).collect()),
-        _ => (Layout::Lines, lines(path, &bytes, skipped)?),
+        Some(b'[') => {
+            (RecordEncoding::Values, elements(path, text)?.into_iter().map(|start| start + skipped).collect())
+        }
+        _ => (RecordEncoding::Lines, lines(path, &bytes, skipped)?),
     };
     let starts = starts.into_iter().map(|start| start as u64).collect();
-    Ok(Block { path: path.into(), bytes, layout, starts })
+    Ok(RecordFile { path: path.into(), bytes, layout, starts })
 }
 
-/// Where the elements of an array begin.
+/// The bytes at which the elements of an array begin.
 fn elements(path: &Path, text: &[u8]) -> Result<Vec<usize>> {
     let elements: Vec<&RawValue> =
         serde_json::from_slice(text).map_err(|e| Error::input(format!("{}: not valid JSON: {e}", path.display())))?;
@@ -34,7 +36,7 @@ fn elements(path: &Path, text: &[u8]) -> Result<Vec<usize>> {
 fn lines(path: &Path, bytes: &Bytes, from: usize) -> Result<Vec<usize>> {
     let line = |start: usize| bytes[start..].split(|&b| b == b'\n').next().unwrap_or_default();
     let starts = line_starts(bytes, from, |start| !line_is_blank(&bytes[start..]));
-    // One object over several lines is a common way to write columns; its first line is no record.
+    // One object over several lines is a common way to write columns; its first line is not a record.
     if let Some(&first) = starts.first()
         && starts.len() > 1
         && line(first).trim_ascii() == b"{"

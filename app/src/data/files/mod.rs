@@ -7,12 +7,12 @@ mod text;
 
 use std::path::Path;
 
-use crate::data::table::{Block, Bytes};
+use crate::data::table::{Bytes, RecordFile};
 use halfbyte_core::error::{Error, Result};
 
 /// A file format, by extension.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub enum Format {
+pub enum FileFormat {
     /// `.jsonl`, `.ndjson` or `.json`: an object per line, or one array of objects.
     Json,
     /// `.csv` with a header line; every value is text.
@@ -23,30 +23,30 @@ pub enum Format {
     Text,
 }
 
-impl Format {
+impl FileFormat {
     /// The format of a file with this name, if it is one of ours.
-    pub fn of(path: &Path) -> Option<Format> {
+    pub fn of(path: &Path) -> Option<FileFormat> {
         match path.extension()?.to_str()?.to_ascii_lowercase().as_str() {
-            "jsonl" | "ndjson" | "json" => Some(Format::Json),
-            "csv" => Some(Format::Csv),
-            "parquet" => Some(Format::Parquet),
-            "txt" => Some(Format::Text),
+            "jsonl" | "ndjson" | "json" => Some(FileFormat::Json),
+            "csv" => Some(FileFormat::Csv),
+            "parquet" => Some(FileFormat::Parquet),
+            "txt" => Some(FileFormat::Text),
             _ => None,
         }
     }
 }
 
 /// The records of the file at `path`.
-pub fn open(path: &Path) -> Result<Block> {
-    let Some(format) = Format::of(path) else {
+pub fn open(path: &Path) -> Result<RecordFile> {
+    let Some(format) = FileFormat::of(path) else {
         let hint = "data files are .jsonl, .json, .csv, .parquet or .txt";
         return Err(Error::input(format!("{}: unknown kind of data file", path.display())).hint(hint));
     };
     match format {
-        Format::Json => json::open(path),
-        Format::Csv => csv::open(path),
-        Format::Parquet => parquet::open(path),
-        Format::Text => text::open(path),
+        FileFormat::Json => json::open(path),
+        FileFormat::Csv => csv::open(path),
+        FileFormat::Parquet => parquet::open(path),
+        FileFormat::Text => text::open(path),
     }
 }
 

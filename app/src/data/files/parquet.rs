@@ -10,16 +10,16 @@ use parquet::errors::ParquetError;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 
 use crate::data::spill::SpillWriter;
-use crate::data::table::{Block, Bytes, Layout};
+use crate::data::table::{Bytes, RecordEncoding, RecordFile};
 use halfbyte_core::error::{Error, Result};
 
 /// Converts the rows to lines of JSON: columns are compressed by the thousand rows, so none can be read alone.
-pub fn open(path: &Path) -> Result<Block> {
+pub fn open(path: &Path) -> Result<RecordFile> {
     let damaged = || Error::input(format!("{}: cannot read as parquet: the file is damaged", path.display()));
     quietly(|| convert(path)).unwrap_or_else(|| Err(damaged()))
 }
 
-fn convert(path: &Path) -> Result<Block> {
+fn convert(path: &Path) -> Result<RecordFile> {
     let wrong = |e: ParquetError| Error::input(format!("{}: cannot read as parquet: {e}", path.display()));
     let file = File::open(path).map_err(|e| Error::io("open", path, e))?;
     let reader = SerializedFileReader::new(file).map_err(wrong)?;
@@ -29,7 +29,7 @@ fn convert(path: &Path) -> Result<Block> {
         store.write(row.map_err(wrong)?.to_json_value().to_string().as_bytes())?;
         store.write(b"\n")?;
     }
-    Ok(Block { path: path.into(), bytes: Bytes::Made(store.finish()?), layout: Layout::Converted, starts })
+    Ok(RecordFile { path: path.into(), bytes: Bytes::Made(store.finish()?), layout: RecordEncoding::Converted, starts })
 }
 
 thread_local! {
@@ -49,7 +49,7 @@ fn quietly<T>(read: impl FnOnce() -> T) -> Option<T> {
         }));
     });
     QUIET.set(true);
-    // What `read` leaves half done is dropped with it.
+    // If `read` fails half way, its output is dropped with it.
     let result = catch_unwind(AssertUnwindSafe(read));
     QUIET.set(false);
     result.ok()

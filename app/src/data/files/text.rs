@@ -3,13 +3,13 @@
 use std::path::Path;
 
 use super::{check_utf8, line_starts};
-use crate::data::table::{Block, Bytes, Layout};
+use crate::data::table::{Bytes, RecordEncoding, RecordFile};
 use halfbyte_core::error::Result;
 
 /// Empty lines are records too (as in the `datasets` library), so that slices select the same rows.
-pub fn open(path: &Path) -> Result<Block> {
+pub fn open(path: &Path) -> Result<RecordFile> {
     let bytes = Bytes::map(path)?;
     check_utf8(path, &bytes)?;
     let starts = line_starts(&bytes, 0, |_| true).into_iter().map(|start| start as u64).collect();
-    Ok(Block { path: path.into(), bytes, layout: Layout::Text, starts })
+    Ok(RecordFile { path: path.into(), bytes, layout: RecordEncoding::Text, starts })
 }

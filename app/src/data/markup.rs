@@ -1,22 +1,22 @@
-//! Text with structure in it. Whatever formats a record returns one string, in which Unicode noncharacters (which no
-//! text may contain) say what text alone cannot: here is a token, here begins what is trained on. So a `</s>` that a
-//! record happens to contain stays text, and masks follow the structure and never a search in the answer.
+//! Marked text: one string in which Unicode noncharacters, which text may not contain, stand for tokens and for the
+//! borders of what is trained on. So a `</s>` that a record happens to contain stays text, and a mask follows the structure
+//! of the record instead of a search for the answer.
 
 use std::borrow::Cow;
 
 use crate::config::data::TrainOn;
 
-/// `OPEN id CLOSE` is the token `id`; `OPEN ESCAPED n CLOSE` is the character n, which would else be a mark.
+/// `OPEN id CLOSE` is the token `id`; `OPEN ESCAPED n CLOSE` is the character n, which would otherwise be a mark.
 const OPEN: char = '\u{FDD0}';
 const ESCAPED: char = '=';
 const CLOSE: char = '\u{FDD1}';
-/// What follows is trained on.
+/// The text that follows is trained on.
 pub const TRAINED: char = '\u{FDD2}';
-/// What follows is not.
+/// The text that follows is not trained on.
 pub const GIVEN: char = '\u{FDD3}';
 /// The text that follows is encoded by itself, with a space in front, as at the beginning of a text.
 pub const APART: char = '\u{FDD4}';
-/// Free for those who encode text.
+/// Not used in marked text: the encoder may use it.
 pub const SPARE: char = '\u{FDD5}';
 
 fn is_mark(c: char) -> bool {
@@ -28,8 +28,8 @@ pub fn token(id: u32) -> String {
     format!("{OPEN}{id}{CLOSE}")
 }
 
-/// `text`, which comes from a record, such that nothing in it is taken for a mark. Noncharacters are not meant for
-/// text, yet nothing keeps a file from holding them.
+/// `text` of a record with every noncharacter escaped, so that none is read as a mark. Text may not contain them, but a
+/// file can.
 pub fn escape(text: &str) -> Cow<'_, str> {
     // The marks' first byte is rare, and looking for a byte is fast.
     if !text.bytes().any(|b| b == 0xEF) || !text.contains(is_mark) {
@@ -45,17 +45,17 @@ pub fn escape(text: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
-/// The literals that stand for tokens, and their ids.
+/// Texts that stand for tokens (`</s>`), with the tokens' ids.
 #[derive(Clone, Default, Debug)]
 pub struct Literals {
     /// Longer ones first, so that of two that begin alike the longer is found.
     all: Vec<(String, u32)>,
-    /// The bytes that they begin with.
+    /// Their first bytes, for a fast search.
     first: Vec<u8>,
 }
 
 impl Literals {
-    /// The given literals.
+    /// The given literals; empty ones are left out.
     pub fn new(mut all: Vec<(String, u32)>) -> Literals {
         all.retain(|(text, _)| !text.is_empty());
         all.sort_by_key(|(text, _)| std::cmp::Reverse(text.len()));
@@ -78,7 +78,7 @@ impl Literals {
     /// `text` with every literal replaced by the token's mark.
     pub fn mark(&self, text: &str) -> String {
         let mut out = String::with_capacity(text.len());
-        // What has been copied, and where to look on.
+        // The bytes before `done` are copied; the search continues at `at`.
         let (mut done, mut at) = (0, 0);
         while let Some(next) = text.as_bytes()[at..].iter().position(|b| self.first.contains(b)) {
             at += next;
@@ -110,7 +110,7 @@ impl Literals {
     }
 }
 
-/// Where the literals of a conversation's roles stand: `<usr>` and `<bot>`, `[INST]` and `[/INST]`.
+/// The texts that begin the parts of a conversation in plain text: `<usr>` and `<bot>`, or `[INST]` and `[/INST]`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct RoleMarkers {
     /// Begins what the user says.
@@ -130,46 +130,46 @@ impl RoleMarkers {
 
 /// A token, or text that is encoded in one go.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Part {
-    /// What it is.
+pub struct MarkedPart {
+    /// A token or text.
     pub content: Content,
     /// Whether it is trained on.
     pub trained: bool,
 }
 
-/// What a [`Part`] is.
+/// The content of a [`MarkedPart`].
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Content {
-    /// A token.
+    /// A token, by its id.
     Token(u32),
-    /// Text.
+    /// Text that is encoded in one go.
     Text {
-        /// The text.
+        /// The text without marks.
         text: String,
-        /// Encoded by itself, with a space in front; else it continues what is before it.
+        /// Whether it is encoded by itself, with a space in front. Otherwise it continues what comes before it.
         apart: bool,
     },
 }
 
-/// Takes marked text apart. Text is cut only at tokens, where training begins or ends, and where marks say so.
-/// `legacy`: text after a token stands by itself, as transformers' `legacy=True` has it.
-pub fn parts(marked: &str, train_on: TrainOn, legacy: bool) -> Vec<Part> {
+/// Splits marked text into parts. Text is cut only at tokens, where training begins or ends, and at [`APART`]. With
+/// `legacy`, text after a token is encoded by itself, as `legacy=True` of transformers does.
+pub fn parts(marked: &str, train_on: TrainOn, legacy: bool) -> Vec<MarkedPart> {
     // With `Completion`, only the last answer counts.
     let first_answer = match train_on {
         TrainOn::Completion => marked.rfind(TRAINED).unwrap_or(marked.len()),
         TrainOn::All | TrainOn::Assistant => 0,
     };
-    let mut parts: Vec<Part> = Vec::new();
+    let mut parts: Vec<MarkedPart> = Vec::new();
     let (mut trained, mut apart) = (train_on == TrainOn::All, true);
     let mut at = 0;
     while at < marked.len() {
         let rest = &marked[at..];
         let end = rest.find(is_mark).unwrap_or(rest.len());
         let mut push = |more: &str| match parts.last_mut() {
-            Some(Part { content: Content::Text { text, .. }, trained: t }) if *t == trained && !apart => {
+            Some(MarkedPart { content: Content::Text { text, .. }, trained: t }) if *t == trained && !apart => {
                 text.push_str(more);
             }
-            _ => parts.push(Part { content: Content::Text { text: more.into(), apart }, trained }),
+            _ => parts.push(MarkedPart { content: Content::Text { text: more.into(), apart }, trained }),
         };
         if end > 0 {
             push(&rest[..end]);
@@ -187,7 +187,7 @@ pub fn parts(marked: &str, train_on: TrainOn, legacy: bool) -> Vec<Part> {
                     }
                     apart = false;
                 } else {
-                    parts.extend(inside.parse().ok().map(|id| Part { content: Content::Token(id), trained }));
+                    parts.extend(inside.parse().ok().map(|id| MarkedPart { content: Content::Token(id), trained }));
                     apart = legacy;
                 }
             }
@@ -205,7 +205,7 @@ mod tests {
     use super::*;
 
     fn shown(marked: &str, train_on: TrainOn, legacy: bool) -> String {
-        let show = |part: &Part| {
+        let show = |part: &MarkedPart| {
             let content = match &part.content {
                 Content::Token(id) => format!("#{id}"),
                 Content::Text { text, apart: true } => format!("^{text}"),
