@@ -15,6 +15,8 @@ pub enum ErrorKind {
     System,
     /// The run itself failed: the loss is not finite, for instance (exit code 5).
     Run,
+    /// The user stopped it (exit code 130, as a shell reports a program that Ctrl-C ends).
+    Interrupted,
 }
 
 /// An error and the advice that goes with it.
@@ -46,6 +48,10 @@ impl Error {
     pub fn run(what: impl Into<String>) -> Self {
         Self::new(ErrorKind::Run, what)
     }
+    /// The user stopped the run.
+    pub fn interrupted(what: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Interrupted, what)
+    }
     /// An I/O error on `path`; `doing` is a verb: "read", "create", "map".
     pub fn io(doing: &str, path: &Path, error: std::io::Error) -> Self {
         let kind = if error.kind() == std::io::ErrorKind::NotFound { ErrorKind::Input } else { ErrorKind::System };
@@ -71,6 +77,7 @@ impl Error {
             ErrorKind::Input => 3,
             ErrorKind::System => 4,
             ErrorKind::Run => 5,
+            ErrorKind::Interrupted => 130,
         }
     }
     /// The message without the hint.

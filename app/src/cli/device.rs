@@ -10,8 +10,8 @@ use halfbyte_core::error::{Error, Result};
 /// Arguments of every command that computes.
 #[derive(clap::Args, Debug)]
 pub struct DeviceArgs {
-    /// cpu, cuda or cuda:N; auto: the first GPU if there is one that can compute in the recipe's type, else the CPU
-    /// [default: the recipe's device_map, or auto]
+    /// cpu, cuda, cuda:N, or auto: the first GPU that can compute in the type asked for, else the CPU [default: the
+    /// recipe's device_map, or auto]
     #[arg(long)]
     device: Option<String>,
     /// Code path on the GPU [default: the best for the card]
@@ -26,10 +26,7 @@ impl DeviceArgs {
     /// Starts the device, that of the recipe (`device_map`) if the command line names none; also says in words which one
     /// it is.
     pub fn open(&self, map: Option<&str>, compute: DType, cpu: CpuOptions) -> Result<(Box<dyn Device>, String)> {
-        let name = match self.device.as_deref().or(map).unwrap_or(AUTO) {
-            AUTO => self.auto(compute),
-            name => name.parse()?,
-        };
+        let name = self.name(map, compute)?;
         match name {
             DeviceName::Cpu => Ok((Box::new(Cpu::new(cpu)), "cpu".into())),
             DeviceName::Cuda(_) if !matches!(compute, DType::Bf16 | DType::F16) => {
@@ -43,6 +40,22 @@ impl DeviceArgs {
                 let words = format!("{name}, {}{}", gpu.name, sensors.unwrap_or_default());
                 Ok((Box::new(device), words))
             }
+        }
+    }
+
+    /// The type to compute in where nothing names one: 16 bits on a GPU (`model`, if it is such a type), float32 on the CPU.
+    pub fn best_type(&self, model: Option<DType>) -> Result<DType> {
+        let half = model.filter(|dtype| *dtype == DType::F16).unwrap_or(DType::Bf16);
+        Ok(match self.name(None, half)? {
+            DeviceName::Cpu => DType::F32,
+            DeviceName::Cuda(_) => half,
+        })
+    }
+
+    fn name(&self, map: Option<&str>, compute: DType) -> Result<DeviceName> {
+        match self.device.as_deref().or(map).unwrap_or(AUTO) {
+            AUTO => Ok(self.auto(compute)),
+            name => name.parse(),
         }
     }
 

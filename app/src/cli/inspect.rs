@@ -1,13 +1,12 @@
 //! `halfbyte inspect MODEL`: what a model folder holds, and what can be adapted in it.
 
-use std::path::PathBuf;
-
 use clap::Args as ClapArgs;
 use serde_json::{Value, json};
 
 use super::{out, tree::module_tree};
 use crate::config::lora::{LoraConfig, Pattern, Targets};
-use crate::weights::names::{Slot, check, count, is_quantized, tensors, unmatched_skips};
+use crate::run::ModelPlace;
+use crate::weights::names::{Slot, count, is_quantized, tensors, unmatched_skips};
 use crate::weights::safetensors::Checkpoint;
 use crate::weights::targets::{Resolution, resolve};
 use halfbyte_core::error::Result;
@@ -17,8 +16,9 @@ use halfbyte_core::model::{Linear, linears};
 /// Arguments of `halfbyte inspect`.
 #[derive(ClapArgs, Debug)]
 pub struct Args {
-    /// Model folder: config.json, and the weights if they are there
-    pub model: PathBuf,
+    /// Model folder (config.json, and the weights if they are there), hub id (no weights are downloaded) or name of an
+    /// architecture such as mistral-7b-v0.1
+    pub model: String,
     /// Print the module tree as PyTorch does
     #[arg(long)]
     pub tree: bool,
@@ -28,7 +28,7 @@ pub struct Args {
     /// Show the model as it is after 4-bit loading
     #[arg(long)]
     pub load_in_4bit: bool,
-    /// Modules that 4-bit loading leaves in 16 bit
+    /// Modules that 4-bit loading leaves in 16 bits
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     pub llm_int8_skip_modules: Vec<String>,
     /// Which modules to adapt: names, "all-linear", or a regular expression
@@ -51,9 +51,9 @@ pub fn run(args: &Args) -> Result<()> {
 }
 
 struct Findings {
-    folder: String,
+    model: String,
     config: ModelConfig,
-    /// The skip list of a 4-bit model; None when it is not quantised.
+    /// The skip list of a 4-bit model; None when it is not quantized.
     skip: Option<Vec<String>>,
     /// None when only config.json is there.
     weights: Option<Checkpoint>,
@@ -62,12 +62,8 @@ struct Findings {
 
 impl Findings {
     fn collect(args: &Args) -> Result<Self> {
-        let config = crate::config::config_json::open(&args.model)?;
-        let has_weights = ["model.safetensors", "model.safetensors.index.json"].map(|f| args.model.join(f).is_file());
-        let weights = if has_weights.contains(&true) { Some(Checkpoint::open(&args.model)?) } else { None };
-        if let Some(weights) = &weights {
-            check(weights, &config)?;
-        }
+        let place = ModelPlace::shape(&args.model)?;
+        let (config, weights) = (place.config.clone(), place.local_checkpoint()?);
         let skip = match &config.quantization {
             Some(stored) => Some(stored.skip_modules.clone()),
             None => args.load_in_4bit.then(|| args.llm_int8_skip_modules.clone()),
@@ -82,10 +78,10 @@ impl Findings {
             names => Targets::Matching(Pattern::Names(names.to_vec())),
         };
         let adapter = resolve(&LoraConfig { r: args.r, targets, ..LoraConfig::default() }, &config)?;
-        Ok(Self { folder: args.model.display().to_string(), config, skip, weights, adapter })
+        Ok(Self { model: args.model.clone(), config, skip, weights, adapter })
     }
 
-    fn is_quantised(&self, module: &Linear) -> bool {
+    fn is_quantized(&self, module: &Linear) -> bool {
         self.skip.as_ref().is_some_and(|skip| is_quantized(module, skip))
     }
 
@@ -96,10 +92,10 @@ impl Findings {
     fn text(&self) -> String {
         let counts = count(&self.config, self.skip.as_deref());
         let trainable = self.adapter.parameters();
-        let mut text = format!("{}\n  {}\n\n", self.folder, self.config);
+        let mut text = format!("{}\n  {}\n\n", self.model, self.config);
         text += &match &self.weights {
             Some(weights) => format!("weights: {} tensors, as config.json says\n", weights.names().count()),
-            None => "weights: none in this folder\n".to_string(),
+            None => "weights: not here\n".to_string(),
         };
         let rows: Vec<(String, Slot)> = folded(tensors(&self.config));
         let width = rows.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
@@ -116,7 +112,7 @@ impl Findings {
                 seen.push(module.leaf);
                 let same = all.iter().filter(|m| m.leaf == module.leaf).count();
                 let adapted = self.adapter.modules.iter().filter(|m| m.module.leaf == module.leaf).count();
-                let bits = if self.is_quantised(module) { "4-bit " } else { "16-bit" };
+                let bits = if self.is_quantized(module) { "4-bit " } else { "16-bit" };
                 let shape = format!("{} -> {}", module.in_features, module.out_features);
                 let mark = if adapted > 0 { format!("  adapted: {adapted}") } else { String::new() };
                 text += format!("  {:<10} {same:>5} x  {shape:<16} {bits}{mark}", module.leaf).trim_end();
@@ -151,7 +147,7 @@ impl Findings {
             .iter()
             .map(|m| {
                 json!({"name": m.name, "in_features": m.in_features, "out_features": m.out_features,
-                       "quantized": self.is_quantised(m)})
+                       "quantized": self.is_quantized(m)})
             })
             .collect();
         let adapted: Vec<Value> = self
@@ -162,7 +158,7 @@ impl Findings {
             .collect();
         let unmatched: Vec<&String> = self.adapter.unmatched.iter().map(|(name, _)| name).collect();
         json!({
-            "folder": self.folder,
+            "folder": self.model,
             "model_type": self.config.family.model_type(),
             "parameters": counts.parameters,
             "packed_parameters": counts.packed,
@@ -197,7 +193,7 @@ mod tests {
 
     fn findings(model: &str, change: impl Fn(&mut Args)) -> Result<Findings> {
         let mut args = Args {
-            model: Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/architectures").join(model),
+            model: Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/architectures").join(model).display().to_string(),
             tree: false,
             json: false,
             load_in_4bit: true,
@@ -228,7 +224,7 @@ mod tests {
             "model.layers.*.block_sparse_moe.experts.*.w1.weight",
             "`gate_proj` matches no module (perhaps w1?)",
             "`gates` in llm_int8_skip_modules matches no module",
-            "weights: none in this folder",
+            "weights: not here",
         ] {
             assert!(text.contains(part), "{part} is not in\n{text}");
         }

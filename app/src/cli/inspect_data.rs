@@ -1,11 +1,10 @@
 //! `halfbyte inspect-data RECIPE`: what the recipe's data become, before anything is trained.
 
-use std::io::IsTerminal;
 use std::path::PathBuf;
 
 use serde_json::json;
 
-use super::{forecast, out};
+use super::{forecast, is_colored, out};
 use crate::config::recipe::Recipe;
 use crate::data::open::open_records;
 use crate::data::report::{first_records, show_rows, write_texts};
@@ -42,8 +41,7 @@ pub struct Args {
 /// Runs the command.
 pub fn run(args: &Args) -> Result<()> {
     let recipe = Recipe::open(&args.recipe, &args.set)?;
-    let model = &recipe.model;
-    let place = if args.dummy_weights { ModelPlace::dummy(model)? } else { ModelPlace::find(model)? };
+    let place = ModelPlace::open(&recipe.model, args.dummy_weights)?;
     let config = recipe.apply(place.config.clone())?;
     let records = open_records(&recipe.data, &place.tokenizer()?, &config)?;
     if let Some(file) = &args.write {
@@ -60,7 +58,7 @@ pub fn run(args: &Args) -> Result<()> {
     }
     if !args.row.is_empty() {
         let rows = args.row.iter().map(|row| row - 1);
-        out(&show_rows(&data.train, &data.encoder, rows, std::io::stdout().is_terminal()));
+        out(&show_rows(&data.train, &data.encoder, rows, is_colored()));
         return Ok(());
     }
     let adapted = Adapted::resolve(&recipe, &config)?;
@@ -76,7 +74,7 @@ pub fn run(args: &Args) -> Result<()> {
         out(&format!("{report:#}\n"));
         return Ok(());
     }
-    out(&show_rows(&data.train, &data.encoder, 0..args.rows.min(there), std::io::stdout().is_terminal()));
+    out(&show_rows(&data.train, &data.encoder, 0..args.rows.min(there), is_colored()));
     out(&data.about);
     out(&data.report.text());
     out(&eval.map(|report| report.text()).unwrap_or_default());

@@ -7,11 +7,15 @@ macro_rules! say {
 
 mod device;
 mod devices;
+mod examples;
+mod failure;
 mod forecast;
 mod generate;
 mod heartbeat;
 mod inspect;
 mod inspect_data;
+mod keys;
+mod manual;
 mod plan;
 mod preamble;
 mod progress;
@@ -20,15 +24,18 @@ mod report;
 mod summary;
 mod tokenize;
 mod train;
+mod trained;
 mod tree;
 
-use clap::{Parser, Subcommand};
+use anstream::{AutoStream, ColorChoice};
+use clap::{CommandFactory, Parser, Subcommand};
 use halfbyte_core::error::Result;
 use std::io::Write;
+use std::process::ExitCode;
 
 /// QLoRA fine-tuning of Llama, Mistral and Mixtral.
 #[derive(Parser, Debug)]
-#[command(version, about, max_term_width = 110)]
+#[command(name = "halfbyte", version, about, max_term_width = 110, after_help = examples::PROGRAM)]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -37,23 +44,53 @@ pub struct Cli {
 #[derive(Subcommand, Debug)]
 enum Command {
     /// Fine-tune a tiny model that comes with the program, and ask it questions before and after
+    #[command(after_help = examples::QUICKSTART)]
     Quickstart(quickstart::Args),
     /// Fine-tune a model as a recipe says
+    #[command(after_help = examples::TRAIN)]
     Train(train::Args),
-    /// Make one HTML page of a run: curves, results, sampled answers, the recipe
-    Report(report::Args),
-    /// List the devices that a run can use: driver, GPUs, memory, and the code path chosen
-    Devices(devices::Args),
     /// Show what a recipe resolves to and how much memory it needs; no GPU and no weights needed
+    #[command(after_help = examples::PLAN)]
     Plan(plan::Args),
-    /// Continue a prompt with a model, with or without an adapter
-    Generate(generate::Args),
-    /// Show a model folder: tensors, modules that can be adapted, parameter counts
-    Inspect(inspect::Args),
     /// Show what a recipe's data become: records, text, tokens, masks, rows; no weights needed
+    #[command(after_help = examples::INSPECT_DATA)]
     InspectData(inspect_data::Args),
-    /// Text to token ids, pieces or counts, and ids back to text
+    /// Ask a trained model, or continue a text with any model
+    #[command(after_help = examples::GENERATE)]
+    Generate(generate::Args),
+    /// Make one HTML page of a run: curves, results, sampled answers, the recipe
+    #[command(after_help = examples::REPORT)]
+    Report(report::Args),
+    /// Show a model: tensors, modules that can be adapted, parameter counts
+    #[command(after_help = examples::INSPECT)]
+    Inspect(inspect::Args),
+    /// Turn text into token ids, pieces or counts, and ids back into text
+    #[command(after_help = examples::TOKENIZE)]
     Tokenize(tokenize::Args),
+    /// List the devices that a run can use: driver, GPUs, memory, and the code path chosen
+    #[command(after_help = examples::DEVICES)]
+    Devices(devices::Args),
+    /// Say what each key of a recipe does
+    #[command(after_help = examples::KEYS)]
+    Keys(keys::Args),
+    /// Print the completions of a shell
+    #[command(after_help = examples::COMPLETIONS)]
+    Completions(manual::CompletionArgs),
+    /// Print a manual page
+    #[command(after_help = examples::MAN)]
+    Man(manual::ManArgs),
+}
+
+/// The program: parses the command line, runs the command, and says what failed.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return failure::of_arguments(&error),
+    };
+    match cli.run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => failure::of_command(&error),
+    }
 }
 
 impl Cli {
@@ -69,6 +106,9 @@ impl Cli {
             Command::Inspect(args) => inspect::run(&args),
             Command::InspectData(args) => inspect_data::run(&args),
             Command::Tokenize(args) => tokenize::run(args),
+            Command::Keys(args) => keys::run(&args),
+            Command::Completions(args) => manual::completions(&args, Cli::command()),
+            Command::Man(args) => manual::man(&args, Cli::command()),
         }
     }
 }
@@ -77,6 +117,21 @@ impl Cli {
 pub fn out(text: &str) {
     let mut stdout = std::io::stdout().lock();
     let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+}
+
+/// A line for people on standard error, where it does not mix with results.
+fn note(text: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "{text}");
+}
+
+/// Whether what goes to standard output may be colored: a terminal, unless NO_COLOR, CLICOLOR or TERM says otherwise.
+fn is_colored() -> bool {
+    AutoStream::choice(&std::io::stdout()) != ColorChoice::Never
+}
+
+/// `1 token`, `2 tokens`.
+fn count(n: usize, what: &str) -> String {
+    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
 }
 
 /// Bytes as people read them: `1.25 GiB`.

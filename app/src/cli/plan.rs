@@ -1,6 +1,6 @@
 //! `halfbyte plan RECIPE`: the resolved recipe and the memory that it needs, from config.json alone.
 
-use super::{human_bytes, out};
+use super::{count, human_bytes, out};
 use crate::config::recipe::Recipe;
 use crate::data::open::longest_row;
 use crate::data::tokenizer_config::TokenizerConfig;
@@ -47,11 +47,16 @@ fn name(kind: Purpose) -> &'static str {
     }
 }
 
+/// What JSON calls it: `adapter_full_precision`.
+fn key(purpose: Purpose) -> String {
+    let words = name(purpose).split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty());
+    words.collect::<Vec<_>>().join("_")
+}
+
 /// Runs the command.
 pub fn run(args: Args) -> Result<()> {
     let recipe = Recipe::open(&args.recipe, &args.set)?;
-    let model = &recipe.model;
-    let place = if args.dummy_weights { ModelPlace::dummy(model)? } else { ModelPlace::find(model)? };
+    let place = ModelPlace::open(&recipe.model, args.dummy_weights)?;
     let config = recipe.apply(place.config.clone())?;
     let tokenizer = place.tokenizer_if_any()?.map(|folder| TokenizerConfig::open(&folder)).transpose()?;
     let (max, _) = longest_row(&recipe.data, tokenizer.as_ref(), &config)?;
@@ -103,12 +108,12 @@ fn print_memory(model: &Model, plan: &Plan, size: &str) {
         }
     }
     let groups: usize = model.fusion.groups.values().sum();
-    say!("\n{groups} groups of products that add to one output, {} left single", model.fusion.missed);
+    say!("\n{} of products that add to one output, {} left single", count(groups, "group"), model.fusion.missed);
 }
 
 fn as_json(model: &Model, plan: &Plan) -> serde_json::Value {
     let resident: serde_json::Map<String, serde_json::Value> =
-        plan.resident.iter().map(|(k, b)| (name(*k).replace(' ', "_"), json!(b))).collect();
+        plan.resident.iter().map(|(k, b)| (key(*k), json!(b))).collect();
     let peak = plan.peak(&model.program).map(|p| {
         let alive = p.alive.iter().map(|(b, n)| json!({"buffer": model.program.info(*b).name, "bytes": n}));
         json!({"phase": format!("{:?}", p.phase), "op": p.op, "alive": alive.collect::<Vec<_>>()})

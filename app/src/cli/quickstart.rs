@@ -49,7 +49,7 @@ pub fn run(args: Args) -> Result<()> {
         say!("Model, data and recipe are in {}.\n", args.output.display());
     }
     let mut progress = Progress::new(args.json);
-    let place = ModelPlace::find(&recipe.model)?;
+    let place = ModelPlace::open(&recipe.model, false)?;
     let prepared = prepare(recipe, place, &|_| ())?;
     let device = Cpu::new(CpuOptions::default());
     progress.prepared(&prepared, "cpu", &device.about());
@@ -58,7 +58,7 @@ pub fn run(args: Args) -> Result<()> {
     let tokenizer = open_tokenizer(&run.model().tokenizer()?)?;
     let shown = examples(&files.held_out);
     let before = Exam::take(&mut run, &tokenizer, &files.held_out, &shown, false)?;
-    finish(&mut run, &mut progress, &stop, &format!("`train {} --resume`", files.recipe.display()))?;
+    finish(&mut run, &mut progress, &stop, &format!("`halfbyte train {} --resume`", files.recipe.display()))?;
     let after = Exam::take(&mut run, &tokenizer, &files.held_out, &shown, true)?;
     if args.json {
         print_json(&shown, &before, &after, files.held_out.len());

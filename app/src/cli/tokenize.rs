@@ -1,7 +1,9 @@
 //! `halfbyte tokenize`: text to ids, pieces or counts, and ids back to text.
 
+use super::count;
 use crate::data::document::open_tokenizer;
 use crate::data::tokenizer_config::TokenizerConfig;
+use crate::run::locate;
 use halfbyte_core::error::{Error, Result};
 use halfbyte_tokenizer::{SpaceRule, SpecialTokens, Tokenizer};
 use std::fmt::Write as _;
@@ -11,8 +13,8 @@ use std::path::{Path, PathBuf};
 /// Arguments of `tokenize`.
 #[derive(clap::Args, Debug)]
 pub struct Args {
-    /// A tokenizer.model, a tokenizer.json, or a folder with one of them
-    tokenizer: PathBuf,
+    /// A tokenizer.model, a tokenizer.json, a folder with one of them, or a hub id (only the tokenizer is downloaded)
+    tokenizer: String,
     /// The text, or with --decode the ids; without it and without --file, standard input
     text: Vec<String>,
     /// Read the text (or the ids) from this file
@@ -57,14 +59,15 @@ enum Special {
 
 /// Runs the command.
 pub fn run(args: Args) -> Result<()> {
-    let tokenizer = open_tokenizer(&args.tokenizer)?;
+    let path = locate::tokenizer(&args.tokenizer)?;
+    let tokenizer = open_tokenizer(&path)?;
     let text = input(&args)?;
     let out = if args.decode {
         let ids = parse_ids(&text)?;
         format!("{}\n", tokenizer.decode(&ids).map_err(|e| Error::input(e.to_string()))?)
     } else {
         let texts: Vec<&str> = if args.lines { text.lines().collect() } else { vec![&text] };
-        encode(&tokenizer, &texts, &args)?
+        encode(&tokenizer, &path, &texts, &args)?
     };
     match std::io::stdout().write_all(out.as_bytes()) {
         // `| head` has read enough.
@@ -99,7 +102,7 @@ fn parse_ids(text: &str) -> Result<Vec<u32>> {
     words.map(|word| word.parse().map_err(|_| Error::usage(format!("{word:?} is not a token id")))).collect()
 }
 
-fn encode(tokenizer: &Tokenizer, texts: &[&str], args: &Args) -> Result<String> {
+fn encode(tokenizer: &Tokenizer, path: &Path, texts: &[&str], args: &Args) -> Result<String> {
     if args.show == Show::Tokens {
         return match args.special {
             None => Ok(texts.iter().map(|text| tokens(tokenizer, text)).collect::<Vec<_>>().join("\n")),
@@ -113,7 +116,7 @@ fn encode(tokenizer: &Tokenizer, texts: &[&str], args: &Args) -> Result<String> 
         Some(rule) => {
             let legacy = rule == Special::Legacy;
             let rule = if legacy { SpaceRule::EveryPart } else { SpaceRule::FirstPart };
-            own = with_added(tokenizer.special_tokens(rule), &args.tokenizer)?;
+            own = with_added(tokenizer.special_tokens(rule), path)?;
             Some(&own)
         }
     };
@@ -136,8 +139,11 @@ fn encode(tokenizer: &Tokenizer, texts: &[&str], args: &Args) -> Result<String> 
     let tokens: usize = ids.iter().map(Vec::len).sum();
     let ratio = bytes as f64 / tokens.max(1) as f64;
     Ok(format!(
-        "{} texts, {bytes} bytes, {chars} characters, {tokens} tokens ({ratio:.2} bytes per token)\n",
-        texts.len()
+        "{}, {}, {}, {} ({ratio:.2} bytes per token)\n",
+        count(texts.len(), "text"),
+        count(bytes, "byte"),
+        count(chars, "character"),
+        count(tokens, "token")
     ))
 }
 

@@ -56,10 +56,8 @@ pub(super) fn stop_flag() -> Result<Arc<AtomicBool>> {
 /// Runs the command.
 pub fn run(args: Args) -> Result<()> {
     let recipe = Recipe::open(&args.recipe, &args.set)?;
-    let stop = stop_flag()?;
     let mut progress = Progress::new(args.json);
-    let model = &recipe.model;
-    let place = if args.dummy_weights { ModelPlace::dummy(model)? } else { ModelPlace::find(model)? };
+    let place = ModelPlace::open(&recipe.model, args.dummy_weights)?;
     let prepared = prepare(recipe, place, &|_| ())?;
     let cpu = CpuOptions { poison: args.poison, late_copies: false };
     let recipe = &prepared.planned.recipe;
@@ -70,9 +68,11 @@ pub fn run(args: Args) -> Result<()> {
         (false, true) => Start::Overwrite,
         (false, false) => Start::Fresh,
     };
+    // Until here nothing is written: Ctrl-C ends a download or the reading of the data at once.
+    let stop = stop_flag()?;
     let mut run = prepared.start(device, start)?;
     progress.started(&run);
-    finish(&mut run, &mut progress, &stop, "--resume")
+    finish(&mut run, &mut progress, &stop, &format!("`halfbyte train {} --resume`", args.recipe.display()))
 }
 
 /// Trains to the end and shows it. A run that is stopped from outside is an error; `again` is how it goes on.
@@ -86,6 +86,6 @@ pub(super) fn finish(run: &mut Run, progress: &mut Progress, stop: &AtomicBool, 
         return Ok(());
     }
     let (steps, folder) = (results.summary.steps, run.output_folder().display());
-    Err(Error::run(format!("stopped after step {steps}; its checkpoint is in {folder}"))
+    Err(Error::interrupted(format!("stopped after step {steps}; its checkpoint is in {folder}"))
         .hint(format!("go on with {again}")))
 }

@@ -5,11 +5,11 @@ use crate::data::document::{DocumentSettings, Encoder};
 use crate::data::format::RecordFormatter;
 use crate::data::loader::Dataset;
 use crate::data::prepare::{PreparedRows, RowRules, prepare};
-use crate::data::recognize;
+use crate::data::recognize::{self, first_record};
 use crate::data::report::Report;
 use crate::data::source::DataFiles;
 use crate::data::subset::{select, shuffle, train_test_split};
-use crate::data::table::Table;
+use crate::data::table::{Record, Table};
 use crate::data::tokenizer_config::TokenizerConfig;
 use crate::hub::Hub;
 use halfbyte_core::error::{Error, Result};
@@ -115,19 +115,8 @@ pub fn open_records(data: &DataConfig, folder: &Path, model: &ModelConfig) -> Re
 
     let about = about(&source, &data.split, &table, &train, eval.as_ref())?;
 
-    let tokenizer_config = TokenizerConfig::open(folder)?;
-    let settings = DocumentSettings {
-        add_bos: data.add_bos_token.unwrap_or(tokenizer_config.add_bos),
-        add_eos: data.add_eos_token.unwrap_or(tokenizer_config.add_eos),
-        legacy: data.legacy.unwrap_or(tokenizer_config.legacy),
-    };
-    let mut encoder = Encoder::open(folder, &tokenizer_config, settings)?;
-    let format = recognize::formatter(data, &train, &encoder, &tokenizer_config)?;
-    // Wrapping joins documents with the end token.
+    let (format, encoder, tokenizer_config) = open_format(data, folder, || first_record(&train))?;
     let wrapped = data.packing && data.packing_strategy == PackingStrategy::Wrapped;
-    if data.add_eos_token.is_none() && (format.wants_eos() || wrapped) {
-        encoder.always_end();
-    }
     check_vocabulary(&encoder, model, folder)?;
     let (longest, note) = longest_row(data, Some(&tokenizer_config), model)?;
     let mut notes: Vec<String> = note.into_iter().chain(recognize::notes(data, &format)).collect();
@@ -140,6 +129,29 @@ pub fn open_records(data: &DataConfig, folder: &Path, model: &ModelConfig) -> Re
     let rules =
         RowRules { longest, over_length: data.over_length, packing: data.packing.then_some(data.packing_strategy) };
     Ok(Records { train, eval, about, format, encoder, rules, notes })
+}
+
+/// How a record becomes text, and text becomes tokens of the tokenizer in `folder`. `first` reads the first
+/// record; it is called only if the recipe leaves the format to the columns of the data.
+pub fn open_format(
+    data: &DataConfig,
+    folder: &Path,
+    first: impl Fn() -> Result<Record>,
+) -> Result<(RecordFormatter, Encoder, TokenizerConfig)> {
+    let config = TokenizerConfig::open(folder)?;
+    let settings = DocumentSettings {
+        add_bos: data.add_bos_token.unwrap_or(config.add_bos),
+        add_eos: data.add_eos_token.unwrap_or(config.add_eos),
+        legacy: data.legacy.unwrap_or(config.legacy),
+    };
+    let mut encoder = Encoder::open(folder, &config, settings)?;
+    let format = recognize::formatter(data, first, &encoder, &config)?;
+    // Wrapping joins documents with the end token.
+    let wrapped = data.packing && data.packing_strategy == PackingStrategy::Wrapped;
+    if data.add_eos_token.is_none() && (format.wants_eos() || wrapped) {
+        encoder.always_end();
+    }
+    Ok((format, encoder, config))
 }
 
 /// What there is, and what is taken of it.

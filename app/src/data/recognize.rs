@@ -10,10 +10,12 @@ use crate::data::table::{Record, Table};
 use crate::data::tokenizer_config::TokenizerConfig;
 use halfbyte_core::error::{Error, Result};
 
-/// How a record becomes text. Errors when neither the recipe nor the columns say it.
+/// How a record becomes text. `first` reads the first record; it is called only if the recipe leaves the layout to
+/// the columns of the data. Errors when neither
+/// says it.
 pub fn formatter(
     data: &DataConfig,
-    table: &Table,
+    first: impl Fn() -> Result<Record>,
     encoder: &Encoder,
     config: &TokenizerConfig,
 ) -> Result<RecordFormatter> {
@@ -26,7 +28,7 @@ pub fn formatter(
     }
     let column = || data.text_column.clone().unwrap_or("text".into());
     let chat = |format| RecordLayout::Chat { column: data.text_column.clone(), format };
-    let (layout, by_default) = match text_format(data, table)? {
+    let (layout, by_default) = match text_format(data, &first)? {
         TextFormat::Text => return RecordFormatter::column(&column(), roles, literals, special, train_on),
         TextFormat::Template => return Err(Error::usage("format = \"template\" needs `template`")),
         TextFormat::Alpaca => (RecordLayout::Alpaca, TrainOn::All),
@@ -36,7 +38,7 @@ pub fn formatter(
         TextFormat::InputOutput => (RecordLayout::Segments, TrainOn::Assistant),
         TextFormat::Messages | TextFormat::ShareGpt => (chat(template(data, encoder, config)?), TrainOn::All),
         // As in TRL, where records that have a completion are trained on it alone.
-        TextFormat::PromptCompletion if is_list(&first(table)?, "prompt") => {
+        TextFormat::PromptCompletion if is_list(&first()?, "prompt") => {
             (chat(template(data, encoder, config)?), TrainOn::Completion)
         }
         TextFormat::PromptCompletion => (RecordLayout::PromptCompletion, TrainOn::Completion),
@@ -59,7 +61,8 @@ fn template(data: &DataConfig, encoder: &Encoder, config: &TokenizerConfig) -> R
     Ok(ChatFormat::Template(Box::new(template)))
 }
 
-fn first(table: &Table) -> Result<Record> {
+/// The first record of the data.
+pub fn first_record(table: &Table) -> Result<Record> {
     if table.is_empty() {
         return Err(Error::input("the data set is empty"));
     }
@@ -67,7 +70,7 @@ fn first(table: &Table) -> Result<Record> {
 }
 
 /// The format that the recipe names, or that the columns of the first record suggest.
-fn text_format(data: &DataConfig, table: &Table) -> Result<TextFormat> {
+fn text_format(data: &DataConfig, first: impl Fn() -> Result<Record>) -> Result<TextFormat> {
     if let Some(format) = data.format {
         return Ok(format);
     }
@@ -75,7 +78,7 @@ fn text_format(data: &DataConfig, table: &Table) -> Result<TextFormat> {
     if data.text_column.is_some() {
         return Ok(if wants_chat { TextFormat::Messages } else { TextFormat::Text });
     }
-    let record = first(table)?;
+    let record = first()?;
     let columns: Vec<&str> = record.columns().collect();
     let has = |names: &[&str]| names.iter().all(|name| columns.contains(name));
     // With a chat template, a question and its answer are a conversation.

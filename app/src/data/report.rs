@@ -68,7 +68,7 @@ impl Report {
     pub fn text(&self) -> String {
         let mut out = self.summary() + "\n";
         if let Some(steps) = self.steps {
-            let _ = writeln!(out, "  {steps} optimizer steps");
+            let _ = writeln!(out, "  {steps} optimizer step{}", if steps == 1 { "" } else { "s" });
         }
         if let Some(efficiency) = self.packing_efficiency {
             let _ = writeln!(out, "  packing fills {:.1} % of rows of {}", 100.0 * efficiency, self.longest_row);

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::data::files::{self, FileFormat};
 use crate::data::subset::{Slice, slices, split_names};
 use crate::data::table::Table;
-use crate::hub::{Hub, Kind, is_id};
+use crate::hub::{Content, Hub, is_id};
 use crate::suggest::nearest;
 use halfbyte_core::error::{Error, Result};
 
@@ -66,7 +66,7 @@ impl DataFiles {
                     .hint("give dataset = \"data.jsonl\", a folder or a hub id"))
             }
             [path] if !path.exists() && FileFormat::of(path).is_none() && is_id(&names[0]) => {
-                DataFiles::folder(&hub.snapshot(Kind::Dataset, &names[0], None)?)
+                DataFiles::folder(&hub.snapshot(Content::Dataset, &names[0], None)?)
             }
             [path] => DataFiles::path(path),
             _ => DataFiles::files(&paths),

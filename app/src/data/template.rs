@@ -103,6 +103,24 @@ impl Template {
         })
     }
 
+    /// The columns that the template reads, in the order in which it names them.
+    pub fn columns(&self) -> Vec<String> {
+        let Ok(template) = self.environment.get_template(NAME) else { return Vec::new() };
+        let source = template.source();
+        let is_part = |c: char| c.is_alphanumeric() || c == '_';
+        let first = |name: &str| {
+            let found = source.match_indices(name).map(|(at, _)| at);
+            let mut whole =
+                found.filter(|at| !source[..*at].ends_with(is_part) && !source[at + name.len()..].starts_with(is_part));
+            // Text outside of expressions may hold the word too.
+            whole.find(|at| source[..*at].rfind('{') > source[..*at].rfind('}'))
+        };
+        let mut columns: Vec<String> = template.undeclared_variables(false).into_iter().collect();
+        columns.retain(|name| name != "raise_exception");
+        columns.sort_by_key(|name| first(name));
+        columns
+    }
+
     /// An error with the line and column of the template as the user wrote it.
     fn explain(&self, error: &minijinja::Error) -> Error {
         let what = match error.detail() {

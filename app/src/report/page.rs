@@ -156,17 +156,30 @@ fn answer_table(answers: &[Sample]) -> String {
     html + "</table></div>\n"
 }
 
-/// The results as they stand in metrics.jsonl, with the last evaluation.
+/// The results, rounded for people (metrics.jsonl has all digits), with the last evaluation.
 fn results(history: &History) -> String {
     let Some(results) = &history.results else { return String::new() };
     let evaluation = history.evals.last().into_iter().flat_map(|e| &e.fields).filter(|(name, _)| *name != "step");
     let mut html = String::from("<h2>Results</h2>\n<div class=\"card\"><table>\n");
     for (name, value) in results.iter().chain(evaluation) {
         let text = match value.as_f64() {
-            Some(bytes) if name.starts_with("memory_") => format!("{bytes} ({})", number(bytes, Unit::Bytes)),
-            _ => value.as_str().map_or_else(|| value.to_string(), String::from),
+            Some(bytes) if name.starts_with("memory_") => number(bytes, Unit::Bytes),
+            _ => rounded(value),
         };
         html += &format!("<tr><th>{}</th><td class=\"n\">{}</td></tr>\n", escape(name), escape(&text));
     }
     html + "</table></div>\n"
+}
+
+/// A value with four significant digits; the fields of an object one after the other.
+fn rounded(value: &Value) -> String {
+    match value {
+        Value::Number(n) => n.as_f64().map_or_else(|| n.to_string(), |x| number(x, Unit::Plain)),
+        Value::Object(fields) => {
+            let fields = fields.iter().map(|(name, value)| format!("{name} {}", rounded(value)));
+            fields.collect::<Vec<_>>().join(", ")
+        }
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
 }

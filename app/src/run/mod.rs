@@ -2,7 +2,7 @@
 //! files.
 //!
 //! * [`files`]: the files of a run folder by name.
-//! * `place`: where the base model and its tokenizer are.
+//! * `locate`: where the base model and its tokenizer are.
 //! * [`spec`], [`record`]: what a run records; its program, planned.
 //! * [`prepare`](prepare()): data into rows, steps counted, program planned. Nothing has been written then.
 //! * [`forecast`], `fit`: the time that it will take; whether it fits the device, and what would.
@@ -14,7 +14,7 @@ pub mod files;
 mod fit;
 mod folder;
 pub mod forecast;
-mod place;
+pub mod locate;
 mod prepare;
 pub mod record;
 pub mod results;
@@ -26,6 +26,6 @@ mod start;
 mod train;
 
 pub use files::Start;
-pub use place::ModelPlace;
+pub use locate::ModelPlace;
 pub use prepare::{Planned, Prepared, prepare};
 pub use train::Run;

@@ -1,7 +1,7 @@
 //! Going on from a checkpoint: which one, and whether the recipe is still the same.
 
 use super::files::ADAPTER;
-use super::place::ModelPlace;
+use super::locate::ModelPlace;
 use crate::config::keys::{Resume, Section, Use, lookup};
 use crate::config::recipe::Recipe;
 use crate::train::checkpoint::Checkpoint;

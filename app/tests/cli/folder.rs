@@ -133,6 +133,22 @@ impl Folder {
     pub fn run(&self, args: &[&str]) -> Said {
         Said::of(self.start(args))
     }
+
+    /// Runs `halfbyte` in the folder with more in its environment.
+    pub fn run_with(&self, environment: &[(&str, &str)], args: &[&str]) -> Said {
+        let mut command = Command::new(program());
+        command.args(args).envs(environment.iter().copied());
+        Said::of(self.start_command(command))
+    }
+
+    /// Runs `halfbyte` in the folder with `text` as its standard input.
+    pub fn run_on(&self, text: &str, args: &[&str]) -> Said {
+        self.text("standard-input", text);
+        let input = std::fs::File::open(self.path("standard-input")).expect("opened");
+        let mut command = Command::new(program());
+        let child = command.args(args).current_dir(self.0.path()).stdin(input).stdout(Stdio::piped());
+        Said::of(child.stderr(Stdio::piped()).spawn().expect("the program starts"))
+    }
 }
 
 /// `halfbyte`; on a machine where it was not built, `HALFBYTE_BIN` says where it is.

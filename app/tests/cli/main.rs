@@ -5,6 +5,11 @@ mod bad_input;
 mod decode;
 mod dummy;
 mod folder;
+mod generate;
+mod help;
+mod hub;
+#[path = "../shared/hub_server.rs"]
+mod hub_server;
 mod inspect_data;
 mod life;
 mod memory;

@@ -46,7 +46,7 @@ fn prepared(folder: &Folder, more: &[&str]) -> Prepared {
     ];
     sets.extend(more.iter().map(|set| set.to_string()));
     let recipe = Recipe::open(&folder.path("recipe.toml"), &sets).expect("a recipe");
-    let place = ModelPlace::find(&recipe.model).expect("a model");
+    let place = ModelPlace::open(&recipe.model, false).expect("a model");
     prepare(recipe, place, &|_| ()).expect("a run")
 }
 

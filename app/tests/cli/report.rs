@@ -37,6 +37,10 @@ fn the_page_stands_alone_and_escapes_everything() {
         assert!(page.contains(words), "{words} is not in the page");
     }
     assert!(!page.contains("class=\"note\""), "nothing is missing");
+    let results = page.split("<h2>Results</h2>").nth(1).expect("results");
+    let cells = results.split("<td class=\"n\">").skip(1).filter_map(|cell| cell.split("</td>").next());
+    let cells: Vec<&str> = cells.collect();
+    assert!(cells.len() > 5 && cells.iter().all(|cell| cell.len() <= 30 && !cell.contains('{')), "rounded: {cells:?}");
     // Nor is anything but numbers on the axes.
     assert!(!page.contains("NaN") && !page.contains(">inf"), "{page}");
     folder.run(&["report", "run"]).fine();

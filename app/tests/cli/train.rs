@@ -92,6 +92,8 @@ fn plan_needs_no_weights() {
     let json = folder.run(&["plan", "recipe.toml", "--json"]).fine();
     let parsed: serde_json::Value = serde_json::from_str(&json.out).expect("JSON");
     assert!(parsed["total"].as_u64().is_some_and(|n| n > 0), "{parsed}");
+    let kinds = parsed["resident"].as_object().expect("bytes by kind");
+    assert!(kinds.keys().all(|name| name.chars().all(|c| c.is_ascii_lowercase() || c == '_')), "{parsed}");
 }
 
 #[cfg(unix)]
@@ -106,7 +108,7 @@ fn a_signal_ends_a_run_cleanly_with_a_checkpoint() {
         }
         let sent = Command::new("kill").args([signal, &child.id().to_string()]).status().expect("kill");
         assert!(sent.success());
-        Said::of(child).refused(5, &["stopped after step", "run", "--resume"]);
+        Said::of(child).refused(130, &["stopped after step", "run", "halfbyte train recipe.toml --resume"]);
         assert!(!folder.path("run/adapter_model.safetensors").exists(), "the run is not at its end");
         let last = std::fs::read_to_string(&metrics).expect("read");
         assert!(last.contains("\"interrupted\":true"), "{last}");

@@ -1,82 +1,10 @@
-//! Hub ids: the cache's layout, and downloads from a server that answers as the hub does.
+//! Hub ids: the cache's layout, and downloads from a server that answers as the hub does, or lies.
 
-use std::collections::HashMap;
-use std::io::{BufRead, BufReader, Write};
-use std::net::{TcpListener, TcpStream};
 use std::path::Path;
-use std::sync::{Arc, Mutex};
 
+use crate::hub_server::{COMMIT, Shelf, serve};
 use halfbyte::data::source::DataFiles;
-use halfbyte::hub::{Hub, Kind, is_id};
-
-const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
-
-/// What the server has, and what it was asked.
-#[derive(Default)]
-struct Shelf {
-    files: Vec<(&'static str, &'static [u8])>,
-    /// Requests without this token are refused.
-    token: Option<&'static str>,
-    /// Sends only half of this file.
-    broken: Option<&'static str>,
-    asked: Mutex<Vec<String>>,
-}
-
-/// Serves on a free port for the rest of the test; the address.
-fn serve(shelf: Shelf) -> (String, Arc<Shelf>) {
-    let (listener, shelf) = (TcpListener::bind("127.0.0.1:0").unwrap(), Arc::new(shelf));
-    let address = format!("http://{}", listener.local_addr().unwrap());
-    let shared = shelf.clone();
-    std::thread::spawn(move || {
-        for stream in listener.incoming().flatten() {
-            // A client that goes away is no concern of the server's.
-            let _ = answer(stream, &shared);
-        }
-    });
-    (address, shelf)
-}
-
-fn answer(mut stream: TcpStream, shelf: &Shelf) -> std::io::Result<()> {
-    let mut lines = BufReader::new(stream.try_clone()?).lines();
-    let request = lines.next().unwrap_or(Ok(String::new()))?;
-    let path = request.split(' ').nth(1).unwrap_or_default().to_string();
-    let mut headers = HashMap::new();
-    for line in lines {
-        let line = line?;
-        let Some((name, value)) = line.split_once(": ") else { break };
-        headers.insert(name.to_ascii_lowercase(), value.to_string());
-    }
-    shelf.asked.lock().unwrap().push(path.clone());
-    let mut reply = |status: &str, extra: &str, body: &[u8]| {
-        let length = body.len();
-        write!(stream, "HTTP/1.1 {status}\r\nContent-Length: {length}\r\nConnection: close\r\n{extra}\r\n")?;
-        stream.write_all(body)
-    };
-    if shelf.token.is_some_and(|token| headers.get("authorization") != Some(&format!("Bearer {token}"))) {
-        return reply("401 Unauthorized", "", b"");
-    }
-    if path.starts_with("/api/") && path.ends_with("/revision/main") {
-        let list = shelf.files.iter().map(|(name, _)| format!("{{\"rfilename\": \"{name}\"}}")).collect::<Vec<_>>();
-        let body = format!("{{\"sha\": \"{COMMIT}\", \"siblings\": [{}]}}", list.join(", "));
-        return reply("200 OK", "Content-Type: application/json\r\n", body.as_bytes());
-    }
-    let name = path.split_once(&format!("/resolve/{COMMIT}/")).map(|(_, name)| name).unwrap_or_default();
-    let Some((name, bytes)) = shelf.files.iter().find(|(n, _)| *n == name) else {
-        return reply("404 Not Found", "", b"");
-    };
-    let total = bytes.len();
-    let etag = name.replace('/', "_");
-    let about = |range: &str| {
-        format!("ETag: \"{etag}\"\r\nX-Repo-Commit: {COMMIT}\r\nContent-Range: bytes {range}/{total}\r\n")
-    };
-    match headers.get("range").map(String::as_str) {
-        Some("bytes=0-0") => reply("206 Partial Content", &about("0-0"), &bytes[..1]),
-        _ => {
-            let sent = if shelf.broken == Some(name) { &bytes[..total / 2] } else { bytes };
-            reply("206 Partial Content", &about(&format!("0-{}", total - 1)), sent)
-        }
-    }
-}
+use halfbyte::hub::{Content, Hub, is_id};
 
 fn hub(cache: &Path, endpoint: &str, token: Option<&str>) -> Hub {
     Hub { cache: cache.into(), endpoint: endpoint.into(), token: token.map(Into::into), offline: false }
@@ -93,7 +21,7 @@ const DATA: &[(&str, &[u8])] = &[
 #[test]
 fn a_data_set_is_downloaded_once_and_then_read_from_the_cache() {
     let cache = tempfile::tempdir().unwrap();
-    let (address, shelf) = serve(Shelf { files: DATA.to_vec(), token: Some("secret"), ..Shelf::default() });
+    let (address, shelf) = serve(Shelf { token: Some("secret"), ..Shelf::new(DATA) });
     let hub = hub(cache.path(), &address, Some("secret"));
     let source = DataFiles::named(&["someone/some-set".into()], &hub).unwrap();
     assert_eq!(source.load("train+test").unwrap().len(), 3);
@@ -103,47 +31,118 @@ fn a_data_set_is_downloaded_once_and_then_read_from_the_cache() {
     assert!(snapshot.join("data/test-00000-of-00001.jsonl").exists());
     assert!(!snapshot.join("README.md").exists(), "only data is downloaded");
     assert!(!root.join("snapshots/outside.jsonl").exists(), "and nothing outside of the snapshot is written");
-    let asked = shelf.asked.lock().unwrap().len();
-    assert_eq!(hub.snapshot(Kind::Dataset, "someone/some-set", None).unwrap(), snapshot);
-    assert_eq!(hub.snapshot(Kind::Dataset, "someone/some-set", Some(COMMIT)).unwrap(), snapshot);
-    assert_eq!(shelf.asked.lock().unwrap().len(), asked, "nothing more is asked");
+    let asked = shelf.requests();
+    assert_eq!(hub.snapshot(Content::Dataset, "someone/some-set", None).unwrap(), snapshot);
+    assert_eq!(hub.snapshot(Content::Dataset, "someone/some-set", Some(COMMIT)).unwrap(), snapshot);
+    assert_eq!(shelf.requests(), asked, "nothing more is asked");
+}
+
+/// The files of a model, and others that nobody needs.
+const MODEL: [&str; 6] = [
+    "config.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "model.safetensors",
+    "consolidated.00.safetensors",
+    "pytorch_model.bin",
+];
+
+fn model() -> Shelf {
+    Shelf::new(&MODEL.map(|name| (name, &b"abc"[..])))
 }
 
 #[test]
-fn a_model_brings_what_training_needs() {
+fn of_a_model_only_what_is_asked_for_is_downloaded() {
     let cache = tempfile::tempdir().unwrap();
-    let files =
-        ["config.json", "tokenizer.model", "model-1.safetensors", "consolidated.00.safetensors", "pytorch_model.bin"];
-    let (address, shelf) = serve(Shelf { files: files.map(|f| (f, &b"abc"[..])).to_vec(), ..Shelf::default() });
+    let (address, shelf) = serve(model());
     let hub = hub(cache.path(), &address, None);
-    let folder = hub.model("owner/model", None).unwrap();
-    let has = files.map(|file| folder.join(file).exists());
-    assert_eq!(has, [true, true, true, false, false]);
+    let mut fetched = 0;
+    for (content, has) in [
+        (Content::Tokenizer, [false, true, true, false, false, false]),
+        (Content::Description, [true, true, true, false, false, false]),
+        (Content::Model, [true, true, true, true, false, false]),
+    ] {
+        assert_eq!(hub.cached(content, "owner/model", "main"), None, "{content:?} is not there yet");
+        let folder = hub.folder(content, "owner/model", None).unwrap();
+        assert_eq!(MODEL.map(|file| folder.join(file).exists()), has, "{content:?}");
+        let asked = shelf.requests();
+        assert!(asked > fetched);
+        for revision in ["main", COMMIT] {
+            assert_eq!(hub.snapshot(content, "owner/model", Some(revision)).unwrap(), folder);
+        }
+        assert_eq!(shelf.requests(), asked, "nothing more is asked");
+        fetched = asked;
+    }
     assert!(shelf.asked.lock().unwrap()[0].starts_with("/api/models/owner/model/revision/main"));
-    assert_eq!(hub.model(cache.path().to_str().unwrap(), None).unwrap(), cache.path(), "a folder is itself");
+    assert!(!shelf.was_asked_for("pytorch_model.bin") && !shelf.was_asked_for("consolidated.00.safetensors"));
+    assert_eq!(hub.folder(Content::Model, cache.path().to_str().unwrap(), None).unwrap(), cache.path());
 }
 
 #[test]
-fn a_tokenizer_comes_without_its_model_and_is_not_taken_for_it() {
+fn a_model_of_which_a_shard_is_missing_is_not_whole() {
     let cache = tempfile::tempdir().unwrap();
-    let files = ["config.json", "tokenizer.model", "tokenizer_config.json", "model-1.safetensors"];
-    let (address, shelf) = serve(Shelf { files: files.map(|f| (f, &b"abc"[..])).to_vec(), ..Shelf::default() });
+    let index = br#"{"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}}"#;
+    let files: [(&str, &[u8]); 4] = [
+        ("config.json", b"{}"),
+        ("model.safetensors.index.json", index),
+        ("model-1.safetensors", b"abc"),
+        ("model-2.safetensors", b"def"),
+    ];
+    let (address, _) = serve(Shelf::new(&files));
     let hub = hub(cache.path(), &address, None);
-    let folder = hub.tokenizer("owner/model").unwrap();
-    assert_eq!(files.map(|file| folder.join(file).exists()), [false, true, true, false]);
-    let asked = shelf.asked.lock().unwrap().len();
-    assert_eq!(hub.tokenizer("owner/model").unwrap(), folder);
-    assert_eq!(shelf.asked.lock().unwrap().len(), asked, "nothing more is asked");
-    assert_eq!(hub.cached(Kind::Model, "owner/model", "main"), None, "the model is not there");
-    assert_eq!(hub.model("owner/model", None).unwrap(), folder);
-    assert!(files.iter().all(|file| folder.join(file).exists()));
+    let folder = hub.snapshot(Content::Model, "a/b", None).unwrap();
+    assert_eq!(hub.cached(Content::Model, "a/b", "main").as_deref(), Some(folder.as_path()));
+    // As a Python program leaves it that asked for some files only.
+    std::fs::remove_file(folder.join("model-2.safetensors")).unwrap();
+    assert_eq!(hub.cached(Content::Model, "a/b", "main"), None);
+    hub.snapshot(Content::Model, "a/b", None).unwrap();
+    assert_eq!(std::fs::read(folder.join("model-2.safetensors")).unwrap(), b"def");
+}
+
+#[test]
+fn what_the_disk_has_no_room_for_is_not_begun() {
+    let cache = tempfile::tempdir().unwrap();
+    let (address, shelf) = serve(Shelf { claimed_size: Some(1 << 60), ..model() });
+    let error = hub(cache.path(), &address, None).snapshot(Content::Model, "a/b", None).unwrap_err();
+    assert_eq!(error.exit_code(), 4);
+    let text = error.to_string();
+    assert!(text.contains("needs 4611686018.4 GB") && text.contains("HF_HOME"), "{text}");
+    assert_eq!(shelf.requests(), 1, "only the list was asked for");
+}
+
+#[test]
+fn an_etag_never_leads_out_of_the_cache() {
+    let outside = tempfile::tempdir().unwrap();
+    for etag in ["../../../../outside", "/outside", "..", ".hidden", "a/b", "a\\b", ""] {
+        let cache = outside.path().join("1/2/3/4/5");
+        let (address, _) = serve(Shelf { etag: Some(etag), ..model() });
+        let error = hub(&cache, &address, None).snapshot(Content::Model, "a/b", None).unwrap_err().to_string();
+        assert!(error.contains("ETag"), "{error}");
+        let names = |folder: &Path| std::fs::read_dir(folder).map_or(0, Iterator::count);
+        assert_eq!((names(outside.path()), names(&cache.join("models--a--b/blobs"))), (1, 0), "{etag:?}");
+    }
+}
+
+#[test]
+fn the_token_is_shown_to_the_hub_alone() {
+    let cache = tempfile::tempdir().unwrap();
+    let (store, there) = serve(model());
+    // The same machine under another name is another host.
+    let store = store.replace("127.0.0.1", "localhost");
+    let (address, shelf) = serve(Shelf { token: Some("secret"), elsewhere: Some(store), ..model() });
+    let folder = hub(cache.path(), &address, Some("secret")).snapshot(Content::Model, "a/b", None).unwrap();
+    assert_eq!(std::fs::read(folder.join("config.json")).unwrap(), b"abc");
+    assert!(shelf.tokens.lock().unwrap().iter().all(|token| token.as_deref() == Some("Bearer secret")));
+    let shown = there.tokens.lock().unwrap();
+    assert!(!shown.is_empty() && shown.iter().all(Option::is_none), "{shown:?}");
 }
 
 #[test]
 fn a_gated_model_names_its_licence_page() {
     let cache = tempfile::tempdir().unwrap();
     let (address, _) = serve(Shelf { token: Some("other"), ..Shelf::default() });
-    let error = hub(cache.path(), &address, None).model("owner/gated", None).unwrap_err().to_string();
+    let error =
+        hub(cache.path(), &address, None).snapshot(Content::Model, "owner/gated", None).unwrap_err().to_string();
     assert!(error.contains("401"), "{error}");
     assert!(error.ends_with(&format!(
         "hint: accept its licence at {address}/owner/gated, then set HF_TOKEN to a token of that account"
@@ -154,13 +153,13 @@ fn a_gated_model_names_its_licence_page() {
 fn an_interrupted_download_is_taken_up_again() {
     let cache = tempfile::tempdir().unwrap();
     let broken = Some("data/test-00000-of-00001.jsonl");
-    let (address, _) = serve(Shelf { files: DATA.to_vec(), broken, ..Shelf::default() });
-    let error = hub(cache.path(), &address, None).snapshot(Kind::Dataset, "a/b", None).unwrap_err().to_string();
+    let (address, _) = serve(Shelf { broken, ..Shelf::new(DATA) });
+    let error = hub(cache.path(), &address, None).snapshot(Content::Dataset, "a/b", None).unwrap_err().to_string();
     assert!(error.contains("bytes arrived"), "{error}");
     let broken = hub(cache.path(), &address, None);
-    assert_eq!(broken.cached(Kind::Dataset, "a/b", "main"), None);
-    assert_eq!(broken.cached(Kind::Dataset, "a/b", COMMIT), None);
-    let (address, _) = serve(Shelf { files: DATA.to_vec(), ..Shelf::default() });
+    assert_eq!(broken.cached(Content::Dataset, "a/b", "main"), None);
+    assert_eq!(broken.cached(Content::Dataset, "a/b", COMMIT), None);
+    let (address, _) = serve(Shelf::new(DATA));
     let source = DataFiles::named(&["a/b".into()], &hub(cache.path(), &address, None)).unwrap();
     assert_eq!(source.load("train+test").unwrap().len(), 3);
 }
@@ -170,15 +169,18 @@ fn what_cannot_be_reached_says_what_to_do() {
     let cache = tempfile::tempdir().unwrap();
     let (address, _) = serve(Shelf::default());
     let hub = hub(cache.path(), &address, None);
-    let error = hub.snapshot(Kind::Dataset, "a/none", None).unwrap_err().to_string();
+    let error = hub.snapshot(Content::Dataset, "a/none", None).unwrap_err().to_string();
     assert!(error.contains("none of the files that a data set needs"), "{error}");
-    let error = hub.snapshot(Kind::Dataset, "a/none", Some("v2")).unwrap_err().to_string();
-    assert!(error.contains("404") && error.contains("check the name and the revision"), "{error}");
+    let error = hub.snapshot(Content::Dataset, "a/none", Some("v2")).unwrap_err().to_string();
+    assert!(error.contains("404") && error.contains("the name and the revision"), "{error}");
     let offline = Hub { offline: true, ..hub.clone() };
-    assert!(offline.snapshot(Kind::Dataset, "a/b", None).unwrap_err().to_string().contains("HF_HUB_OFFLINE"));
+    assert!(offline.snapshot(Content::Dataset, "a/b", None).unwrap_err().to_string().contains("HF_HUB_OFFLINE"));
+    let secret = Hub { endpoint: "http://user:pass@127.0.0.1:1".into(), ..hub.clone() };
+    let error = secret.snapshot(Content::Model, "a/b", None).unwrap_err().to_string();
+    assert!(!error.contains("pass") && error.contains("from http://127.0.0.1:1"), "{error}");
     let nowhere = Hub { endpoint: "http://127.0.0.1:1".into(), ..hub.clone() };
-    assert!(nowhere.model("a/b", None).unwrap_err().to_string().contains("without a network"));
-    assert!(hub.model("no such folder", None).unwrap_err().to_string().contains("it is no hub id"));
+    assert!(nowhere.folder(Content::Model, "a/b", None).unwrap_err().to_string().contains("without a network"));
+    assert!(hub.folder(Content::Model, "no such folder", None).unwrap_err().to_string().contains("no file or folder"));
     assert!(
         is_id("a-b/c_d.e") && !is_id("nowhere") && !is_id("a/b/c") && !is_id("../x") && !is_id("a/") && !is_id("./a")
     );

@@ -19,7 +19,7 @@ fn formatted(record: &Value, settings: &str, own: Option<&str>) -> Result<(Strin
     let recipe = Recipe::parse(&format!("model = \"m\"\n{settings}"), "r.toml", &[]).map_err(|e| e.to_string())?;
     let config = TokenizerConfig { chat_template: own.map(String::from), ..TokenizerConfig::default() };
     let mut encoder = encoder();
-    let format = formatter(&recipe.data, &table, &encoder, &config).map_err(|e| e.to_string())?;
+    let format = formatter(&recipe.data, || first_record(&table), &encoder, &config).map_err(|e| e.to_string())?;
     if format.wants_eos() {
         encoder.always_end();
     }

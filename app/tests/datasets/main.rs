@@ -3,6 +3,8 @@
 mod chat_templates;
 mod formats;
 mod hub;
+#[path = "../shared/hub_server.rs"]
+mod hub_server;
 mod layouts;
 mod prepare;
 mod rows;

@@ -1,0 +1,79 @@
+//! A question in the words in which the model was trained to answer.
+
+use crate::data::format::{RecordFormatter, RecordLayout};
+use crate::data::table::Record;
+use halfbyte_core::error::{Error, Result};
+use serde_json::{Value, json};
+
+/// Stands for the answer while a record is made into text; no question holds it.
+const ANSWER: &str = "halfbyte-answer-5f0d1c";
+
+/// The marked text of a record that asks `question`, up to where its answer would begin; `None` if records of this format
+/// are plain texts, which have neither question nor answer.
+pub fn ask(formatter: &RecordFormatter, question: &str) -> Result<Option<String>> {
+    let fields = match &formatter.layout {
+        RecordLayout::Column { .. } | RecordLayout::Dialog { .. } => return Ok(None),
+        RecordLayout::Template(template) => {
+            let columns = template.columns();
+            let [first, between @ .., last] = &columns[..] else { return Ok(None) };
+            let empty = between.iter().map(|name| (name.clone(), json!("")));
+            let ends = [(first.clone(), json!(question)), (last.clone(), json!(ANSWER))];
+            empty.chain(ends).collect()
+        }
+        RecordLayout::PromptCompletion => object(json!({"prompt": question, "completion": ANSWER})),
+        RecordLayout::Segments => {
+            let segment = |label: bool, text: &str| json!({"label": label, "text": text});
+            object(json!({"segments": [segment(false, question), segment(true, ANSWER)]}))
+        }
+        RecordLayout::Alpaca => object(json!({"instruction": question, "input": "", "output": ANSWER})),
+        RecordLayout::Chat { column, .. } => {
+            let name = column.as_deref().unwrap_or("messages");
+            let turn = |role: &str, content: &str| json!({"role": role, "content": content});
+            object(json!({name: [turn("user", question), turn("assistant", ANSWER)]}))
+        }
+    };
+    let text = formatter.text(&Record(fields))?;
+    let Some((asked, _)) = text.split_once(ANSWER) else {
+        return Err(Error::usage("the recipe's format does not show where an answer begins")
+            .hint("give --raw, and the prompt as the model has seen it in training"));
+    };
+    // In training, a space before the answer was part of the answer's first token.
+    Ok(Some(asked.trim_end_matches(' ').to_string()))
+}
+
+fn object(value: Value) -> serde_json::Map<String, Value> {
+    match value {
+        Value::Object(fields) => fields,
+        _ => serde_json::Map::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::data::TrainOn;
+    use crate::data::markup::{Literals, TRAINED};
+
+    fn asked(template: &str) -> Result<Option<String>> {
+        ask(&RecordFormatter::template(template, None, Literals::default(), false, TrainOn::All)?, "why?")
+    }
+
+    #[test]
+    fn the_first_column_asks_the_last_answers_and_those_between_are_empty() {
+        let template =
+            "Question: {{ instruction }}{% if input %}\ninput: {{ input }}{% endif %}. output: {{ output }}!";
+        assert_eq!(asked(template).expect("valid").as_deref(), Some("Question: why?. output:"));
+        // The words of the text are not the names of columns, whatever their order.
+        let template = "output, then instruction: {{ instruction }} {{output}}";
+        assert_eq!(asked(template).expect("valid").as_deref(), Some("output, then instruction: why?"));
+        let template = "Q: {{ q }} A:{% generation %} {{ a }}{% endgeneration %}";
+        assert_eq!(asked(template).expect("valid"), Some(format!("Q: why? A:{TRAINED}")));
+        assert_eq!(asked("{{ text }}").expect("valid"), None);
+    }
+
+    #[test]
+    fn a_template_that_hides_its_answer_is_refused() {
+        let error = asked("{{ question }} {{ answer | length }}").expect_err("no answer to be seen").to_string();
+        assert!(error.contains("--raw"), "{error}");
+    }
+}
