@@ -19,7 +19,7 @@ pub fn memory(plan: &Plan) -> String {
 /// The line about time on the device called `name`; `None`: nothing was measured on such a device.
 pub fn time(name: &str, time: Option<Time>) -> String {
     let Some(time) = time else {
-        return format!("time: not predicted, nothing was measured on {name}; the first steps will tell");
+        return format!("time: not predicted on {name}; the first steps are measured");
     };
     let mut line = format!("time: about {} on {name}", duration(time.total()));
     let steps = (time.training / time.step).round();
@@ -33,8 +33,15 @@ pub fn time(name: &str, time: Option<Time>) -> String {
     line + ")"
 }
 
+/// Seconds as a clock shows them: `0:07`, `12:30`, `1:02:03`.
+pub fn clock(seconds: f64) -> String {
+    let whole = seconds.round() as u64;
+    let (hours, minutes, seconds) = (whole / 3600, whole % 3600 / 60, whole % 60);
+    if hours > 0 { format!("{hours}:{minutes:02}:{seconds:02}") } else { format!("{minutes}:{seconds:02}") }
+}
+
 /// Seconds as people say them: `40 ms`, `12 s`, `3 min 20 s`, `5 h 10 min`.
-fn duration(seconds: f64) -> String {
+pub fn duration(seconds: f64) -> String {
     let whole = seconds.round() as u64;
     match whole {
         0 => format!("{:.0} ms", seconds * 1e3),
@@ -48,6 +55,11 @@ fn duration(seconds: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_clock_shows_hours_only_where_there_are_some() {
+        assert_eq!([7.2, 750.0, 3723.0].map(clock), ["0:07", "12:30", "1:02:03"]);
+    }
 
     #[test]
     fn durations_have_two_figures_or_so() {

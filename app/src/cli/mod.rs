@@ -16,6 +16,7 @@ mod inspect;
 mod inspect_data;
 mod keys;
 mod manual;
+mod pace;
 mod plan;
 mod preamble;
 mod progress;

@@ -1,12 +1,13 @@
 //! Draws a run: a bar on a terminal, plain lines elsewhere, JSON lines where asked.
 
 use super::heartbeat::Heartbeat;
-use super::{forecast, preamble};
+use super::pace::Pace;
+use super::{forecast, human_bytes, preamble};
 use crate::run::results::Results;
 use crate::run::{Prepared, Run};
-use crate::train::records::{EvalRecord, LogRecord, Sample};
+use crate::train::records::{EvalRecord, LogRecord, Sample, StepRecord};
 use crate::train::trainer::Event;
-use halfbyte_core::device::About;
+use halfbyte_core::device::{About, DeviceKind};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 use std::io::IsTerminal;
@@ -16,6 +17,9 @@ pub struct Progress {
     json: bool,
     bar: Option<ProgressBar>,
     heartbeat: Heartbeat,
+    pace: Pace,
+    /// Bytes in use on a GPU: planned ones at first, then what its sensors read.
+    gpu_memory: Option<u64>,
     /// What was logged.
     log: Vec<LogRecord>,
     /// The line before was one of the table of evaluations.
@@ -25,13 +29,19 @@ pub struct Progress {
 impl Progress {
     /// A view; `json` for machines.
     pub fn new(json: bool) -> Self {
-        Self { json, bar: None, heartbeat: Heartbeat::new(true), log: Vec::new(), in_table: false }
+        let (heartbeat, pace) = (Heartbeat::new(true), Pace::new(0, None));
+        Self { json, bar: None, heartbeat, pace, gpu_memory: None, log: Vec::new(), in_table: false }
     }
 
     /// What is about to run, and on which device; `device` are the words for it.
     pub fn prepared(&mut self, p: &Prepared, device: &str, about: &About) {
         let planned = &p.planned;
         let time = about.rates.map(|rates| planned.time(rates));
+        self.pace = Pace::new(planned.steps.total, time);
+        let on_cpu = about.kind == DeviceKind::Cpu;
+        self.gpu_memory = (!on_cpu).then_some(planned.recorded.plan.bytes as u64);
+        // The speed of this CPU was never measured.
+        let time = time.filter(|_| !on_cpu);
         if self.json {
             let record = json!({
                 "event": "prepared", "steps": planned.steps.total, "rows": planned.data.train.rows.len(),
@@ -44,7 +54,7 @@ impl Progress {
         preamble::lines(p, device, forecast::time(device, time)).iter().for_each(|line| say!("{line}"));
         if std::io::stderr().is_terminal() {
             let bar = ProgressBar::new(planned.steps.total as u64);
-            let style = ProgressStyle::with_template("{wide_bar} {pos}/{len}  {msg}  {eta} left");
+            let style = ProgressStyle::with_template("{pos}/{len} {wide_bar} {msg}");
             bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
             self.bar = Some(bar);
         }
@@ -61,16 +71,13 @@ impl Progress {
                         json!({"event": "step", "step": r.step, "loss": r.loss, "grad_norm": r.grad_norm,
                         "learning_rate": r.learning_rate, "epoch": r.epoch, "skipped": r.skipped})
                     );
-                } else if let Some(bar) = &self.bar {
-                    bar.set_position(r.step as u64);
-                    let speed = r.tokens as f64 / r.time.as_secs_f64();
-                    bar.set_message(format!("loss {:.4}  lr {:.2e}  {speed:.0} tokens/s", r.loss, r.learning_rate));
-                } else if let Some(text) = self.heartbeat.step(r) {
-                    self.line(json!(null), text);
                 }
+                self.pace.step(r.step, r.time);
+                self.step_done(r);
             }
             Event::Logged(r) => {
                 self.log.push(r.clone());
+                self.gpu_memory = r.sensors.and_then(|s| s.memory).or(self.gpu_memory);
                 self.line(
                     json!({"event": "log", "log": r}),
                     format!(
@@ -80,6 +87,7 @@ impl Progress {
                 );
             }
             Event::Evaluated(r) => {
+                self.pace.evaluated();
                 let text = self.table(r);
                 self.line(json!({"event": "eval", "eval": r}), text);
                 self.in_table = true;
@@ -97,6 +105,25 @@ impl Progress {
                 format!("step {step:5}  checkpoint in {}", folder.display()),
             ),
             Event::SampleDue { .. } | Event::SaveDue { .. } => {}
+        }
+    }
+
+    /// Moves the bar; without one, says once how long the run will take.
+    fn step_done(&mut self, r: &StepRecord) {
+        let (pace, left) = (self.pace.seconds_per_step(), self.pace.remaining());
+        if let Some(bar) = &self.bar {
+            bar.set_position(r.step as u64);
+            let mut text = format!("epoch {:.2}  loss {:.4}", r.epoch, r.loss);
+            text += &pace.map_or(String::new(), |s| format!("  {} a step", forecast::duration(s)));
+            text += &self.gpu_memory.map_or(String::new(), |bytes| format!("  {}", human_bytes(bytes as usize)));
+            let left = left.map_or("?".into(), forecast::clock);
+            bar.set_message(format!("{text}  {} < {left}", forecast::clock(bar.elapsed().as_secs_f64())));
+        } else if let (true, Some(pace), Some(left)) = (self.pace.just_known(), pace, left) {
+            let text =
+                format!("a step takes {}, the rest about {}", forecast::duration(pace), forecast::duration(left));
+            self.line(json!({"event": "pace", "seconds_per_step": pace, "remaining_seconds": left}), text);
+        } else if let (false, Some(text)) = (self.json, self.heartbeat.step(r)) {
+            self.line(json!(null), text);
         }
     }
 

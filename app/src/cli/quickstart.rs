@@ -6,9 +6,8 @@ use super::train::{finish, stop_flag};
 use crate::config::recipe::Recipe;
 use crate::data::document::open_tokenizer;
 use crate::generate::{Decoding, decode};
-use crate::quickstart::tasks::Task;
-use crate::quickstart::{examples, extract};
-use crate::run::{ModelPlace, Run, Start, prepare};
+use crate::quickstart::{Task, examples, extract};
+use crate::run::{ModelPlace, Run, Start, prepare, refuse_results};
 use halfbyte_core::device::Device;
 use halfbyte_core::device::cpu::{Cpu, CpuOptions};
 use halfbyte_core::error::{Error, Result};
@@ -43,6 +42,8 @@ pub fn run(args: Args) -> Result<()> {
     let began = Instant::now();
     let files = extract(&args.output)?;
     let recipe = Recipe::open(&files.recipe, &args.set)?;
+    let start = if args.overwrite { Start::Overwrite } else { Start::Fresh };
+    refuse_results(&recipe.training, start)?;
     let stop = stop_flag()?;
     if !args.json {
         say!("A Mistral of a million parameters, fine-tuned in 4 bits on this CPU.");
@@ -53,7 +54,6 @@ pub fn run(args: Args) -> Result<()> {
     let prepared = prepare(recipe, place, &|_| ())?;
     let device = Cpu::new(CpuOptions::default());
     progress.prepared(&prepared, "cpu", &device.about());
-    let start = if args.overwrite { Start::Overwrite } else { Start::Fresh };
     let mut run = prepared.start(Box::new(device), start)?;
     let tokenizer = open_tokenizer(&run.model().tokenizer()?)?;
     let shown = examples(&files.held_out);
@@ -75,11 +75,16 @@ pub fn run(args: Args) -> Result<()> {
     say!("\nThe adapter (PEFT's format) is in {adapter}. {:.0} s in all.", began.elapsed().as_secs_f64());
     // As the program was called: after `cargo run` it is on no path.
     let program = std::env::args().next().unwrap_or_else(|| "halfbyte".into());
-    say!("Ask it something:");
-    say!("  {program} generate {folder}/model --load-in-4bit --adapter {adapter} --max-new-tokens 12 \\");
-    say!("    --prompt $'### Question: What is the opposite of hot?\\n### Answer:'");
+    if let Some(task) = after.to_ask(&shown) {
+        say!("Ask it something; it has just answered this with {:?}:", task.output);
+        say!("  {program} generate {adapter} \"{}\" --max-new-tokens {SHOWN_TOKENS}", task.instruction);
+    }
     say!("Change {folder}/recipe.toml and train again:");
     say!("  {program} train {folder}/recipe.toml --set output_dir={folder}/second");
+    say!("See what the recipe means, what it costs, and how the run went:");
+    say!("  {program} inspect-data {folder}/recipe.toml");
+    say!("  {program} plan {folder}/recipe.toml");
+    say!("  {program} report {folder}/run");
     Ok(())
 }
 
@@ -94,6 +99,14 @@ struct Exam {
 }
 
 impl Exam {
+    /// Of the questions that are shown, one that needs no text beside it and was answered rightly: a user who asks it
+    /// gets this answer.
+    fn to_ask<'a>(&self, shown: &'a [Task]) -> Option<&'a Task> {
+        let right = shown.iter().zip(&self.answers).filter(|(task, answer)| task.output == **answer);
+        let plain = |task: &&Task| task.input.is_empty() && !task.instruction.contains('"');
+        right.map(|(task, _)| task).find(plain)
+    }
+
     fn take(run: &mut Run, tokenizer: &Tokenizer, held_out: &[Task], shown: &[Task], adapter: bool) -> Result<Self> {
         let loss = run.evaluate(adapter)?.map_or(f64::NAN, |record| record.eval_loss_per_token);
         let mut right = 0;
@@ -154,5 +167,24 @@ fn cell(text: &str, width: usize) -> String {
     match text.char_indices().nth(width) {
         Some(_) => text.chars().take(width - 1).chain(['…']).collect(),
         None => format!("{text:width$}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_question_that_was_answered_rightly_is_printed() {
+        let task = |instruction: &str, input: &str, output: &str| Task {
+            instruction: instruction.into(),
+            input: input.into(),
+            output: output.into(),
+        };
+        let shown = [task("a?", "", "x"), task("b?", "text", "y"), task("c?", "", "z")];
+        let exam = |answers: [&str; 3]| Exam { answers: answers.map(String::from).to_vec(), right: 0, loss: 0.0 };
+        assert_eq!(exam(["x …", "y", "z"]).to_ask(&shown), Some(&shown[2]));
+        assert_eq!(exam(["x", "y", "z"]).to_ask(&shown), Some(&shown[0]));
+        assert_eq!(exam(["no", "y", "no"]).to_ask(&shown), None);
     }
 }

@@ -3,7 +3,7 @@
 use super::device::DeviceArgs;
 use super::progress::Progress;
 use crate::config::recipe::Recipe;
-use crate::run::{ModelPlace, Run, Start, prepare};
+use crate::run::{ModelPlace, Run, Start, prepare, refuse_results};
 use crate::train::trainer::Reply;
 use halfbyte_core::device::cpu::CpuOptions;
 use halfbyte_core::error::{Error, Result};
@@ -56,6 +56,12 @@ pub(super) fn stop_flag() -> Result<Arc<AtomicBool>> {
 /// Runs the command.
 pub fn run(args: Args) -> Result<()> {
     let recipe = Recipe::open(&args.recipe, &args.set)?;
+    let start = match (args.resume, args.overwrite) {
+        (true, _) => Start::Resume,
+        (false, true) => Start::Overwrite,
+        (false, false) => Start::Fresh,
+    };
+    refuse_results(&recipe.training, start)?;
     let mut progress = Progress::new(args.json);
     let place = ModelPlace::open(&recipe.model, args.dummy_weights)?;
     let prepared = prepare(recipe, place, &|_| ())?;
@@ -63,11 +69,6 @@ pub fn run(args: Args) -> Result<()> {
     let recipe = &prepared.planned.recipe;
     let (device, device_name) = args.device.open(recipe.model.device.as_deref(), recipe.compute, cpu)?;
     progress.prepared(&prepared, &device_name, &device.about());
-    let start = match (args.resume, args.overwrite) {
-        (true, _) => Start::Resume,
-        (false, true) => Start::Overwrite,
-        (false, false) => Start::Fresh,
-    };
     // Until here nothing is written: Ctrl-C ends a download or the reading of the data at once.
     let stop = stop_flag()?;
     let mut run = prepared.start(device, start)?;

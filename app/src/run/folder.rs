@@ -1,6 +1,7 @@
 //! The folder of a run: one run at a time, metrics line by line.
 
 use super::files::{ADAPTER, ALL_RESULTS, METRICS, Start, TRAINER_STATE};
+use crate::config::training::TrainingConfig;
 use crate::track::Trackers;
 use crate::train::checkpoint;
 use halfbyte_core::error::{Error, Result};
@@ -27,30 +28,40 @@ pub struct RunFolder {
 /// Files of a finished run that a new one would overwrite.
 const RESULTS: [&str; 4] = [ADAPTER, METRICS, ALL_RESULTS, TRAINER_STATE];
 
+/// An error if `output_dir` or `adapter_dir` holds results of another run and `start` does not say what happens to them. Writes
+/// nothing, so that a command can ask before it reads or reports anything.
+pub fn refuse_results(training: &TrainingConfig, start: Start) -> Result<()> {
+    let (path, adapter_dir) = (Path::new(&training.output_dir), training.adapter_dir.as_deref().map(Path::new));
+    if start != Start::Fresh {
+        return Ok(());
+    }
+    let checkpoints = checkpoint::list(path)?.into_iter().map(|(_, folder)| folder);
+    let mut results = RESULTS.iter().map(|r| path.join(r)).filter(|r| r.exists()).chain(checkpoints);
+    if let Some(result) = results.next() {
+        let name = result.file_name().unwrap_or_default();
+        let what = format!("{} already holds the results of a run ({})", path.display(), name.display());
+        return Err(Error::usage(what).hint("choose another output_dir, or give --resume or --overwrite"));
+    }
+    if let Some(folder) = adapter_dir.filter(|folder| *folder != path && folder.join(ADAPTER).exists()) {
+        return Err(Error::usage(format!("adapter_dir: {} already holds an adapter", folder.display()))
+            .hint("choose another adapter_dir, or give --overwrite"));
+    }
+    Ok(())
+}
+
 impl LockedFolder {
     /// Creates and locks `path`; an error if it or `adapter_dir` holds results of another run and `start` does not say
     /// what happens to them, or if the adapter could not be written in the end.
-    pub fn new(path: &Path, adapter_dir: Option<&Path>, start: Start) -> Result<Self> {
+    pub fn new(training: &TrainingConfig, start: Start) -> Result<Self> {
+        let (path, adapter_dir) = (Path::new(&training.output_dir), training.adapter_dir.as_deref().map(Path::new));
         create(path).map_err(|e| e.at("output_dir"))?;
         let file = path.join(".lock");
         let lock = File::create(&file).map_err(|e| Error::io("create", &file, e))?;
         lock.try_lock().map_err(|_| {
             Error::system(format!("another run is writing to {}", path.display())).hint("choose another output_dir")
         })?;
-        if start == Start::Fresh {
-            let checkpoints = checkpoint::list(path)?.into_iter().map(|(_, folder)| folder);
-            let mut results = RESULTS.iter().map(|r| path.join(r)).filter(|r| r.exists()).chain(checkpoints);
-            if let Some(result) = results.next() {
-                let name = result.file_name().unwrap_or_default();
-                let what = format!("{} already holds the results of a run ({})", path.display(), name.display());
-                return Err(Error::usage(what).hint("choose another output_dir, or give --resume or --overwrite"));
-            }
-        }
+        refuse_results(training, start)?;
         if let Some(folder) = adapter_dir.filter(|folder| *folder != path) {
-            if start == Start::Fresh && folder.join(ADAPTER).exists() {
-                return Err(Error::usage(format!("adapter_dir: {} already holds an adapter", folder.display()))
-                    .hint("choose another adapter_dir, or give --overwrite"));
-            }
             create(folder).and_then(|()| probe(folder)).map_err(|e| e.at("adapter_dir"))?;
         }
         Ok(Self { path: path.into(), lock })

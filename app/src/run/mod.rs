@@ -26,6 +26,7 @@ mod start;
 mod train;
 
 pub use files::Start;
+pub use folder::refuse_results;
 pub use locate::ModelPlace;
 pub use prepare::{Planned, Prepared, prepare};
 pub use train::Run;

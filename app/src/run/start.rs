@@ -26,7 +26,7 @@ use halfbyte_core::model::Spec;
 use halfbyte_core::session::Session;
 use halfbyte_core::session::dummy::fill_base;
 use halfbyte_core::session::init::{init_adapter, init_optimizer};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 impl Prepared {
     /// Allocates on `device`, loads the base, starts the adapter or takes up that of a checkpoint. The run folder is
@@ -49,7 +49,7 @@ impl Prepared {
         let feed = open_data(&recipe, data, &model.spec)?;
         let state = first_state(saved.as_ref(), &feed.loader, &steps)?;
         let tokenizer = TokenizerFiles::read(&place.tokenizer()?)?;
-        let locked = LockedFolder::new(&output, recipe.training.adapter_dir.as_deref().map(Path::new), start)?;
+        let locked = LockedFolder::new(&recipe.training, start)?;
         let mut session = Session::new(model, plan, device)?;
         load_weights(&mut session, &recipe, checkpoint.as_ref(), saved.as_ref(), adapter)?;
         // Only now: a run that could not start has removed nothing.

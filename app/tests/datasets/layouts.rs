@@ -2,7 +2,7 @@
 
 use crate::tiny::{encoder, show};
 use halfbyte::config::recipe::Recipe;
-use halfbyte::data::recognize::{formatter, notes};
+use halfbyte::data::recognize::{first_record, formatter, notes};
 use halfbyte::data::source::DataFiles;
 use halfbyte::data::tokenizer_config::TokenizerConfig;
 use serde_json::{Value, json};

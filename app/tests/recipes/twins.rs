@@ -87,9 +87,8 @@ const MIXTRAL: &str = r#"{"model_type": "mixtral", "hidden_size": 64, "intermedi
 
 /// The quickstart's instruction set.
 fn samples() -> Vec<Sample> {
-    let tasks = halfbyte::quickstart::tasks::tasks().train;
-    let value = |task| serde_json::to_value(task).expect("JSON");
-    tasks.iter().filter_map(|task| Sample::of(&value(task))).collect()
+    let value = |line: &str| serde_json::from_str(line).expect("JSON");
+    halfbyte::quickstart::TRAIN.lines().filter_map(|line| Sample::of(&value(line))).collect()
 }
 
 /// Trains `twin` on the model in `folder/model` and looks at everything that it leaves.

@@ -86,7 +86,7 @@ pub(super) const KEYS: &[Key] = &[
     used("eval_strategy", Training, Free, "\"no\", \"steps\" or \"epoch\"", "\"no\"",
         "When the evaluation runs."),
     alias("evaluation_strategy", "eval_strategy"),
-    used("eval_steps", Training, Free, "a number of steps, or a share of all steps below 1", "none: logging_steps",
+    used("eval_steps", Training, Free, "a number of steps, or a share of all steps below 1", "none: logging_steps if it is given, otherwise 500",
         "The steps from one evaluation to the next."),
     used("eval_on_start", Training, Free, "true or false", "false",
         "Evaluates before the first step too."),

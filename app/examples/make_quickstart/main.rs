@@ -1,4 +1,5 @@
-//! Makes the base model of the quickstart from nothing: tokenizer, random weights, training, merging.
+//! Makes the quickstart's assets from nothing: rows, tokenizer, random weights, training, merging. `world` holds the facts,
+//! `prose` writes the text that the base model is made from, `tasks` the instruction set that it is fine-tuned on.
 //!
 //! ```text
 //! cargo run --release --example make_quickstart -- [OUT_FOLDER]
@@ -7,14 +8,15 @@
 //! The recipe is `docs/recipes/quickstart-base.toml`. It takes some ten minutes on two cores; the folder gets a new
 //! set of weights every 200 steps.
 
+mod prose;
+mod tasks;
+mod world;
+
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use halfbyte::config::lora::{LoraConfig, Pattern, Targets};
-use halfbyte::quickstart::prose::passage;
-use halfbyte::quickstart::tasks::tasks;
-use halfbyte::quickstart::world::Dice;
 use halfbyte::train::schedule::{Schedule, Shape};
 use halfbyte::weights::load::read_adapter;
 use halfbyte::weights::merge::{add, delta};
@@ -31,9 +33,12 @@ use halfbyte_core::session::Session;
 use halfbyte_core::session::batch::{Document, MicroBatch, num_items};
 use halfbyte_core::session::init::{init_adapter, init_optimizer};
 use halfbyte_tokenizer::{Tokenizer, Trainer};
+use prose::passage;
 use serde::Deserialize;
+use tasks::{jsonl, tasks};
+use world::Dice;
 
-const RECIPE: &str = include_str!("../../docs/recipes/quickstart-base.toml");
+const RECIPE: &str = include_str!("../../../docs/recipes/quickstart-base.toml");
 
 #[derive(Deserialize)]
 struct Recipe {
@@ -67,7 +72,7 @@ struct Training {
 type Weights = HashMap<String, Vec<f32>>;
 
 fn main() -> Result<()> {
-    let out = PathBuf::from(std::env::args().nth(1).unwrap_or_else(|| "assets/quickstart".into()));
+    let out = PathBuf::from(std::env::args().nth(1).unwrap_or_else(|| "app/assets/quickstart".into()));
     std::fs::create_dir_all(&out).map_err(|e| Error::io("create", &out, e))?;
     let recipe: Recipe = toml::from_str(RECIPE).map_err(|e| Error::usage(e.to_string()))?;
 
@@ -80,8 +85,10 @@ fn main() -> Result<()> {
 fn make_tokenizer(recipe: &Recipe, out: &Path) -> Result<Tokenizer> {
     let mut texts: Vec<String> = (0..20_000).map(|i| passage(recipe.seed, i)).collect();
     let rows = tasks();
+    write_text(&out.join("train.jsonl"), &jsonl(&rows.train))?;
+    write_text(&out.join("held_out.jsonl"), &jsonl(&rows.held_out))?;
     for row in rows.train.iter().chain(&rows.held_out) {
-        texts.push(format!("{} {}", row.prompt(), row.output));
+        texts.push(tasks::text(row));
     }
     let trainer = Trainer { vocab_size: recipe.vocab_size, character_coverage: 1.0, ..Trainer::default() };
     let failed = |e: halfbyte_tokenizer::Error| Error::run(format!("the tokenizer: {e}"));

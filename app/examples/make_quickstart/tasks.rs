@@ -8,28 +8,9 @@ use super::world::{
     ANIMALS, COLOURS, DAYS, Dice, FOOD, NATURAL_COLOURS, NUMBERS, OBJECTS, OPPOSITES, OTHER_PLURALS, PEOPLE, PLACES,
     WORKERS, a, list,
 };
-use serde::Serialize;
+use halfbyte::quickstart::Task;
+use serde_json::json;
 use std::collections::HashSet;
-
-/// One row of the instruction set, with the column names of Alpaca.
-#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize)]
-pub struct Task {
-    /// What is asked.
-    pub instruction: String,
-    /// What it is asked about; may be empty.
-    pub input: String,
-    /// The answer.
-    pub output: String,
-}
-
-impl Task {
-    /// The question as the recipe's template puts it to the model.
-    pub fn prompt(&self) -> String {
-        let Task { instruction, input, .. } = self;
-        let input = if input.is_empty() { String::new() } else { format!("\n### Input: {input}") };
-        format!("### Question: {instruction}{input}\n### Answer:")
-    }
-}
 
 fn task(instruction: impl Into<String>, input: impl Into<String>, output: impl Into<String>) -> Task {
     Task { instruction: instruction.into(), input: input.into(), output: output.into() }
@@ -78,6 +59,19 @@ pub fn tasks() -> Tasks {
     }
     tasks.train = dice.several(&tasks.train, tasks.train.len()).into_iter().cloned().collect();
     tasks
+}
+
+/// A row as the text that the tokenizer learns from.
+pub fn text(row: &Task) -> String {
+    let input = if row.input.is_empty() { String::new() } else { format!("\n### Input: {}", row.input) };
+    format!("### Question: {}{input}\n### Answer: {}", row.instruction, row.output)
+}
+
+/// Rows as JSON lines.
+pub fn jsonl(rows: &[Task]) -> String {
+    let line =
+        |t: &Task| json!({"instruction": t.instruction, "input": t.input, "output": t.output}).to_string() + "\n";
+    rows.iter().map(line).collect()
 }
 
 /// Questions about facts of the world: groups of facts, each fact with its wordings.
@@ -203,6 +197,13 @@ fn backwards(dice: &mut Dice) -> Task {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_embedded_rows_are_these() {
+        let Tasks { train, held_out } = tasks();
+        assert!(jsonl(&train) == include_str!("../../assets/quickstart/train.jsonl"));
+        assert!(jsonl(&held_out) == include_str!("../../assets/quickstart/held_out.jsonl"));
+    }
 
     #[test]
     fn no_held_out_question_is_trained_on() {

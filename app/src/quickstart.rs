@@ -1,29 +1,51 @@
 //! The quickstart: a complete fine-tuning run that needs no download.
 //!
-//! Model, tokenizer and texts are the project's own. [`world`] holds what there is, [`prose`] writes the text that the
-//! base model was made from (`examples/make_quickstart.rs`), [`tasks`](mod@tasks) the instruction set that it is
-//! fine-tuned on. [`extract`] puts all of it into a folder as files like any user's, for the code of `train`.
-
-pub mod prose;
-pub mod tasks;
-pub mod world;
+//! Model, tokenizer and rows are the project's own: `examples/make_quickstart` makes them, `assets/quickstart` holds them.
+//! [`extract`] puts them into a folder as files like any user's, for the code of `train`.
 
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use halfbyte_core::error::{Error, Result};
-use tasks::{Task, tasks};
+use serde::Deserialize;
 
 /// The base model's folder: names and contents.
 const MODEL: [(&str, &[u8]); 4] = [
-    ("config.json", include_bytes!("../../assets/quickstart/config.json")),
-    ("model.safetensors", include_bytes!("../../assets/quickstart/model.safetensors")),
-    ("tokenizer.model", include_bytes!("../../assets/quickstart/tokenizer.model")),
-    ("tokenizer_config.json", include_bytes!("../../assets/quickstart/tokenizer_config.json")),
+    ("config.json", include_bytes!("../assets/quickstart/config.json")),
+    ("model.safetensors", include_bytes!("../assets/quickstart/model.safetensors")),
+    ("tokenizer.model", include_bytes!("../assets/quickstart/tokenizer.model")),
+    ("tokenizer_config.json", include_bytes!("../assets/quickstart/tokenizer_config.json")),
 ];
 
-const RECIPE: &str = include_str!("recipe.toml");
+const RECIPE: &str = include_str!("../assets/quickstart/recipe.toml");
+
+/// The instruction set: a [`Task`] a line.
+pub const TRAIN: &str = include_str!("../assets/quickstart/train.jsonl");
+
+/// Rows of the same kinds that are not trained on.
+const HELD_OUT: &str = include_str!("../assets/quickstart/held_out.jsonl");
+
+/// One row of the instruction set, with the column names of Alpaca.
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
+pub struct Task {
+    /// The question.
+    pub instruction: String,
+    /// The text that the question is about; may be empty.
+    pub input: String,
+    /// The answer.
+    pub output: String,
+}
+
+impl Task {
+    /// The prompt that the recipe's template makes of the question. As in transformers, the newline after a block of the
+    /// template is not part of the text.
+    pub fn prompt(&self) -> String {
+        let Task { instruction, input, .. } = self;
+        let input = if input.is_empty() { String::new() } else { format!("### Input: {input}") };
+        format!("### Question: {instruction}{input}### Answer:")
+    }
+}
 
 /// What [`extract`] has written.
 pub struct Extracted {
@@ -40,12 +62,11 @@ pub fn extract(folder: &Path) -> Result<Extracted> {
     for (name, bytes) in MODEL {
         put(&model.join(name), bytes)?;
     }
-    let rows = tasks();
-    put(&folder.join("train.jsonl"), jsonl(&rows.train)?.as_bytes())?;
-    put(&folder.join("held_out.jsonl"), jsonl(&rows.held_out)?.as_bytes())?;
+    put(&folder.join("train.jsonl"), TRAIN.as_bytes())?;
+    put(&folder.join("held_out.jsonl"), HELD_OUT.as_bytes())?;
     let recipe = folder.join("recipe.toml");
     put(&recipe, recipe_text(folder)?.as_bytes())?;
-    Ok(Extracted { recipe, held_out: rows.held_out })
+    Ok(Extracted { recipe, held_out: held_out()? })
 }
 
 /// Words of the instructions that are worth showing.
@@ -75,10 +96,9 @@ fn recipe_text(folder: &Path) -> Result<String> {
     Ok(RECIPE.replace("{folder}", &name))
 }
 
-fn jsonl(rows: &[Task]) -> Result<String> {
-    let lines: serde_json::Result<Vec<String>> = rows.iter().map(serde_json::to_string).collect();
-    let lines = lines.map_err(|e| Error::system(format!("cannot write a row as JSON: {e}")))?;
-    Ok(lines.join("\n") + "\n")
+fn held_out() -> Result<Vec<Task>> {
+    let rows: serde_json::Result<Vec<Task>> = HELD_OUT.lines().map(serde_json::from_str).collect();
+    rows.map_err(|e| Error::system(format!("the embedded held_out.jsonl is damaged: {e}")))
 }
 
 /// Writes `bytes` to `file`, whole or not at all; another file of that name stays, and is an error.
@@ -105,9 +125,12 @@ fn foreign(file: &Path) -> Error {
 mod tests {
     use super::*;
     use crate::config::recipe::Recipe;
+    use crate::data::markup::{Literals, TRAINED};
+    use crate::data::template::{Template, Undefined};
     use crate::weights::names::{check, count};
     use crate::weights::safetensors::Checkpoint;
     use halfbyte_tokenizer::Tokenizer;
+    use serde_json::json;
 
     #[test]
     fn the_folder_is_a_model_with_a_recipe_and_can_be_extracted_twice() {
@@ -127,6 +150,19 @@ mod tests {
     }
 
     #[test]
+    fn a_prompt_is_the_text_that_was_trained_on_up_to_the_answer() {
+        let folder = tempfile::tempdir().unwrap();
+        let extracted = extract(folder.path()).unwrap();
+        let template = Recipe::open(&extracted.recipe, &[]).unwrap().data.template.unwrap();
+        let template = Template::new(&template, Undefined::Refused, &Literals::default(), None).unwrap();
+        for task in &extracted.held_out {
+            let fields = json!({"instruction": task.instruction, "input": task.input, "output": task.output});
+            let text = template.render(fields).unwrap();
+            assert!(text.starts_with(&(task.prompt() + &TRAINED.to_string())), "{text}");
+        }
+    }
+
+    #[test]
     fn a_foreign_file_is_not_overwritten() {
         let folder = tempfile::tempdir().unwrap();
         let mine = folder.path().join("train.jsonl");
@@ -138,8 +174,7 @@ mod tests {
     #[test]
     fn everything_together_is_small() {
         let embedded: usize = MODEL.iter().map(|(_, bytes)| bytes.len()).sum();
-        let rows = tasks();
-        let data = jsonl(&rows.train).unwrap().len() + jsonl(&rows.held_out).unwrap().len();
+        let data = TRAIN.len() + HELD_OUT.len();
         assert!(embedded + data < 6_000_000);
     }
 }
