@@ -7,6 +7,7 @@
 mod arithmetic;
 #[path = "../../../tests/shared/cases.rs"]
 mod cases;
+#[allow(dead_code, reason = "its hub helpers serve the cli tests")]
 #[path = "../cli/folder.rs"]
 mod folder;
 mod full_size;
