@@ -108,7 +108,7 @@ fn a_run_without_an_adapter_says_what_it_has() {
     }
     folder.run(&["generate", "run", "x"]).refused(3, &["has no adapter", "run/checkpoint-6"]);
     folder.run(&["generate", "model", "x", "--adapter", "nowhere"]).refused(3, &["there is no folder nowhere"]);
-    folder.run(&["generate", "model", "x", "--dtype", "bf16"]).refused(2, &["--dtype bf16", "bfloat16"]);
+    folder.run(&["generate", "model", "x", "--dtype", "int8"]).refused(2, &["--dtype int8", "bfloat16"]);
 }
 
 #[test]
