@@ -104,11 +104,14 @@ fn run(folder: &Folder, twin: &Twin, notes: &[String]) -> Outcome {
         "sample_steps=4",
         "sample_max_new_tokens=3",
     ];
-    let args = ["train", &file].into_iter().chain(set(&common)).chain(set(twin.settings));
-    let said = folder.run(&args.collect::<Vec<_>>()).fine();
+    let command = |name: &'static str| -> Vec<&str> {
+        [name, file.as_str()].into_iter().chain(set(&common)).chain(set(twin.settings)).collect()
+    };
+    let said = folder.run(&command("inspect-data")).fine();
     for words in twin.says.iter().copied().chain(notes.iter().map(String::as_str)) {
         assert!(said.out.contains(words), "{words:?} is not in the report:\n{}", said.out);
     }
+    folder.run(&command("train")).fine();
     let metrics = std::fs::read_to_string(folder.path("out/metrics.jsonl")).expect("metrics");
     let metrics = parse_lines(&metrics);
     let of = |key: &str| -> Vec<f64> { metrics.iter().filter_map(|m| m[key].as_f64()).collect() };
