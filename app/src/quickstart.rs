@@ -128,7 +128,7 @@ mod tests {
     use crate::data::markup::{Literals, TRAINED};
     use crate::data::template::{Template, Undefined};
     use crate::weights::names::{check, count};
-    use crate::weights::safetensors::Checkpoint;
+    use crate::weights::safetensors::TensorFiles;
     use halfbyte_tokenizer::Tokenizer;
     use serde_json::json;
 
@@ -142,7 +142,7 @@ mod tests {
 
         let model = folder.path().join("model");
         let config = crate::config::config_json::open(&model).unwrap();
-        check(&Checkpoint::open(&model).unwrap(), &config).unwrap();
+        check(&TensorFiles::open(&model).unwrap(), &config).unwrap();
         assert!(count(&config, None).parameters <= 1_000_000);
         assert_eq!(config.head_dim, 64);
         assert!([config.hidden_size, config.intermediate_size, config.vocab_size].iter().all(|width| width % 64 == 0));

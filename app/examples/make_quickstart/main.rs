@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use halfbyte::config::lora::{LoraConfig, Pattern, Targets};
-use halfbyte::train::schedule::{Schedule, Shape};
+use halfbyte::train::schedule::{Schedule, ScheduleKind};
 use halfbyte::weights::load::read_adapter;
 use halfbyte::weights::merge::{add, delta};
 use halfbyte::weights::names::tensors;
@@ -176,7 +176,7 @@ fn train(recipe: &Recipe, tokenizer: &Tokenizer, config: &ModelConfig, base: Wei
     }
     init_adapter(&mut session, recipe.seed)?;
     init_optimizer(&mut session)?;
-    let shape = Shape::parse(&t.lr_scheduler_type, &Default::default())?;
+    let shape = ScheduleKind::parse(&t.lr_scheduler_type, &Default::default())?;
     let rates = Schedule::new(shape, t.learning_rate, t.warmup_steps, t.max_steps)?.table();
     if let Some(optimizer) = session.model.params.optimizer.clone() {
         session.write(optimizer.schedule, &rates)?;

@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 use super::{out, tree::module_tree};
 use crate::config::lora::{LoraConfig, Pattern, Targets};
 use crate::run::ModelPlace;
-use crate::weights::names::{Slot, count, is_quantized, tensors, unmatched_skips};
-use crate::weights::safetensors::Checkpoint;
+use crate::weights::names::{TensorSpec, count, is_quantized, tensors, unmatched_skips};
+use crate::weights::safetensors::TensorFiles;
 use crate::weights::targets::{Resolution, resolve};
 use halfbyte_core::error::Result;
 use halfbyte_core::model::ModelConfig;
@@ -56,7 +56,7 @@ struct Findings {
     /// The skip list of a 4-bit model; None when it is not quantized.
     skip: Option<Vec<String>>,
     /// None when only config.json is there.
-    weights: Option<Checkpoint>,
+    weights: Option<TensorFiles>,
     adapter: Resolution,
 }
 
@@ -97,7 +97,7 @@ impl Findings {
             Some(weights) => format!("weights: {} tensors, as config.json says\n", weights.names().count()),
             None => "weights: not here\n".to_string(),
         };
-        let rows: Vec<(String, Slot)> = folded(tensors(&self.config));
+        let rows: Vec<(String, TensorSpec)> = folded(tensors(&self.config));
         let width = rows.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
         for (name, slot) in &rows {
             let stored = self.stored_as(&slot.name).unwrap_or_default();
@@ -173,8 +173,8 @@ impl Findings {
 }
 
 /// Tensors that differ only in the number of their layer or expert as one row: `model.layers.*.mlp.up_proj.weight`.
-fn folded(slots: Vec<Slot>) -> Vec<(String, Slot)> {
-    let mut rows: Vec<(String, Slot)> = Vec::new();
+fn folded(slots: Vec<TensorSpec>) -> Vec<(String, TensorSpec)> {
+    let mut rows: Vec<(String, TensorSpec)> = Vec::new();
     let mut known = std::collections::HashSet::new();
     for slot in slots {
         let parts = slot.name.split('.').map(|part| if part.parse::<usize>().is_ok() { "*" } else { part });

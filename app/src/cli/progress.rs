@@ -5,8 +5,8 @@ use super::pace::Pace;
 use super::{forecast, human_bytes, preamble};
 use crate::run::results::Results;
 use crate::run::{Prepared, Run};
-use crate::train::records::{EvalRecord, LogRecord, Sample, StepRecord};
-use crate::train::trainer::Event;
+use crate::train::records::{Continuation, EvalRecord, LogRecord, StepRecord};
+use crate::train::trainer::TrainEvent;
 use halfbyte_core::device::{About, DeviceKind};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
@@ -62,9 +62,9 @@ impl Progress {
     }
 
     /// One event of the trainer.
-    pub fn event(&mut self, event: &Event) {
+    pub fn event(&mut self, event: &TrainEvent) {
         match event {
-            Event::Stepped(r) => {
+            TrainEvent::Stepped(r) => {
                 if self.json {
                     say!(
                         "{}",
@@ -75,7 +75,7 @@ impl Progress {
                 self.pace.step(r.step, r.time);
                 self.step_done(r);
             }
-            Event::Logged(r) => {
+            TrainEvent::Logged(r) => {
                 self.log.push(r.clone());
                 self.gpu_memory = r.sensors.and_then(|s| s.memory).or(self.gpu_memory);
                 self.line(
@@ -86,25 +86,25 @@ impl Progress {
                     ),
                 );
             }
-            Event::Evaluated(r) => {
+            TrainEvent::Evaluated(r) => {
                 self.pace.evaluated();
                 let text = self.table(r);
                 self.line(json!({"event": "eval", "eval": r}), text);
                 self.in_table = true;
             }
-            Event::Sampled(r) => {
-                let text = |s: &Sample| format!("  {}▸{}{}", s.prompt, s.answer, if s.ended { "" } else { " …" });
+            TrainEvent::Sampled(r) => {
+                let text = |s: &Continuation| format!("  {}▸{}{}", s.prompt, s.answer, if s.ended { "" } else { " …" });
                 let texts: Vec<String> = r.samples.iter().map(text).collect();
                 self.line(
                     json!({"event": "samples", "samples": r}),
                     format!("step {:5}  the model says\n{}", r.step, texts.join("\n")),
                 );
             }
-            Event::Saved { step, folder } => self.line(
+            TrainEvent::Saved { step, folder } => self.line(
                 json!({"event": "saved", "step": step, "folder": folder}),
                 format!("step {step:5}  checkpoint in {}", folder.display()),
             ),
-            Event::SampleDue { .. } | Event::SaveDue { .. } => {}
+            TrainEvent::SampleDue { .. } | TrainEvent::SaveDue { .. } => {}
         }
     }
 

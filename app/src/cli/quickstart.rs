@@ -7,7 +7,7 @@ use crate::config::recipe::Recipe;
 use crate::data::document::open_tokenizer;
 use crate::generate::{Decoding, decode};
 use crate::quickstart::{Task, examples, extract};
-use crate::run::{ModelPlace, Run, Start, prepare, refuse_results};
+use crate::run::{ModelPlace, Run, RunStart, prepare, refuse_results};
 use halfbyte_core::device::Device;
 use halfbyte_core::device::cpu::{Cpu, CpuOptions};
 use halfbyte_core::error::{Error, Result};
@@ -42,7 +42,7 @@ pub fn run(args: Args) -> Result<()> {
     let began = Instant::now();
     let files = extract(&args.output)?;
     let recipe = Recipe::open(&files.recipe, &args.set)?;
-    let start = if args.overwrite { Start::Overwrite } else { Start::Fresh };
+    let start = if args.overwrite { RunStart::Overwrite } else { RunStart::Fresh };
     refuse_results(&recipe.training, start)?;
     let stop = stop_flag()?;
     if !args.json {

@@ -3,7 +3,7 @@
 use super::device::DeviceArgs;
 use super::progress::Progress;
 use crate::config::recipe::Recipe;
-use crate::run::{ModelPlace, Run, Start, prepare, refuse_results};
+use crate::run::{ModelPlace, Run, RunStart, prepare, refuse_results};
 use crate::train::trainer::Reply;
 use halfbyte_core::device::cpu::CpuOptions;
 use halfbyte_core::error::{Error, Result};
@@ -57,9 +57,9 @@ pub(super) fn stop_flag() -> Result<Arc<AtomicBool>> {
 pub fn run(args: Args) -> Result<()> {
     let recipe = Recipe::open(&args.recipe, &args.set)?;
     let start = match (args.resume, args.overwrite) {
-        (true, _) => Start::Resume,
-        (false, true) => Start::Overwrite,
-        (false, false) => Start::Fresh,
+        (true, _) => RunStart::Resume,
+        (false, true) => RunStart::Overwrite,
+        (false, false) => RunStart::Fresh,
     };
     refuse_results(&recipe.training, start)?;
     let mut progress = Progress::new(args.json);

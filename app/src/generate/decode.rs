@@ -1,24 +1,24 @@
-//! Decoding: one token after the other, the most probable or a drawn one. The whole text is run for each token.
+//! Decoding, greedy or sampled. There is no cache of keys and values: every new token runs the whole text again.
 
 use halfbyte_core::error::{Error, Result};
 use halfbyte_core::session::batch::{Document, IGNORED, MicroBatch};
 use halfbyte_core::session::{Sampling, Session};
 
-/// How to go on, and when to stop.
+/// How to choose each new token, and when to stop.
 #[derive(Clone, Copy, Debug)]
 pub struct Decoding<'a> {
-    /// At most this many new tokens.
+    /// The most new tokens.
     pub max_new_tokens: usize,
-    /// Tokens that end the text; the one found is still emitted, as in HF.
+    /// Tokens that end the text. The end token itself is still returned, as in HF.
     pub eos: &'a [u32],
-    /// With the adapter, or the base model alone.
+    /// Whether to use the adapter, or the base model alone.
     pub adapter: bool,
-    /// How each token is chosen.
+    /// Greedy, or the parameters of sampling.
     pub sampling: Sampling,
 }
 
-/// Continues `prompt`; calls `on_token` with each new token, which stops by returning false. Returns the new tokens.
-/// Stops at the session's capacity of tokens.
+/// Continues `prompt` and returns the new tokens. Calls `on_token` with each of them, and stops when it returns false.
+/// Also stops at the session's capacity of tokens.
 pub fn decode(
     session: &mut Session,
     prompt: &[u32],
@@ -27,10 +27,12 @@ pub fn decode(
 ) -> Result<Vec<u32>> {
     let capacity = session.model.spec.tokens;
     if prompt.is_empty() {
-        return Err(Error::usage("the prompt has no token").hint("give some text, or let the tokenizer add BOS"));
+        return Err(
+            Error::usage("the prompt is empty: it has no token").hint("give some text, or let the tokenizer add BOS")
+        );
     }
     if prompt.len() + rule.max_new_tokens.min(1) > capacity {
-        return Err(Error::usage(format!("the prompt has {} tokens, the context holds {capacity}", prompt.len()))
+        return Err(Error::usage(format!("the prompt has {} tokens, but the context holds {capacity}", prompt.len()))
             .hint("shorten the prompt or raise --max-seq-length"));
     }
     let window = session.model.spec.config.sliding_window;

@@ -1,4 +1,4 @@
-//! Text from a model.
+//! Generates text with a model: prompts in the format of the training data, and decoding.
 
 mod decode;
 mod prompt;

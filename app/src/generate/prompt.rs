@@ -1,15 +1,15 @@
-//! A question in the words in which the model was trained to answer.
+//! Formats a question as in the training data.
 
 use crate::data::format::{RecordFormatter, RecordLayout};
 use crate::data::table::Record;
 use halfbyte_core::error::{Error, Result};
 use serde_json::{Value, json};
 
-/// Stands for the answer while a record is made into text; no question holds it.
+/// Placeholder for the answer in a formatted record. No question contains it.
 const ANSWER: &str = "halfbyte-answer-5f0d1c";
 
-/// The marked text of a record that asks `question`, up to where its answer would begin; `None` if records of this format
-/// are plain texts, which have neither question nor answer.
+/// The marked-up text of a record with `question`, up to the start of its answer; `None` if the records of this format
+/// are plain texts without question and answer.
 pub fn ask(formatter: &RecordFormatter, question: &str) -> Result<Option<String>> {
     let fields = match &formatter.layout {
         RecordLayout::Column { .. } | RecordLayout::Dialog { .. } => return Ok(None),
@@ -34,10 +34,10 @@ pub fn ask(formatter: &RecordFormatter, question: &str) -> Result<Option<String>
     };
     let text = formatter.text(&Record(fields))?;
     let Some((asked, _)) = text.split_once(ANSWER) else {
-        return Err(Error::usage("the recipe's format does not show where an answer begins")
-            .hint("give --raw, and the prompt as the model has seen it in training"));
+        return Err(Error::usage("the recipe's format does not show where the answer begins")
+            .hint("give --raw and the whole prompt, formatted as in the training data"));
     };
-    // In training, a space before the answer was part of the answer's first token.
+    // In training, a space before the answer belonged to the answer's first token.
     Ok(Some(asked.trim_end_matches(' ').to_string()))
 }
 
@@ -63,7 +63,7 @@ mod tests {
         let template =
             "Question: {{ instruction }}{% if input %}\ninput: {{ input }}{% endif %}. output: {{ output }}!";
         assert_eq!(asked(template).expect("valid").as_deref(), Some("Question: why?. output:"));
-        // The words of the text are not the names of columns, whatever their order.
+        // Text that mentions column names does not count as a column.
         let template = "output, then instruction: {{ instruction }} {{output}}";
         assert_eq!(asked(template).expect("valid").as_deref(), Some("output, then instruction: why?"));
         let template = "Q: {{ q }} A:{% generation %} {{ a }}{% endgeneration %}";

@@ -4,7 +4,7 @@ use super::Source;
 use super::chart::{Chart, Series};
 use super::html::escape;
 use super::ticks::{Unit, number};
-use crate::track::history::{Entry, History, Sample};
+use crate::track::history::{History, LoggedLine, LoggedSample};
 use serde_json::Value;
 
 const STYLE: &str = include_str!("style.css");
@@ -65,7 +65,7 @@ fn tiles(history: &History) -> String {
     format!("<div class=\"tiles\">\n{tiles}</div>\n")
 }
 
-fn mean(entries: &[Entry], name: &str) -> Option<f64> {
+fn mean(entries: &[LoggedLine], name: &str) -> Option<f64> {
     let values: Vec<f64> = entries.iter().filter_map(|e| e.number(name)).collect();
     (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
 }
@@ -82,7 +82,7 @@ fn duration(seconds: f64) -> String {
 
 /// A chart for everything that was logged.
 fn charts(history: &History) -> String {
-    let line = |name: &'static str, entries: &[Entry], field: &str| Series {
+    let line = |name: &'static str, entries: &[LoggedLine], field: &str| Series {
         name,
         points: entries.iter().filter_map(|e| Some((e.step as f64, e.number(field)?))).collect(),
     };
@@ -124,7 +124,7 @@ fn chart(title: &'static str, from_zero: bool, series: Vec<Series>) -> Chart {
 }
 
 /// The last answers, and the earlier ones folded away.
-fn samples(samples: &[(usize, Vec<Sample>)]) -> String {
+fn samples(samples: &[(usize, Vec<LoggedSample>)]) -> String {
     let Some(((last, answers), earlier)) = samples.split_last() else { return String::new() };
     let mut html = format!("<h2>Sampled answers after step {last}</h2>\n{}", answer_table(answers));
     if !earlier.is_empty() {
@@ -137,14 +137,14 @@ fn samples(samples: &[(usize, Vec<Sample>)]) -> String {
     html
 }
 
-fn answer_table(answers: &[Sample]) -> String {
+fn answer_table(answers: &[LoggedSample]) -> String {
     let expected = answers.iter().any(|a| a.expected.is_some());
     let mut html = String::from("<div class=\"card\"><table><tr><th>prompt</th><th>answer</th>");
     if expected {
         html += "<th>expected</th>";
     }
     html += "</tr>\n";
-    for Sample { prompt, answer, expected: right } in answers {
+    for LoggedSample { prompt, answer, expected: right } in answers {
         let same = right.as_ref().is_some_and(|right| right.trim() == answer.trim());
         let class = if same { "text right" } else { "text" };
         html += &format!("<tr><td class=\"text\">{}</td><td class=\"{class}\">{}</td>", escape(prompt), escape(answer));

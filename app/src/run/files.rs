@@ -1,23 +1,23 @@
-//! The files of a run folder by name, and how a run begins in a folder that may have some.
+//! The file names of a run folder, and the ways to start a run in a folder that may contain results.
 
-/// The adapter, which is written when a run has come to its end.
+/// The weights of the adapter, written at the end of a run.
 pub const ADAPTER: &str = "adapter_model.safetensors";
-/// What was logged, line by line.
+/// The log: one JSON record per line.
 pub const METRICS: &str = "metrics.jsonl";
-/// The results and the last evaluation, as HF's example scripts write them.
+/// The results and the last evaluation, in the format of HF's example scripts.
 pub const ALL_RESULTS: &str = "all_results.json";
-/// What `Trainer.save_state` writes; its `log_history` is what notebooks plot.
+/// The file that HF's `Trainer.save_state` writes. Notebooks plot its `log_history`.
 pub const TRAINER_STATE: &str = "trainer_state.json";
-/// The resolved recipe.
+/// The resolved recipe, as TOML.
 pub const RECIPE: &str = "recipe.toml";
 
-/// How a run begins.
+/// How a run treats results that exist in its folder.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Start {
-    /// In a folder without results of another run.
+pub enum RunStart {
+    /// Existing results are an error.
     Fresh,
-    /// Results that are there are removed.
+    /// Existing results are removed.
     Overwrite,
-    /// From the newest complete checkpoint of the folder.
+    /// The run resumes from the newest complete checkpoint in the folder.
     Resume,
 }

@@ -1,27 +1,28 @@
-//! Whether a run fits into the memory of its device, and what would make it fit.
+//! Checks that a run fits into the memory of its device, and suggests settings that would.
 
 use super::prepare::Planned;
 use super::record::record_training;
 use super::spec::Capacity;
 use crate::data::open::largest_batch;
-use crate::weights::safetensors::Checkpoint;
+use crate::weights::safetensors::TensorFiles;
 use halfbyte_core::device::Device;
 use halfbyte_core::error::{Error, Result};
 use halfbyte_core::op::Program;
 use halfbyte_core::plan::Plan;
 
-/// Settings of a recipe that need less memory.
+/// Settings of a recipe that determine how much memory it needs.
 #[derive(Clone, Copy, PartialEq)]
 struct Settings {
     checkpointing: bool,
     batch: usize,
     accumulation: usize,
-    /// `None`: as long as the rows are.
+    /// `max_seq_length`; `None` keeps the rows as they are.
     length: Option<usize>,
 }
 
-/// An error that names what is missing and what would do, unless the run fits. `checkpoint` is the one it was planned with.
-pub fn check(run: &Planned, checkpoint: Option<&Checkpoint>, device: &dyn Device) -> Result<()> {
+/// An error if the run does not fit: it states the missing memory and suggests settings. `checkpoint` is the one with
+/// which the run was planned.
+pub fn check(run: &Planned, checkpoint: Option<&TensorFiles>, device: &dyn Device) -> Result<()> {
     let need = run.recorded.plan.bytes;
     let short = missing(&run.recorded.model.program, &run.recorded.plan, device)?;
     if short == 0 {
@@ -29,7 +30,7 @@ pub fn check(run: &Planned, checkpoint: Option<&Checkpoint>, device: &dyn Device
     }
     let mib = |bytes: usize| bytes.div_ceil(1 << 20);
     let what = format!(
-        "the run needs {} MiB of memory on the device, {} MiB are free there: {} MiB are missing",
+        "the run needs {} MiB of memory on the device, but only {} MiB are free: {} MiB are missing",
         mib(need),
         need.saturating_sub(short) >> 20,
         mib(short)
@@ -44,15 +45,15 @@ pub fn check(run: &Planned, checkpoint: Option<&Checkpoint>, device: &dyn Device
         }
     }
     Err(Error::system(what)
-        .hint(format!("no batch size or length makes it fit ({} MiB at the least): use a larger GPU", mib(least))))
+        .hint(format!("no batch size or length makes it fit (it needs at least {} MiB): use a larger GPU", mib(least))))
 }
 
-/// Bytes that a planned program misses on the device; 0: it fits.
+/// The number of bytes by which a planned program exceeds the device's memory; 0 if it fits.
 fn missing(program: &Program, plan: &Plan, device: &dyn Device) -> Result<usize> {
     Ok(device.room(program)?.map_or(0, |room| plan.bytes.saturating_sub(room)))
 }
 
-/// What is tried, in the order of what it costs: recomputation, smaller batches at the same steps, shorter rows.
+/// The settings to try, the cheapest first: recomputation, smaller micro-batches with more accumulation, shorter rows.
 fn smaller(run: &Planned) -> Vec<Settings> {
     let training = &run.recipe.training;
     let Settings { batch, accumulation, .. } = current(run);
@@ -81,10 +82,10 @@ fn current(run: &Planned) -> Settings {
     Settings { checkpointing: training.checkpointing, batch, accumulation, length: None }
 }
 
-/// Bytes of the run with other settings, and how many of them are missing.
+/// The bytes that the run needs with other settings, and the number of missing bytes.
 fn bytes_with(
     run: &Planned,
-    checkpoint: Option<&Checkpoint>,
+    checkpoint: Option<&TensorFiles>,
     settings: Settings,
     device: &dyn Device,
 ) -> Result<(usize, usize)> {
@@ -97,7 +98,7 @@ fn bytes_with(
     Ok((recorded.plan.bytes, missing(&recorded.model.program, &recorded.plan, device)?))
 }
 
-/// The settings that differ from the recipe's, as keys.
+/// The settings that differ from the recipe's, written as recipe keys.
 fn describe(run: &Planned, settings: Settings) -> String {
     let current = current(run);
     let mut keys = Vec::new();

@@ -1,6 +1,6 @@
-//! The folder of a run: one run at a time, metrics line by line.
+//! The run folder: a lock admits one run at a time, and metrics.jsonl grows line by line.
 
-use super::files::{ADAPTER, ALL_RESULTS, METRICS, Start, TRAINER_STATE};
+use super::files::{ADAPTER, ALL_RESULTS, METRICS, RunStart, TRAINER_STATE};
 use crate::config::training::TrainingConfig;
 use crate::track::Trackers;
 use crate::train::checkpoint;
@@ -10,14 +10,14 @@ use std::fs::{File, OpenOptions};
 use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-/// A folder that no other run writes to; nothing in it has changed yet.
+/// A run folder that is locked against other runs. Its results are still untouched.
 pub struct LockedFolder {
     path: PathBuf,
-    /// Held as long as the run lives.
+    /// The lock, held until the run ends.
     lock: File,
 }
 
-/// The folder of a run that has begun.
+/// The folder of a started run.
 pub struct RunFolder {
     path: PathBuf,
     metrics: File,
@@ -28,11 +28,11 @@ pub struct RunFolder {
 /// Files of a finished run that a new one would overwrite.
 const RESULTS: [&str; 4] = [ADAPTER, METRICS, ALL_RESULTS, TRAINER_STATE];
 
-/// An error if `output_dir` or `adapter_dir` holds results of another run and `start` does not say what happens to them. Writes
-/// nothing, so that a command can ask before it reads or reports anything.
-pub fn refuse_results(training: &TrainingConfig, start: Start) -> Result<()> {
+/// An error if `output_dir` or `adapter_dir` contains results of another run and `start` is [`RunStart::Fresh`]. Writes
+/// nothing, so a command can call this before it reads or reports anything.
+pub fn refuse_results(training: &TrainingConfig, start: RunStart) -> Result<()> {
     let (path, adapter_dir) = (Path::new(&training.output_dir), training.adapter_dir.as_deref().map(Path::new));
-    if start != Start::Fresh {
+    if start != RunStart::Fresh {
         return Ok(());
     }
     let checkpoints = checkpoint::list(path)?.into_iter().map(|(_, folder)| folder);
@@ -50,9 +50,9 @@ pub fn refuse_results(training: &TrainingConfig, start: Start) -> Result<()> {
 }
 
 impl LockedFolder {
-    /// Creates and locks `path`; an error if it or `adapter_dir` holds results of another run and `start` does not say
-    /// what happens to them, or if the adapter could not be written in the end.
-    pub fn new(training: &TrainingConfig, start: Start) -> Result<Self> {
+    /// Creates and locks `output_dir`. Besides the errors of [`refuse_results`], it is an error if another run holds
+    /// the lock or if `adapter_dir` is not writable.
+    pub fn new(training: &TrainingConfig, start: RunStart) -> Result<Self> {
         let (path, adapter_dir) = (Path::new(&training.output_dir), training.adapter_dir.as_deref().map(Path::new));
         create(path).map_err(|e| e.at("output_dir"))?;
         let file = path.join(".lock");
@@ -67,20 +67,20 @@ impl LockedFolder {
         Ok(Self { path: path.into(), lock })
     }
 
-    /// The run begins: results that are to be replaced are removed. Metrics go on after the first `metrics_bytes`: what a
-    /// resumed run wrote after its checkpoint is written again.
-    pub fn begin(self, start: Start, metrics_bytes: u64) -> Result<RunFolder> {
+    /// Starts the run: removes the results that it replaces, and truncates metrics.jsonl to `metrics_bytes`, because a
+    /// resumed run logs the steps after its checkpoint again.
+    pub fn begin(self, start: RunStart, metrics_bytes: u64) -> Result<RunFolder> {
         let path = self.path;
         match start {
-            Start::Fresh => {}
-            Start::Overwrite => {
+            RunStart::Fresh => {}
+            RunStart::Overwrite => {
                 checkpoint::remove_all(&path)?;
-                // An adapter of the earlier run beside the new run's metrics would be taken for the new one's.
+                // If the adapter of the earlier run stayed, it would look like the result of the new one.
                 for file in RESULTS.map(|r| path.join(r)).into_iter().filter(|f| f.exists()) {
                     std::fs::remove_file(&file).map_err(|e| Error::io("remove", &file, e))?;
                 }
             }
-            Start::Resume => checkpoint::remove_unfinished(&path)?,
+            RunStart::Resume => checkpoint::remove_unfinished(&path)?,
         }
         let file = path.join(METRICS);
         let open = || {
@@ -96,34 +96,34 @@ impl LockedFolder {
 }
 
 impl RunFolder {
-    /// Length of metrics.jsonl.
+    /// Length of metrics.jsonl in bytes.
     pub fn metrics_bytes(&self) -> Result<u64> {
         let file = self.path.join(METRICS);
         self.metrics.metadata().map(|m| m.len()).map_err(|e| Error::io("read", &file, e))
     }
 
-    /// The folder.
+    /// Path of the folder (`output_dir`).
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// From now on [`Self::log`] tells `trackers` too.
+    /// Makes [`Self::log`] and [`Self::finish`] write to `trackers`, too.
     pub fn track(&mut self, trackers: Trackers) {
         self.trackers = Some(trackers);
     }
 
-    /// The trackers, if there are any.
+    /// The trackers, once [`Self::track`] has set them.
     pub fn trackers(&self) -> Option<&Trackers> {
         self.trackers.as_ref()
     }
 
-    /// Appends a line to metrics.jsonl, and to the trackers' files.
+    /// Appends a record to metrics.jsonl and to the trackers' files.
     pub fn log(&mut self, record: &impl Serialize) -> Result<()> {
         self.append(record)?;
         self.trackers.as_mut().map_or(Ok(()), |trackers| trackers.log(record))
     }
 
-    /// The last line of metrics.jsonl, and the end of the trackers' files.
+    /// Appends the results as the last line of metrics.jsonl, and finishes the trackers' files.
     pub fn finish(&mut self, results: &impl Serialize, step: usize) -> Result<()> {
         self.append(results)?;
         self.trackers.as_mut().map_or(Ok(()), |trackers| trackers.finish(results, step))
@@ -137,7 +137,7 @@ impl RunFolder {
     }
 }
 
-/// Creates `folder` and those above it.
+/// Creates `folder` and its parents.
 fn create(folder: &Path) -> Result<()> {
     if folder.exists() && !folder.is_dir() {
         return Err(Error::usage(format!("{} is not a folder", folder.display())).hint("name a folder, or a new one"));
@@ -145,7 +145,7 @@ fn create(folder: &Path) -> Result<()> {
     std::fs::create_dir_all(folder).map_err(|e| Error::io("create", folder, e))
 }
 
-/// An error if no file can be written to `folder`.
+/// Creates and removes a file in `folder`. An error if it is not writable.
 fn probe(folder: &Path) -> Result<()> {
     let file = folder.join(".probe");
     File::create(&file).and_then(|_| std::fs::remove_file(&file)).map_err(|e| Error::io("write", &file, e))

@@ -1,4 +1,4 @@
-//! The time that a planned run will take.
+//! Predicts the time of a planned run.
 
 use super::prepare::Planned;
 use crate::config::cadence::Cadence;
@@ -11,7 +11,7 @@ use halfbyte_core::plan::cost::{Load, Rates, seconds};
 use serde::Serialize;
 
 impl Planned {
-    /// The time that the run will take on a device of these rates.
+    /// Predicts the time of the run on a device with these rates.
     pub fn time(&self, rates: Rates) -> Time {
         let Self { recipe, data, .. } = self;
         let (training, program) = (&recipe.training, &self.recorded.model.program);
@@ -40,24 +40,24 @@ impl Planned {
 /// The predicted time of a run, in seconds.
 #[derive(Clone, Copy, PartialEq, Debug, Serialize)]
 pub struct Time {
-    /// An optimizer step.
+    /// Seconds of an optimizer step.
     pub step: f64,
-    /// All steps.
+    /// Seconds of all steps.
     pub training: f64,
-    /// How often the run evaluates.
+    /// Number of evaluations.
     pub evaluations: usize,
-    /// One evaluation.
+    /// Seconds of one evaluation.
     pub evaluation: f64,
 }
 
 impl Time {
-    /// All of it.
+    /// Seconds of all steps and evaluations.
     pub fn total(&self) -> f64 {
         self.training + self.evaluations as f64 * self.evaluation
     }
 }
 
-/// How often a run evaluates: when the recipe says, and at its end.
+/// The number of evaluations of a run: as often as the recipe asks, and at the end.
 fn evaluations(recipe: &Recipe, steps: &Steps) -> usize {
     if !recipe.data.has_eval() {
         return 0;
@@ -67,7 +67,7 @@ fn evaluations(recipe: &Recipe, steps: &Steps) -> usize {
     every.map_or(1, |n| steps.total.div_ceil(n)) + usize::from(recipe.training.eval_on_start)
 }
 
-/// Tokens of all rows, and how many keys each sees on average.
+/// The number of tokens of all rows, and the mean number of keys that each attends to.
 fn load(dataset: &Dataset, window: Option<usize>) -> Load {
     let window = window.unwrap_or(usize::MAX);
     let pieces = (0..dataset.rows.len()).flat_map(|row| dataset.rows.row(row)).map(|piece| piece.tokens());

@@ -1,29 +1,29 @@
-//! Where the parts of the base model are that a recipe or the command line names.
+//! Finds the base model and the tokenizer that a recipe or the command line names.
 
 use crate::config::config_json;
 use crate::config::known::known;
 use crate::config::recipe::ModelSource;
 use crate::hub::{Content, Hub, is_id};
 use crate::weights::names::check;
-use crate::weights::safetensors::Checkpoint;
+use crate::weights::safetensors::TensorFiles;
 use halfbyte_core::error::{Error, Result};
 use halfbyte_core::model::ModelConfig;
 use std::path::{Path, PathBuf};
 
-/// How the names of models with random weights begin.
+/// Prefix of the name of a model with random weights.
 const DUMMY: &str = "dummy:";
 
-/// Where the base model is. Of a hub id only the small files are fetched, until [`ModelPlace::checkpoint`] asks for the
-/// weights.
+/// The base model and its location. For a hub id, only the small files are downloaded until [`ModelPlace::checkpoint`]
+/// needs the weights.
 #[derive(Clone, Debug)]
 pub struct ModelPlace {
-    /// How reports and adapters call it: as the recipe does; with random weights, `dummy:` before it.
+    /// The name for reports and adapters: that of the recipe, with the prefix `dummy:` if the weights are random.
     pub name: String,
-    /// config.json, checked.
+    /// The checked content of config.json.
     pub config: ModelConfig,
-    /// Whether its weights are random.
+    /// Whether the weights are random.
     pub dummy: bool,
-    /// Its folder; `None`: an architecture known by name, which needs none.
+    /// The folder of the model; `None` for a known architecture, which has no files.
     folder: Option<PathBuf>,
     /// Whether `folder` is a hub id's snapshot in the cache, which may lack the weights.
     cached: bool,
@@ -32,8 +32,8 @@ pub struct ModelPlace {
 }
 
 impl ModelPlace {
-    /// The folder that the recipe names, or that of its hub id: config.json, safetensors, tokenizer. With `dummy`, the
-    /// weights are random, and the name may also be that of a config.json or of a known architecture.
+    /// The model that the recipe names: a folder or a hub id with config.json, safetensors and a tokenizer. With
+    /// `dummy`, the weights are random, and the name may also be that of a config.json file or of a known architecture.
     pub fn open(source: &ModelSource, dummy: bool) -> Result<Self> {
         let ModelSource { name_or_path: name, revision, tokenizer, .. } = source;
         let found = match dummy {
@@ -49,12 +49,13 @@ impl ModelPlace {
         Ok(Self { tokenizer: tokenizer.clone(), ..place })
     }
 
-    /// The model that the command line names: a folder or a hub id.
+    /// The model that the command line names by a folder or a hub id.
     pub fn named(name: &str) -> Result<Self> {
         Self::find(name, None)
     }
 
-    /// The model that the command line names, whose weights do not matter: a folder, a hub id or a known architecture.
+    /// The model that the command line names for a command that needs no weights: a folder, a hub id or a known
+    /// architecture.
     pub fn shape(name: &str) -> Result<Self> {
         if is_architecture(name) { Self::with_random_weights(name, None) } else { Self::find(name, None) }
     }
@@ -67,7 +68,7 @@ impl ModelPlace {
         }
         if is_architecture(name) {
             return Err(Error::usage(format!(
-                "there is no folder {name}: it is the name of an architecture, without weights"
+                "there is no folder {name}: it is the name of an architecture, which has no weights"
             ))
             .hint("name a folder or a hub id with weights"));
         }
@@ -77,7 +78,8 @@ impl ModelPlace {
         Ok(Self { name: name.into(), config, dummy: false, folder: Some(folder), cached, tokenizer: None })
     }
 
-    /// Nothing is downloaded: a hub id must be in the cache, or end in the name of a known architecture.
+    /// Finds the config of a model with random weights, without a download: a hub id must be in the cache or end with
+    /// the name of a known architecture.
     fn with_random_weights(name: &str, revision: Option<&str>) -> Result<Self> {
         let path = Path::new(name);
         let revision = revision.unwrap_or("main");
@@ -97,49 +99,49 @@ impl ModelPlace {
         Ok(Self { name: format!("{DUMMY}{called}"), config, dummy: true, folder, cached: false, tokenizer: None })
     }
 
-    /// Whether a model of this name has random weights.
+    /// Whether `name` has the prefix of a model with random weights.
     pub fn is_dummy(name: &str) -> bool {
         name.starts_with(DUMMY)
     }
 
-    /// Lines for the report.
+    /// Lines for the report: a warning if the weights are random.
     pub fn notes(&self) -> Vec<String> {
         let loud =
             "THE WEIGHTS ARE RANDOM (--dummy-weights): times and memory are real, losses and the adapter mean nothing";
         if self.dummy { vec![loud.into()] } else { Vec::new() }
     }
 
-    /// The folder of the tokenizer.
+    /// The folder or file of the tokenizer. An error if the model has no folder and the recipe names no tokenizer.
     pub fn tokenizer(&self) -> Result<PathBuf> {
         match (&self.tokenizer, &self.folder) {
             (Some(name), _) => tokenizer(name).map_err(|e| e.at("tokenizer_name_or_path")),
             (None, Some(folder)) => Ok(folder.clone()),
-            (None, None) => Err(Error::usage(format!("{} has no folder, and so no tokenizer", self.name))
-                .hint("give tokenizer_name_or_path = \"…\", a folder or hub id with tokenizer.model")),
+            (None, None) => Err(Error::usage(format!("{} has no folder and thus no tokenizer", self.name))
+                .hint("set tokenizer_name_or_path to a folder or hub id with tokenizer.model")),
         }
     }
 
-    /// The folder of the tokenizer, unless nothing says where one is.
+    /// The folder or file of the tokenizer; `None` if the model has no folder and the recipe names no tokenizer.
     pub fn tokenizer_if_any(&self) -> Result<Option<PathBuf>> {
         if self.tokenizer.is_none() && self.folder.is_none() { Ok(None) } else { self.tokenizer().map(Some) }
     }
 
-    /// The weights, checked against the config, downloaded if they are not here yet; `None`: they are random.
-    pub fn checkpoint(&self) -> Result<Option<Checkpoint>> {
+    /// The weights, checked against the config, and downloaded if necessary; `None` if they are random.
+    pub fn checkpoint(&self) -> Result<Option<TensorFiles>> {
         let Some(folder) = self.folder.as_ref().filter(|_| !self.dummy) else { return Ok(None) };
         if self.cached {
-            // Of the same commit as the config: the branch may have moved.
+            // Download from the commit of the config, because the branch may have moved since.
             let commit = folder.file_name().and_then(|name| name.to_str());
             let whole = Hub::from_env().snapshot(Content::Model, &self.name, commit);
             whole.map_err(|e| e.at("model_name_or_path"))?;
         }
-        let checkpoint = Checkpoint::open(folder)?;
+        let checkpoint = TensorFiles::open(folder)?;
         check(&checkpoint, &self.config)?;
         Ok(Some(checkpoint))
     }
 
-    /// The weights if they are here, checked against the config; nothing is downloaded.
-    pub fn local_checkpoint(&self) -> Result<Option<Checkpoint>> {
+    /// The weights, checked against the config, if they are on this machine; never downloads.
+    pub fn local_checkpoint(&self) -> Result<Option<TensorFiles>> {
         let has = |name: &&str| self.folder.as_ref().is_some_and(|folder| folder.join(name).is_file());
         let here = if self.cached { self.is_whole() } else { WEIGHTS.iter().any(has) };
         if here { self.checkpoint() } else { Ok(None) }
@@ -151,15 +153,15 @@ impl ModelPlace {
     }
 }
 
-/// Whether this names an architecture and nothing else: no folder, no hub id.
+/// Whether `name` is a known architecture, but neither an existing path nor a hub id.
 fn is_architecture(name: &str) -> bool {
     !Path::new(name).exists() && !is_id(name) && known(name).is_ok()
 }
 
-/// Files that show that a folder holds weights.
+/// A folder with one of these files contains weights.
 const WEIGHTS: [&str; 2] = ["model.safetensors", "model.safetensors.index.json"];
 
-/// Where a tokenizer is: the file or folder `name` itself, else the folder of the hub id.
+/// Finds a tokenizer: the file or folder `name` itself, or the folder of the hub id `name`.
 pub fn tokenizer(name: &str) -> Result<PathBuf> {
     if Path::new(name).is_file() {
         return Ok(name.into());

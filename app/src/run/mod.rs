@@ -1,14 +1,14 @@
-//! A whole run, as the `train` command does it: from a recipe to an adapter folder. A recipe takes one road through these
-//! files.
+//! A whole training run, from a recipe to an adapter folder. The files below follow the order of the work.
 //!
-//! * [`files`]: the files of a run folder by name.
-//! * `locate`: where the base model and its tokenizer are.
-//! * [`spec`], [`record`]: what a run records; its program, planned.
-//! * [`prepare`](prepare()): data into rows, steps counted, program planned. Nothing has been written then.
-//! * [`forecast`], `fit`: the time that it will take; whether it fits the device, and what would.
-//! * `start`: the weights are loaded, the folder is opened. Any mistake of the user has been found by then.
-//! * `train`: [`Run::train`] trains, evaluates, saves.
-//! * `folder`, `resume`, `save`, [`results`], `samples`: what it writes, and how it goes on from that.
+//! * [`files`]: the file names of a run folder.
+//! * `locate`: finds the base model and its tokenizer.
+//! * [`spec`], [`record`]: specify, record and plan the program.
+//! * [`prepare`](prepare()): turns the data into rows, counts steps, and plans the program. It writes nothing.
+//! * [`forecast`], `fit`: predict the time of the run; check that it fits into the device's memory, or suggest what
+//!   would.
+//! * `start`: loads the weights and opens the run folder. All mistakes of the user are reported before that.
+//! * `train`: [`Run::train`] trains, evaluates and saves.
+//! * `folder`, `resume`, `save`, [`results`], `samples`: write the run folder, and resume from its checkpoints.
 
 pub mod files;
 mod fit;
@@ -25,7 +25,7 @@ pub mod spec;
 mod start;
 mod train;
 
-pub use files::Start;
+pub use files::RunStart;
 pub use folder::refuse_results;
 pub use locate::ModelPlace;
 pub use prepare::{Planned, Prepared, prepare};

@@ -1,4 +1,5 @@
-//! A run before anything is loaded: data made into rows, steps counted, program recorded and planned, all of it once.
+//! Prepares a run before any weight is loaded: turns the data into rows, counts the steps, records and plans the
+//! program. Each of these happens once.
 
 use super::ModelPlace;
 use super::record::{Adapted, Recorded, record_training};
@@ -7,43 +8,43 @@ use crate::config::recipe::Recipe;
 use crate::config::training::{Placement, TrainingConfig};
 use crate::data::open::{RunData, largest_batch, open_data};
 use crate::train::length::{Length, Steps};
-use crate::train::schedule::{Shape, warmup_steps};
+use crate::train::schedule::{ScheduleKind, warmup_steps};
 use crate::weights::adapter::Adapter;
-use crate::weights::safetensors::Checkpoint;
+use crate::weights::safetensors::TensorFiles;
 use halfbyte_core::error::Result;
 use halfbyte_core::model::ModelConfig;
 use std::path::Path;
 
 /// A run, planned from its recipe, its data and the model's config.json.
 pub struct Planned {
-    /// The recipe.
+    /// The recipe that the run follows.
     pub recipe: Recipe,
-    /// The model's config, with what the recipe says about it.
+    /// The model's config.json, with the recipe's changes applied.
     pub config: ModelConfig,
-    /// Rows, reports, tokenizer.
+    /// Training and evaluation rows, the data report, and the tokenizer.
     pub data: RunData,
-    /// The length of the run.
+    /// Step counts of the run.
     pub steps: Steps,
-    /// The program, its plan, and what it adapts.
+    /// The program, its plan, and the adapted modules.
     pub recorded: Recorded,
     /// Lines for the report.
     pub notes: Vec<String>,
 }
 
-/// A run that is ready to start: its weights are open, nothing is written yet.
+/// A run that is ready to start. Its weights are open; nothing has been written yet.
 pub struct Prepared {
-    /// The run.
+    /// The planned run.
     pub planned: Planned,
-    /// The base model.
+    /// The base model and its location.
     pub place: ModelPlace,
-    /// `None`: the weights are made up.
-    pub(super) checkpoint: Option<Checkpoint>,
-    /// The adapter that the recipe starts from.
+    /// The weights of the base model; `None` if they are random.
+    pub(super) checkpoint: Option<TensorFiles>,
+    /// The adapter from which the recipe starts, if it names one.
     pub(super) adapter: Option<Adapter>,
 }
 
-/// Opens the weights of the model and the recipe's adapter, makes rows of the data, and plans the run. `progress` hears
-/// how many records are done.
+/// Opens the weights of the model and the recipe's adapter, turns the data into rows, and plans the run. Calls
+/// `progress` with the number of records done so far.
 pub fn prepare(recipe: Recipe, place: ModelPlace, progress: &dyn Fn(usize)) -> Result<Prepared> {
     let config = recipe.apply(place.config.clone())?;
     let checkpoint = place.checkpoint()?;
@@ -58,12 +59,12 @@ pub fn prepare(recipe: Recipe, place: ModelPlace, progress: &dyn Fn(usize)) -> R
     Ok(Prepared { planned, place, checkpoint, adapter })
 }
 
-/// The adapter in `folder`, whose configuration is resolved already.
+/// Reads the adapter in `folder`, whose configuration is already resolved.
 fn start_adapter(
     folder: &Path,
     adapted: &Adapted,
     config: &ModelConfig,
-    checkpoint: Option<&Checkpoint>,
+    checkpoint: Option<&TensorFiles>,
 ) -> Result<Adapter> {
     let adapter = Adapter::read(folder, config, adapted.lora.clone(), adapted.modules.clone())?;
     if let Some(checkpoint) = checkpoint {
@@ -73,13 +74,13 @@ fn start_adapter(
 }
 
 impl Planned {
-    /// Counts the steps and records the program for the largest micro-batch. Without a checkpoint, a pre-quantized
-    /// model's format is taken from config.json.
+    /// Counts the steps and records the program for the largest micro-batch. Without a checkpoint, the 4-bit format of
+    /// a pre-quantized model comes from config.json.
     pub fn new(
         recipe: Recipe,
         config: ModelConfig,
         adapted: Adapted,
-        checkpoint: Option<&Checkpoint>,
+        checkpoint: Option<&TensorFiles>,
         mut data: RunData,
     ) -> Result<Self> {
         let training = &recipe.training;
@@ -89,12 +90,15 @@ impl Planned {
         let mut notes: Vec<String> = adapted.notes.iter().chain(&recipe.notes).chain(&data.notes).cloned().collect();
         notes.extend(schedule_note(training, steps.total)?);
         if training.optim.placement == Placement::Paged {
-            notes.push("optim: the state stays resident, there is room for it; pages change no number".into());
+            notes.push(
+                "optim: the optimizer state fits into memory, so it is not paged; paging would not change any number"
+                    .into(),
+            );
         }
         if !recipe.data.packing && data.report.counts.missing_eos < data.report.counts.records {
             notes.push(
-                "nothing is padded, so every end token is learnt; with pad_token = eos_token HF's collator masks them, \
-                 and its models do not learn to stop"
+                "nothing is padded, so every end token is learned; with pad_token = eos_token, HF's collator masks \
+                 them, and the model does not learn to stop"
                     .into(),
             );
         }
@@ -102,16 +106,16 @@ impl Planned {
         Ok(Self { recipe, config, data, steps, recorded, notes })
     }
 
-    /// The lines that count parameters.
+    /// The lines of the report that count parameters.
     pub fn parameters(&self) -> String {
         self.recorded.parameters(&self.recipe)
     }
 }
 
-/// A warm-up that the schedule ignores.
+/// A note if the recipe sets a warm-up that its schedule ignores.
 fn schedule_note(training: &TrainingConfig, steps: usize) -> Result<Option<String>> {
     let warmup = warmup_steps(steps, training.warmup_steps, training.warmup_ratio);
-    let shape = Shape::parse(&training.schedule, &training.schedule_kwargs.iter().cloned().collect())?;
+    let shape = ScheduleKind::parse(&training.schedule, &training.schedule_kwargs.iter().cloned().collect())?;
     Ok((warmup > 0 && !shape.warms_up()).then(|| {
         format!(
             "lr_scheduler_type = \"{0}\" ignores the warm-up of {warmup} steps, as in HF; \"{0}_with_warmup\" has one",

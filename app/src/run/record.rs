@@ -1,30 +1,30 @@
-//! From a recipe to the recorded and planned program of a training run.
+//! Records and plans the program of a training run.
 
 use super::spec::{Capacity, base_schemes, training_spec};
 use crate::config::lora::LoraConfig;
 use crate::config::recipe::Recipe;
 use crate::weights::adapter::read_config;
-use crate::weights::names::{Counts, count};
-use crate::weights::safetensors::Checkpoint;
+use crate::weights::names::{ParameterCounts, count};
+use crate::weights::safetensors::TensorFiles;
 use crate::weights::targets::{AdapterModule, resolve};
 use halfbyte_core::error::Result;
 use halfbyte_core::model::{Model, ModelConfig, record};
 use halfbyte_core::plan::{Plan, plan};
 use std::path::Path;
 
-/// What a run adapts: its LoRA configuration, resolved against a model.
+/// The LoRA configuration of a run, resolved against a model.
 #[derive(Clone, Debug)]
 pub struct Adapted {
-    /// The recipe's configuration, or that of the adapter it starts from.
+    /// The recipe's configuration, or that of the adapter from which it starts.
     pub lora: LoraConfig,
     /// The adapted modules, in the order of the module tree.
     pub modules: Vec<AdapterModule>,
-    /// A line for each target name that matches nothing.
+    /// A note for each target name that matches no module.
     pub notes: Vec<String>,
 }
 
 impl Adapted {
-    /// Reads the configuration and finds its modules in the model of `config`.
+    /// Reads the LoRA configuration and finds its modules in the model of `config`.
     pub fn resolve(recipe: &Recipe, config: &ModelConfig) -> Result<Self> {
         let lora = match &recipe.model.adapter {
             Some(folder) => read_config(Path::new(folder))?.0,
@@ -41,22 +41,22 @@ impl Adapted {
     }
 }
 
-/// The program of a training run.
+/// A training run's program with its plan.
 pub struct Recorded {
-    /// The recorded program.
+    /// The model with its recorded program.
     pub model: Model,
-    /// Where its buffers lie.
+    /// The placement of the program's buffers in memory.
     pub plan: Plan,
-    /// What it adapts.
+    /// The adapted modules.
     pub adapted: Adapted,
 }
 
-/// Records and plans the program of a training run. Without a checkpoint, a pre-quantized model's format is taken from
-/// config.json.
+/// Records and plans the program of a training run. Without a checkpoint, the 4-bit format of a pre-quantized model
+/// comes from config.json.
 pub fn record_training(
     recipe: &Recipe,
     config: &ModelConfig,
-    checkpoint: Option<&Checkpoint>,
+    checkpoint: Option<&TensorFiles>,
     adapted: Adapted,
     capacity: Capacity,
 ) -> Result<Recorded> {
@@ -69,20 +69,20 @@ pub fn record_training(
 }
 
 impl Recorded {
-    /// Trainable parameters.
+    /// Number of trainable parameters.
     pub fn trainable(&self) -> u64 {
         self.adapted.modules.iter().map(|m| m.parameters() as u64).sum()
     }
 
-    /// HF's estimate of the floating point operations that a token of training takes: six times the parameters but for
-    /// the embeddings. In transformers' `num_parameters` a 4-bit weight counts in full.
+    /// HF's estimate of the floating point operations per trained token: six times the number of parameters without the
+    /// embeddings. As in transformers' `num_parameters`, every element of a 4-bit weight counts.
     pub(super) fn flos_per_token(&self) -> u64 {
         let config = &self.model.spec.config;
         let embeddings = (config.vocab_size * config.hidden_size) as u64;
         6 * (count(config, None).parameters - embeddings + self.trainable())
     }
 
-    /// The line that counts parameters as PEFT prints it, and for a 4-bit base the one that the QLoRA tutorials print.
+    /// The parameter count as PEFT prints it. For a 4-bit base, also the line that the QLoRA tutorials print.
     pub fn parameters(&self, recipe: &Recipe) -> String {
         let config = &self.model.spec.config;
         let skip = match (&config.quantization, &recipe.quantization) {
@@ -90,7 +90,7 @@ impl Recorded {
             (None, Some(q)) => Some(&q.skip_modules[..]),
             (None, None) => None,
         };
-        let counts: Counts = count(config, skip);
+        let counts: ParameterCounts = count(config, skip);
         match skip {
             None => counts.line(self.trainable()),
             Some(_) => format!(

@@ -1,4 +1,4 @@
-//! The results of a run, named as in HF's `TrainOutput.metrics`, and the files in which people look for them.
+//! The results of a run, named as in HF's `TrainOutput.metrics`, and the files in which HF's users expect them.
 
 use super::files::{ALL_RESULTS, METRICS, TRAINER_STATE};
 use super::folder::RunFolder;
@@ -15,34 +15,34 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 use std::time::Instant;
 
-/// The results of a run.
+/// The results of a finished or interrupted run.
 #[derive(Clone, Debug, Serialize)]
 pub struct Results {
-    /// What the loop counted, since the first step of all.
+    /// The training loop's summary. Unlike the rates below, it includes the steps before a resume.
     #[serde(flatten)]
     pub summary: Summary,
-    /// Epochs done.
+    /// Epochs done, with their fraction.
     pub epoch: f64,
     /// Learning rate of the last step.
     pub final_learning_rate: f64,
-    /// Floating point operations, as HF estimates them: six for each parameter that is no embedding and each token, the
-    /// padding of unpacked rows included.
+    /// HF's estimate of the floating point operations: six per parameter and token. It leaves out the embeddings and
+    /// counts the padding that HF's collator would add to unpacked rows.
     pub total_flos: f64,
-    /// Seconds from the first step to the end, evaluations and checkpoints included. This and the next two are of this
-    /// process: a resumed run counts from where it went on.
+    /// Seconds from the first step to the end, including evaluations and checkpoints. This field and the next two only
+    /// cover the current process: a resumed run counts from its resume.
     pub train_runtime: f64,
-    /// Rows trained on.
+    /// Rows trained on per second.
     pub train_samples_per_second: f64,
-    /// Optimizer steps.
+    /// Optimizer steps per second.
     pub train_steps_per_second: f64,
-    /// Bytes that the plan gave to the run.
+    /// Bytes of the planned memory.
     pub memory_planned: usize,
-    /// Bytes in use on the GPU at the end, by all processes and the driver.
+    /// Bytes of GPU memory in use at the end, by all processes and the driver.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory_in_use: Option<u64>,
 }
 
-/// Runs while a run trains.
+/// Measures the time of the current process's part of a run.
 pub(super) struct Clock {
     started: Instant,
     rows: usize,
@@ -50,12 +50,12 @@ pub(super) struct Clock {
 }
 
 impl Clock {
-    /// Starts with the first step of this process.
+    /// Starts the clock at the first step of this process.
     pub fn start(state: &TrainerState) -> Self {
         Self { started: Instant::now(), rows: state.total.rows, steps: state.total.steps }
     }
 
-    /// The results, now.
+    /// The results at this moment.
     pub fn results(
         &self,
         summary: Summary,
@@ -64,7 +64,7 @@ impl Clock {
         session: &mut Session,
     ) -> Results {
         let seconds = self.started.elapsed().as_secs_f64();
-        // Rounded as HF's `speed_metrics` rounds.
+        // The rounding of HF's `speed_metrics`.
         let round = |x: f64, digits: i32| (x * 10_f64.powi(digits)).round() / 10_f64.powi(digits);
         let per_second = |n: usize| round(n as f64 / seconds.max(1e-9), 3);
         let total = &state.total;
@@ -83,14 +83,14 @@ impl Clock {
 }
 
 impl Results {
-    /// Ends metrics.jsonl and the trackers' files, and writes the two files that HF's users know.
+    /// Finishes metrics.jsonl and the trackers' files, and writes all_results.json and trainer_state.json.
     pub(super) fn write(&self, folder: &mut RunFolder, training: &TrainingConfig, max_steps: usize) -> Result<()> {
         folder.finish(self, self.summary.steps)?;
         let history = History::open(&folder.path().join(METRICS))?;
         let write = |name: &str, value: Value| write_text(&folder.path().join(name), &format!("{value:#}\n"));
         let mut all = match serde_json::to_value(self) {
             Ok(Value::Object(fields)) => fields,
-            other => return Err(Error::system(format!("the results are no JSON object: {other:?}"))),
+            other => return Err(Error::system(format!("the results are not a JSON object: {other:?}"))),
         };
         for (name, value) in history.evals.last().into_iter().flat_map(|e| &e.fields).filter(|(n, _)| *n != "step") {
             all.insert(name.clone(), value.clone());
@@ -99,14 +99,14 @@ impl Results {
         write(TRAINER_STATE, self.trainer_state(&history, training, max_steps))
     }
 
-    /// The parts of transformers' `TrainerState` that say something here.
+    /// The fields of transformers' `TrainerState` that have a meaning here.
     fn trainer_state(&self, history: &History, training: &TrainingConfig, max_steps: usize) -> Value {
         let steps = |cadence: Cadence| match cadence {
             Cadence::Steps(n) => json!(n),
             Cadence::Share(share) => json!(share),
             Cadence::Epoch | Cadence::Never => Value::Null,
         };
-        // After the training loss of a step comes its evaluation.
+        // Within a step, the training record precedes the evaluation, as in HF.
         let records = history.logs.iter().map(|e| (e, 0)).chain(history.evals.iter().map(|e| (e, 1)));
         let mut records: Vec<_> = records.collect();
         records.sort_by_key(|(entry, kind)| (entry.step, *kind));

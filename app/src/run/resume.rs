@@ -1,4 +1,4 @@
-//! Going on from a checkpoint: which one, and whether the recipe is still the same.
+//! Finds the checkpoint from which a run resumes, and checks that the recipe allows it.
 
 use super::files::ADAPTER;
 use super::locate::ModelPlace;
@@ -10,7 +10,7 @@ use halfbyte_core::error::{Error, Result};
 use std::path::Path;
 use toml::{Table, Value};
 
-/// The checkpoint to go on from, if there is one, and lines for the report.
+/// The newest complete checkpoint in `output`, if there is one, and lines for the report.
 pub fn find(
     output: &Path,
     recipe: &Recipe,
@@ -21,12 +21,12 @@ pub fn find(
     let Some(checkpoint) = found else {
         let finished = output.join(ADAPTER);
         let lost = if notes.is_empty() {
-            finished.exists().then(|| format!("{} is of a run without checkpoints", finished.display()))
+            finished.exists().then(|| format!("{} comes from a run without checkpoints", finished.display()))
         } else {
             Some(notes.join("; "))
         };
         if let Some(lost) = lost {
-            return Err(Error::usage(format!("there is nothing to go on from: {lost}"))
+            return Err(Error::usage(format!("there is no checkpoint to resume from: {lost}"))
                 .hint("--overwrite starts over and removes it"));
         }
         notes.push(format!("{} has no complete checkpoint: the run begins at step 1", output.display()));
@@ -36,18 +36,22 @@ pub fn find(
     notes.push(format!("resumed from {place} (step {})", checkpoint.run.state.step));
     let base = read_config(&checkpoint.folder)?.1.unwrap_or_default();
     if ModelPlace::is_dummy(&base) != model.dummy {
-        return Err(Error::usage(format!("{place}: the run began with the weights of {base}, not of {}", model.name))
-            .hint("give --dummy-weights if and only if it was given then"));
+        return Err(Error::usage(format!(
+            "{place}: the run started with the weights of {base}, not of {}",
+            model.name
+        ))
+        .hint("give --dummy-weights if and only if the original run had it"));
     }
     notes.extend(changes(&checkpoint.run.recipe, recipe).map_err(|e| e.at(place))?);
     if checkpoint.run.device != device {
         let before = &checkpoint.run.device;
-        notes.push(format!("the run began on {before}, which rounds otherwise than {device}: the bits will differ"));
+        notes
+            .push(format!("the run started on {before}, which rounds differently from {device}: the bits will differ"));
     }
     Ok((Some(checkpoint), notes))
 }
 
-/// What the recipe says otherwise than when the checkpoint was written.
+/// Notes on the keys that changed since the checkpoint was written. An error if a changed key rules out resuming.
 fn changes(before: &str, now: &Recipe) -> Result<Vec<String>> {
     let parse = |text: &str| {
         text.parse::<Table>().map_err(|e| Error::input(format!("the recipe of the checkpoint cannot be read: {e}")))
@@ -62,7 +66,7 @@ fn changes(before: &str, now: &Recipe) -> Result<Vec<String>> {
         names.dedup();
         for key in names {
             let (was, is) = (before.get(key), now.get(key));
-            // A key that this version does not know is treated like one that may not change.
+            // A key that this version does not know must not change.
             let rule = match lookup(key).map(|key| key.used) {
                 Some(Use::Used(doc)) => doc.resume,
                 _ => Resume::Fixed,
@@ -70,11 +74,11 @@ fn changes(before: &str, now: &Recipe) -> Result<Vec<String>> {
             if was == is || rule == Resume::Free {
                 continue;
             }
-            let said = |value: Option<&Value>| value.map_or("nothing".into(), Value::to_string);
-            let (was, is) = (said(was), said(is));
+            let shown = |value: Option<&Value>| value.map_or("nothing".into(), Value::to_string);
+            let (was, is) = (shown(was), shown(is));
             let change = format!("`{key}` was {was} and is now {is}");
             if rule == Resume::Noted {
-                notes.push(change + ": this is no longer the run that began");
+                notes.push(change + ": the run no longer matches its start");
             } else {
                 refused.push(change);
             }
@@ -82,7 +86,7 @@ fn changes(before: &str, now: &Recipe) -> Result<Vec<String>> {
     }
     if !refused.is_empty() {
         return Err(Error::usage(refused.join(", "))
-            .hint("a run cannot go on with that: set it back, or start a new run in another output_dir"));
+            .hint("a run cannot resume with this change: undo it, or start a new run in another output_dir"));
     }
     Ok(notes)
 }

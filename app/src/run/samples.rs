@@ -1,20 +1,20 @@
-//! What the model says during training: continuations of the recipe's `sample_prompts`.
+//! Continues the recipe's `sample_prompts` during training.
 
 use crate::data::document::Encoder;
 use crate::generate::{Decoding, decode};
-use crate::train::records::{Sample, SampleRecord};
+use crate::train::records::{Continuation, SampleRecord};
 use halfbyte_core::error::{Error, Result};
 use halfbyte_core::session::{Sampling, Session};
 
-/// The recipe's prompts, encoded.
+/// The recipe's prompts, tokenized.
 pub struct Samples {
     prompts: Vec<(String, Vec<u32>)>,
     max_new_tokens: usize,
 }
 
 impl Samples {
-    /// Encodes the prompts. With `special`, literals such as `</s>` in them are tokens. Each must leave room for at least
-    /// one token in a batch of `capacity` tokens.
+    /// Tokenizes the prompts. With `special`, literals such as `</s>` in them become special tokens. Each prompt must
+    /// leave room for at least one new token in a batch of `capacity` tokens.
     pub fn new(
         prompts: &[String],
         max_new_tokens: usize,
@@ -38,10 +38,11 @@ impl Samples {
         Ok(Self { prompts: prompts.iter().map(encode).collect::<Result<_>>()?, max_new_tokens })
     }
 
-    /// The answers of the adapted model after `step` steps; greedy, so that they can be compared.
+    /// Continues every prompt with the adapted model after `step` steps. Decoding is greedy, so that samples of
+    /// different steps can be compared.
     pub fn take(&self, session: &mut Session, encoder: &Encoder, step: usize) -> Result<SampleRecord> {
         let eos = session.model.spec.config.eos_ids.clone();
-        // The adapter's copies in the compute type may be older than its master.
+        // The adapter's copies in the compute type may be older than the f32 master.
         session.begin()?;
         let mut samples = Vec::new();
         for (prompt, ids) in &self.prompts {
@@ -50,7 +51,7 @@ impl Samples {
             let mut new = decode(session, ids, rule, |_| true)?;
             let ended = new.pop_if(|id| eos.contains(id)).is_some();
             let answer = encoder.tokenizer().decode(&new).map_err(|e| Error::run(e.to_string()))?;
-            samples.push(Sample { prompt: prompt.clone(), answer, ended });
+            samples.push(Continuation { prompt: prompt.clone(), answer, ended });
         }
         Ok(SampleRecord { step, samples })
     }

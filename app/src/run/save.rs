@@ -1,4 +1,4 @@
-//! Writes what a run leaves behind: adapters in PEFT's layout, the tokenizer beside them, checkpoints.
+//! Writes adapters in PEFT's layout, with the tokenizer's files, and checkpoints.
 
 use super::ModelPlace;
 use super::folder::RunFolder;
@@ -10,39 +10,40 @@ use crate::train::trainer::SaveCause;
 use crate::weights::adapter::Adapter;
 use crate::weights::export::TOKENIZER_FILES;
 use crate::weights::load::read_adapter;
-use crate::weights::safetensors::{Checkpoint, write_bytes};
+use crate::weights::safetensors::{TensorFiles, write_bytes};
 use halfbyte_core::error::{Error, Result};
 use halfbyte_core::session::Session;
 use std::path::{Path, PathBuf};
 
-/// Writes adapters and checkpoints.
+/// Writes the adapters and checkpoints of a run, and removes old checkpoints.
 pub(super) struct Saver {
-    /// The base model.
+    /// The base model and its location.
     pub place: ModelPlace,
-    /// What is written beside an adapter.
+    /// The tokenizer's files, which are written beside every adapter.
     pub tokenizer: TokenizerFiles,
-    /// What the adapter adapts.
+    /// The LoRA configuration and the adapted modules.
     pub adapted: Adapted,
-    /// The weights of the base; `None`: they are made up.
-    pub checkpoint: Option<Checkpoint>,
-    /// The kind of device.
+    /// The weights of the base model; `None` if they are random.
+    pub checkpoint: Option<TensorFiles>,
+    /// Kind of the device, which a checkpoint records.
     pub device: String,
-    /// The newest checkpoint.
+    /// The newest checkpoint, if there is one.
     pub last: Option<Last>,
 }
 
 /// The newest checkpoint of a run.
 #[derive(Clone, Copy)]
 pub(super) struct Last {
-    /// Its step.
+    /// Optimizer steps done at the checkpoint.
     pub step: usize,
-    /// Only time asked for it: it goes when the next one is there.
+    /// Whether only `save_minutes` required it. The next checkpoint then replaces it.
     pub by_clock: bool,
 }
 
 impl Saver {
-    /// Writes a checkpoint, unless that of this step is there. Then those go that are no longer wanted: the one before, if
-    /// only time had asked for it, and the oldest until `save_total_limit` are left.
+    /// Writes a checkpoint, unless this step already has one. Then removes the previous one if only `save_minutes`
+    /// required it, and the oldest ones until `save_total_limit` remain. A checkpoint after a divergence removes no
+    /// other.
     pub fn save(
         &mut self,
         folder: &RunFolder,
@@ -73,7 +74,7 @@ impl Saver {
         Ok(Some(saved))
     }
 
-    /// Writes the adapter in PEFT's layout, and the tokenizer beside it.
+    /// Writes the adapter in PEFT's layout, and the tokenizer's files beside it.
     pub fn write_adapter(&self, session: &mut Session, folder: &Path) -> Result<()> {
         let mut found = read_adapter(session)?;
         let weights = self.adapted.modules.iter().filter_map(|m| found.remove(&m.module.name)).collect();
@@ -92,11 +93,11 @@ impl Saver {
     }
 }
 
-/// The files of a tokenizer, kept from the start of the run: what is saved at its end is what it was trained with.
+/// The tokenizer's files, read at the start of the run, so that later changes to the folder do not reach the adapter.
 pub struct TokenizerFiles(Vec<(&'static str, Vec<u8>)>);
 
 impl TokenizerFiles {
-    /// Reads those that `folder` has.
+    /// Reads the tokenizer's files in `folder`.
     pub fn read(folder: &Path) -> Result<Self> {
         let found =
             TOKENIZER_FILES.map(|name| (name, folder.join(name))).into_iter().filter(|(_, file)| file.is_file());
@@ -106,8 +107,8 @@ impl TokenizerFiles {
         found.map(read).collect::<Result<_>>().map(Self)
     }
 
-    /// Writes them beside the adapter in `folder`, so that it can be used alone. A file that is there already stays
-    /// untouched: the folder may be the tokenizer's own.
+    /// Writes the files beside the adapter in `folder`, so that the adapter can be used without the base's folder. A
+    /// file with the same content stays untouched, because the folder may be the tokenizer's own.
     pub fn write(&self, folder: &Path) -> Result<()> {
         for (name, bytes) in &self.0 {
             let file = folder.join(name);

@@ -1,10 +1,10 @@
-//! From a model folder and a LoRA configuration to the parts of a [`Spec`].
+//! Builds the [`Spec`] of a program from the recipe, the model's config and the adapted modules.
 
 use crate::config::recipe::Recipe;
 use crate::config::training::{Formula, TrainingConfig};
 use crate::weights::names::is_quantized;
-use crate::weights::quantize::Quantized;
-use crate::weights::safetensors::Checkpoint;
+use crate::weights::quantize::QuantizedWeight;
+use crate::weights::safetensors::TensorFiles;
 use crate::weights::targets::AdapterModule;
 use halfbyte_core::dtype::DType;
 use halfbyte_core::error::{Error, Result};
@@ -15,62 +15,66 @@ use halfbyte_core::op::{Betas, ControlRule};
 use halfbyte_core::quant::Scheme;
 use std::collections::HashMap;
 
-/// bitsandbytes' block size when a checkpoint is quantised while it is loaded; transformers has no key for it.
+/// Elements per block when a checkpoint is quantized while loading: bitsandbytes' default, for which transformers has
+/// no key.
 pub const BLOCK: usize = 64;
 
-/// Rows of logits that exist at once: 128 MiB in f32 for a vocabulary of 32,000.
+/// Rows of logits per chunk of the loss. In f32, a chunk takes 128 MiB for a vocabulary of 32,000.
 const LOGITS_CHUNK: usize = 1024;
 
-/// The learning rate of every step is a table on the device.
+/// The most updates of a run. The device holds a table with the learning rate of every update.
 const MOST_UPDATES: usize = 10_000_000;
 
 /// PyTorch's `GradScaler` doubles the loss scale after this many good steps.
 const GROWTH_INTERVAL: u32 = 2000;
 
-/// How each linear that is held in 4 bits is quantised, by module name; what is not there stays in the compute type.
+/// The quantization scheme of every 4-bit linear, by module name. All other linears stay in the compute type.
 ///
-/// A checkpoint that bitsandbytes has already quantised decides for itself, module by module; `scheme` and `skip` are then
-/// ignored, as in transformers. Without its weights (`plan` needs none) config.json's `quantization_config` must do, which
-/// does not name the block size. Any other checkpoint is quantised by `scheme`, but for the modules that `skip` names;
-/// without a scheme nothing is.
+/// A checkpoint that bitsandbytes has quantized determines the scheme of each module; `scheme` and `skip` are then
+/// ignored, as in transformers. If only its config.json is available (`plan` needs no weights), `quantization_config`
+/// determines the schemes, with the default block size, which it does not state. Any other checkpoint is quantized by
+/// `scheme`, except for the modules that `skip` matches; without a `scheme`, nothing is quantized.
 pub fn base_schemes(
     config: &ModelConfig,
-    checkpoint: Option<&Checkpoint>,
+    checkpoint: Option<&TensorFiles>,
     scheme: Option<Scheme>,
     skip: &[String],
 ) -> Result<HashMap<String, Scheme>> {
     let mut schemes = HashMap::new();
     for module in linears(config) {
         let scheme = match (&config.quantization, checkpoint) {
-            (Some(_), Some(checkpoint)) => Quantized::stored_scheme(checkpoint, &module.name)?,
+            (Some(_), Some(checkpoint)) => QuantizedWeight::stored_scheme(checkpoint, &module.name)?,
             (Some(stored), None) => Some(Scheme { kind: stored.kind, blocksize: BLOCK, double: stored.double_quant })
                 .filter(|_| is_quantized(&module, &stored.skip_modules)),
             (None, _) => scheme.filter(|_| is_quantized(&module, skip)),
         };
         if scheme.is_some() && !module.in_features.is_multiple_of(2) {
-            let what = format!("{} has {} input features; 4-bit codes come in pairs", module.name, module.in_features);
-            return Err(Error::input(what).hint("leave the module in 16 bit: name it in llm_int8_skip_modules"));
+            let what = format!(
+                "{} has {} input features, but 4-bit weights need an even number",
+                module.name, module.in_features
+            );
+            return Err(Error::input(what).hint("keep the module in 16 bit: add it to llm_int8_skip_modules"));
         }
         schemes.extend(scheme.map(|scheme| (module.name, scheme)));
     }
     Ok(schemes)
 }
 
-/// The adapters of the modules that a LoRA configuration resolves to.
+/// The [`AdapterSpec`] of every adapted module, by module name.
 pub fn adapter_specs(modules: &[AdapterModule]) -> HashMap<String, AdapterSpec> {
     modules.iter().map(|m| (m.module.name.clone(), AdapterSpec { r: m.r, scale: m.scale })).collect()
 }
 
-/// Sizes of a program that come from the data.
+/// The sizes of a program that depend on the data.
 #[derive(Clone, Copy, Debug)]
 pub struct Capacity {
-    /// The most tokens of one run.
+    /// The most tokens of a micro-batch.
     pub tokens: usize,
-    /// Optimizer steps.
+    /// Number of optimizer steps.
     pub updates: usize,
 }
 
-/// What a training run records.
+/// The [`Spec`] of a training run.
 pub fn training_spec(
     recipe: &Recipe,
     config: &ModelConfig,
@@ -81,8 +85,11 @@ pub fn training_spec(
 ) -> Result<Spec> {
     check_tokens(capacity.tokens)?;
     if capacity.updates > MOST_UPDATES {
-        return Err(Error::usage(format!("a run of {} steps is too long: at most {MOST_UPDATES}", capacity.updates))
-            .hint("lower max_steps or num_train_epochs"));
+        return Err(Error::usage(format!(
+            "a run of {} steps is too long: the limit is {MOST_UPDATES}",
+            capacity.updates
+        ))
+        .hint("lower max_steps or num_train_epochs"));
     }
     let experts = config.experts.as_ref().filter(|e| e.output_router_logits && e.aux_loss_coef != 0.0);
     Ok(Spec {
@@ -100,7 +107,7 @@ pub fn training_spec(
     })
 }
 
-/// Positions and rows are 32-bit integers on the device.
+/// Checks that positions and row numbers fit into the 32-bit integers that the device uses.
 fn check_tokens(tokens: usize) -> Result<()> {
     if tokens <= i32::MAX as usize / 2 {
         return Ok(());
@@ -128,7 +135,7 @@ fn optimizer_spec(training: &TrainingConfig, compute: DType, updates: usize) -> 
     }
 }
 
-/// What a program records that only runs a model: evaluation and generation.
+/// The [`Spec`] of a program that only runs a model, for evaluation and generation.
 pub fn inference_spec(
     config: &ModelConfig,
     compute: DType,

@@ -1,6 +1,6 @@
-//! The start of a prepared run: weights on the device, a folder of its own.
+//! Starts a prepared run: loads the weights to the device and opens the run folder.
 
-use super::files::Start;
+use super::files::RunStart;
 use super::fit;
 use super::folder::LockedFolder;
 use super::prepare::{Planned, Prepared};
@@ -19,7 +19,7 @@ use crate::train::state::TrainerState;
 use crate::train::watchdog;
 use crate::weights::adapter::Adapter;
 use crate::weights::load::{load_adapter, load_base};
-use crate::weights::safetensors::Checkpoint;
+use crate::weights::safetensors::TensorFiles;
 use halfbyte_core::device::Device;
 use halfbyte_core::error::{Error, Result};
 use halfbyte_core::model::Spec;
@@ -29,9 +29,9 @@ use halfbyte_core::session::init::{init_adapter, init_optimizer};
 use std::path::PathBuf;
 
 impl Prepared {
-    /// Allocates on `device`, loads the base, starts the adapter or takes up that of a checkpoint. The run folder is
-    /// created here.
-    pub fn start(self, device: Box<dyn Device>, start: Start) -> Result<Run> {
+    /// Allocates on `device`, loads the base weights, and initializes the adapter or restores a checkpoint. Creates the
+    /// run folder.
+    pub fn start(self, device: Box<dyn Device>, start: RunStart) -> Result<Run> {
         let kind = device.about().kind.to_string();
         let Self { planned, place, checkpoint, adapter } = self;
         if planned.recipe.training.watchdog {
@@ -40,8 +40,8 @@ impl Prepared {
         fit::check(&planned, checkpoint.as_ref(), device.as_ref())?;
         let output = PathBuf::from(&planned.recipe.training.output_dir);
         let (saved, notes) = match start {
-            Start::Resume => resume::find(&output, &planned.recipe, &place, &kind)?,
-            Start::Fresh | Start::Overwrite => (None, Vec::new()),
+            RunStart::Resume => resume::find(&output, &planned.recipe, &place, &kind)?,
+            RunStart::Fresh | RunStart::Overwrite => (None, Vec::new()),
         };
         let flos_per_token = planned.recorded.flos_per_token();
         let Planned { recipe, data, steps, recorded, .. } = planned;
@@ -52,7 +52,7 @@ impl Prepared {
         let locked = LockedFolder::new(&recipe.training, start)?;
         let mut session = Session::new(model, plan, device)?;
         load_weights(&mut session, &recipe, checkpoint.as_ref(), saved.as_ref(), adapter)?;
-        // Only now: a run that could not start has removed nothing.
+        // Last, so that a run that fails to start removes no results.
         let folder = locked.begin(start, saved.as_ref().map_or(0, |s| s.run.metrics_bytes))?;
         let last = saved.map(|s| Last { step: state.step, by_clock: s.run.by_clock });
         let saver = Saver { place, tokenizer, adapted, checkpoint, device: kind, last };
@@ -60,7 +60,7 @@ impl Prepared {
     }
 }
 
-/// What the run reads: training rows as micro-batches, evaluation rows, prompts.
+/// Builds the inputs of the run: the loader of training rows, the evaluation set, and the sample prompts.
 fn open_data(recipe: &Recipe, data: RunData, spec: &Spec) -> Result<Feed> {
     let training = &recipe.training;
     let batching = Batching {
@@ -83,22 +83,23 @@ fn open_data(recipe: &Recipe, data: RunData, spec: &Spec) -> Result<Feed> {
     Ok(Feed { loader, evaluation, samples, encoder: data.encoder })
 }
 
-/// Where the run begins: at its first step, or after that of a checkpoint.
+/// The initial state: that of a checkpoint, or the state before the first step.
 fn first_state(saved: Option<&SavedRun>, loader: &Loader, steps: &Steps) -> Result<TrainerState> {
     let state = saved.map_or_else(|| TrainerState::start(loader.position()), |s| s.run.state.clone());
     if state.step > steps.total {
         let (done, total) = (state.step, steps.total);
-        return Err(Error::usage(format!("the checkpoint is of step {done}, the run has only {total}"))
+        return Err(Error::usage(format!("the checkpoint is at step {done}, but the run has only {total} steps"))
             .hint("raise max_steps or num_train_epochs"));
     }
     Ok(state)
 }
 
-/// Fills the session: the base, an empty optimizer, and the adapter of a checkpoint, of the recipe, or a random one.
+/// Fills the session: base weights, initial optimizer state, and the adapter of the checkpoint or the recipe or a
+/// random one. A checkpoint also restores the optimizer state.
 fn load_weights(
     session: &mut Session,
     recipe: &Recipe,
-    checkpoint: Option<&Checkpoint>,
+    checkpoint: Option<&TensorFiles>,
     saved: Option<&SavedRun>,
     adapter: Option<Adapter>,
 ) -> Result<()> {

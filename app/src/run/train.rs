@@ -1,4 +1,4 @@
-//! A started run: training, evaluation, and what is written on the way.
+//! A started run: trains, evaluates, and writes logs, checkpoints and the adapter.
 
 use super::ModelPlace;
 use super::files::RECIPE;
@@ -15,7 +15,7 @@ use crate::train::evaluate::{Evaluation, evaluate};
 use crate::train::length::Steps;
 use crate::train::records::EvalRecord;
 use crate::train::state::TrainerState;
-use crate::train::trainer::{Event, Reply, train};
+use crate::train::trainer::{Reply, TrainEvent, train};
 use crate::weights::adapter::Adapter;
 use crate::weights::load::load_adapter;
 use crate::weights::safetensors::write_text;
@@ -23,27 +23,27 @@ use halfbyte_core::error::Result;
 use halfbyte_core::session::Session;
 use std::path::Path;
 
-/// What a run reads while it trains.
+/// The inputs of a run during training.
 pub(super) struct Feed {
-    /// The training rows, as micro-batches.
+    /// Forms micro-batches from the training rows.
     pub loader: Loader,
-    /// The evaluation rows, if the recipe has any.
+    /// The evaluation set, if the recipe has one.
     pub evaluation: Option<Evaluation>,
-    /// The prompts that the model continues now and then.
+    /// The sample prompts, which the model continues from time to time.
     pub samples: Samples,
-    /// The tokenizer as the recipe uses it.
+    /// The tokenizer with the recipe's settings.
     pub encoder: Encoder,
 }
 
 /// A started run.
 pub struct Run {
-    /// The recipe.
+    /// The recipe that the run follows.
     pub recipe: Recipe,
-    /// The length of the run.
+    /// Step counts of the run.
     pub steps: Steps,
     /// The model on its device.
     pub session: Session,
-    /// Lines for the report: what a resumed run began with.
+    /// Lines for the report about the checkpoint from which the run resumed.
     pub notes: Vec<String>,
     pub(super) feed: Feed,
     pub(super) folder: RunFolder,
@@ -53,13 +53,13 @@ pub struct Run {
 }
 
 impl Run {
-    /// Trains to the end (or until `observe` says stop) and saves the adapter. Metrics go to metrics.jsonl. A run that
-    /// is stopped leaves a checkpoint instead of the adapter.
-    pub fn train(&mut self, mut observe: impl FnMut(&Event) -> Reply) -> Result<Results> {
+    /// Trains to the end, or until `observe` replies [`Reply::Stop`], and logs to metrics.jsonl. At the end it writes
+    /// the adapter; a stopped run writes a checkpoint instead.
+    pub fn train(&mut self, mut observe: impl FnMut(&TrainEvent) -> Reply) -> Result<Results> {
         let resolved = self.recipe.resolved_toml();
         write_text(&self.folder.path().join(RECIPE), &resolved)?;
         let resumed = self.saver.last.map(|_| self.state.step);
-        let start = track::Start { folder: self.folder.path(), recipe: &resolved, resumed };
+        let start = track::RunDescription { folder: self.folder.path(), recipe: &resolved, resumed };
         let trackers = Trackers::open(&self.recipe.training, start)?;
         self.folder.track(trackers);
         let clock = Clock::start(&self.state);
@@ -72,20 +72,23 @@ impl Run {
         let mut summary = train(session, loader, evaluation.as_ref(), training, steps, state, |session, event| {
             let reply = observe(&event);
             match event {
-                Event::Logged(record) => folder.log(&record)?,
-                Event::Evaluated(record) => folder.log(&record)?,
-                Event::SampleDue { step } if !training.sample_prompts.is_empty() => {
+                TrainEvent::Logged(record) => folder.log(&record)?,
+                TrainEvent::Evaluated(record) => folder.log(&record)?,
+                TrainEvent::SampleDue { step } if !training.sample_prompts.is_empty() => {
                     let record = samples.take(session, encoder, step)?;
                     folder.log(&record)?;
-                    observe(&Event::Sampled(record));
+                    observe(&TrainEvent::Sampled(record));
                 }
-                Event::SaveDue { state, cause } => {
+                TrainEvent::SaveDue { state, cause } => {
                     let step = state.step;
                     if let Some(saved) = saver.save(folder, session, recipe, state, cause)? {
-                        observe(&Event::Saved { step, folder: saved });
+                        observe(&TrainEvent::Saved { step, folder: saved });
                     }
                 }
-                Event::SampleDue { .. } | Event::Stepped(_) | Event::Sampled(_) | Event::Saved { .. } => {}
+                TrainEvent::SampleDue { .. }
+                | TrainEvent::Stepped(_)
+                | TrainEvent::Sampled(_)
+                | TrainEvent::Saved { .. } => {}
             }
             Ok(reply)
         })?;
@@ -113,16 +116,16 @@ impl Run {
     fn evaluate_and_log(
         &mut self,
         step: usize,
-        observe: &mut impl FnMut(&Event) -> Reply,
+        observe: &mut impl FnMut(&TrainEvent) -> Reply,
     ) -> Result<Option<EvalRecord>> {
         let Some(record) = self.evaluate(true)? else { return Ok(None) };
         let record = EvalRecord { step, ..record };
-        observe(&Event::Evaluated(record));
+        observe(&TrainEvent::Evaluated(record));
         self.folder.log(&record)?;
         Ok(Some(record))
     }
 
-    /// The loss of the evaluation set, with the adapter or of the base alone; `None` if the recipe has no such set.
+    /// Evaluates the model with the adapter, or the base model alone. `None` if the recipe has no evaluation set.
     pub fn evaluate(&mut self, adapter: bool) -> Result<Option<EvalRecord>> {
         match &self.feed.evaluation {
             Some(evaluation) => evaluate(&mut self.session, evaluation, adapter, 0).map(Some),
@@ -130,22 +133,22 @@ impl Run {
         }
     }
 
-    /// Where the adapter is written.
+    /// The folder for the finished adapter.
     pub fn adapter_folder(&self) -> &Path {
         self.recipe.training.adapter_dir.as_deref().map_or(self.folder.path(), Path::new)
     }
 
-    /// Commands that show what the trackers were told.
+    /// Commands that show or upload the trackers' files.
     pub fn tracker_commands(&self) -> Vec<String> {
         self.folder.trackers().map_or_else(Vec::new, Trackers::commands)
     }
 
-    /// The folder of the run.
+    /// The run folder (`output_dir`).
     pub fn output_folder(&self) -> &Path {
         self.folder.path()
     }
 
-    /// The base model.
+    /// The base model and its location.
     pub fn model(&self) -> &ModelPlace {
         &self.saver.place
     }

@@ -1,24 +1,24 @@
-//! When and where: the parts of file names.
+//! Time stamps and the host name for file names.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// A moment, in UTC.
+/// A moment in UTC.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Moment {
-    /// Seconds since 1970, with their fraction.
+    /// Seconds since the start of 1970, with their fraction.
     pub seconds: f64,
 }
 
 const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
 
 impl Moment {
-    /// This moment.
+    /// The current time.
     pub fn now() -> Self {
-        // A clock before 1970 gives 0, which only shows in names and axes.
+        // A clock that is set before 1970 gives 0. That only affects file names and time axes.
         Self { seconds: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |d| d.as_secs_f64()) }
     }
 
-    /// Year, month (1 to 12), day, hour, minute, second: Howard Hinnant's `civil_from_days`, from 1970 on.
+    /// Year, month (1 to 12), day, hour, minute, second, by Howard Hinnant's `civil_from_days`, for 1970 and later.
     fn civil(self) -> [u64; 6] {
         let seconds = self.seconds as u64;
         let days = seconds / 86_400 + 719_468;
@@ -32,20 +32,20 @@ impl Moment {
         [year, month, day, seconds / 3600 % 24, seconds / 60 % 60, seconds % 60]
     }
 
-    /// `20260131_235959`: the time in the name of a W&B run folder.
+    /// The time in the name of a W&B run folder, such as `20260131_235959`.
     pub fn compact(self) -> String {
         let [year, month, day, hour, minute, second] = self.civil();
         format!("{year}{month:02}{day:02}_{hour:02}{minute:02}{second:02}")
     }
 
-    /// `Jan31_23-59-59`: the time in the name of a TensorBoard folder, as HF and PyTorch write it.
+    /// The time in the name of a TensorBoard folder, such as `Jan31_23-59-59`, as HF and PyTorch write it.
     pub fn with_month(self) -> String {
         let [_, month, day, hour, minute, second] = self.civil();
         format!("{}{day:02}_{hour:02}-{minute:02}-{second:02}", MONTHS[month as usize - 1])
     }
 }
 
-/// The name of this machine, for file names: letters, digits, `.`, `_` and `-`.
+/// The host name, reduced to characters that are safe in file names: letters, digits, `.`, `_` and `-`.
 pub fn host() -> String {
     let kernel = std::fs::read_to_string("/proc/sys/kernel/hostname").ok();
     let name = kernel.or_else(|| std::env::var("HOSTNAME").ok()).or_else(|| std::env::var("COMPUTERNAME").ok());
@@ -53,7 +53,7 @@ pub fn host() -> String {
     if name.is_empty() { "localhost".into() } else { name }
 }
 
-/// Whether `c` is harmless in a file name.
+/// Whether `c` is safe in a file name.
 pub fn is_plain(c: char) -> bool {
     c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-')
 }

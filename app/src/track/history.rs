@@ -1,57 +1,58 @@
-//! metrics.jsonl, read back: what was logged, evaluated and sampled, and the results.
+//! Reads metrics.jsonl: training records, evaluations, samples and results.
 
 use halfbyte_core::error::{Error, Result};
 use serde_json::{Map, Value};
 use std::path::Path;
 
-/// The lines of a metrics.jsonl, by what they are about.
+/// The content of a metrics.jsonl, sorted by kind of line. If a resumed run logged a step twice, the last record wins.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct History {
-    /// Records of training: `loss`, `grad_norm`, `learning_rate` and so on, with rising steps.
-    pub logs: Vec<Entry>,
-    /// Evaluations: `eval_loss` and so on, with rising steps.
-    pub evals: Vec<Entry>,
-    /// Answers that the model gave during training, with rising steps.
-    pub samples: Vec<(usize, Vec<Sample>)>,
-    /// The last line of a run that has ended.
+    /// Training records (`loss`, `grad_norm`, `learning_rate`, …), in ascending order of steps.
+    pub logs: Vec<LoggedLine>,
+    /// Evaluations (`eval_loss`, …), in ascending order of steps.
+    pub evals: Vec<LoggedLine>,
+    /// Answers that the model gave during training, with their steps in ascending order.
+    pub samples: Vec<(usize, Vec<LoggedSample>)>,
+    /// The last line of a finished run.
     pub results: Option<Map<String, Value>>,
-    /// The number of the last line, if the run was killed while writing it.
+    /// The number of the last line, counted from 1, if it is incomplete because the run was killed while writing it.
     pub cut_off: Option<usize>,
 }
 
-/// A line with a step.
+/// A training record or an evaluation.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Entry {
+pub struct LoggedLine {
     /// Optimizer steps done.
     pub step: usize,
-    /// The line.
+    /// All fields of the line.
     pub fields: Map<String, Value>,
 }
 
 /// One sampled answer.
 #[derive(Clone, Debug, PartialEq, serde::Deserialize)]
-pub struct Sample {
-    /// What the model was given.
+pub struct LoggedSample {
+    /// The text that the model continued.
     pub prompt: String,
-    /// What it said.
+    /// The model's continuation.
     pub answer: String,
-    /// What it should have said, where that is known.
+    /// The correct answer, if it is known.
     pub expected: Option<String>,
 }
 
-impl Entry {
-    /// A field that is a number; a loss that is not finite is logged as null.
+impl LoggedLine {
+    /// The field `name`, if it is a number. A loss that is not finite is logged as null, so it gives `None`.
     pub fn number(&self, name: &str) -> Option<f64> {
         self.fields.get(name).and_then(Value::as_f64)
     }
 }
 
-/// Fields that are numbers, wherever they stand.
+/// Fields that must be numbers or null in any line.
 const NUMBERS: [&str; 8] =
     ["epoch", "loss", "grad_norm", "learning_rate", "tokens_per_second", "eval_loss", "train_loss", "train_runtime"];
 
 impl History {
-    /// Reads `file`. A damaged line is an error that names it; a last line without its end is [`History::cut_off`].
+    /// Reads `file`. An incomplete last line is reported as [`History::cut_off`]; any other damaged line is an error
+    /// that names it.
     pub fn open(file: &Path) -> Result<Self> {
         let bytes = std::fs::read(file).map_err(|e| Error::io("read", file, e))?;
         Self::parse(&bytes).map_err(|e| e.at(file.display()))
@@ -68,7 +69,7 @@ impl History {
                 Ok(fields) => history.add(fields).map_err(|e| e.at(format!("line {number}")))?,
                 Err(_) if number == lines.len() => history.cut_off = Some(number),
                 Err(e) => {
-                    // serde_json counts lines itself, but it was given one.
+                    // serde_json parsed a single line, so its own line number is always 1.
                     let why = e.to_string().replace(" at line 1 column", " at column");
                     return Err(Error::input(format!("line {number}: not a JSON object: {why}"))
                         .hint("remove the line, or restore the file"));
@@ -90,7 +91,7 @@ impl History {
         }
         let step = fields.get("step").unwrap_or(&Value::Null);
         let step = step.as_u64().ok_or_else(|| wrong("step", step, "expected a whole number"))? as usize;
-        // A run that went on from a checkpoint says steps anew; what it says last is what it is.
+        // A resumed run may log steps twice. The last record wins.
         if let Some(samples) = fields.get("samples") {
             let parsed = serde_json::from_value(samples.clone());
             let parsed = parsed.map_err(|e| wrong("samples", samples, &format!("expected answers: {e}")))?;
@@ -100,9 +101,9 @@ impl History {
             let evaluation = fields.keys().any(|name| name.starts_with("eval_"));
             let list = if evaluation { &mut self.evals } else { &mut self.logs };
             list.retain(|entry| entry.step < step);
-            list.push(Entry { step, fields });
+            list.push(LoggedLine { step, fields });
         }
-        // Results that stand before further steps are those of an earlier part.
+        // Results followed by more steps belong to an earlier part of a resumed run.
         self.results = None;
         Ok(())
     }
@@ -126,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_are_sorted_by_what_they_are_about() {
+    fn lines_are_sorted_by_kind() {
         let text = r#"{"step":2,"loss":1.5,"grad_norm":0.5}
             {"step":2,"eval_loss":1.25}
 
@@ -144,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_said_last_of_a_step_holds() {
+    fn the_last_record_of_a_step_wins() {
         let text = "{\"step\":1,\"loss\":3.0}\n{\"step\":2,\"loss\":2.0}\n{\"step\":3,\"loss\":1.0}\n\
             {\"train_runtime\":1.0}\n{\"step\":2,\"loss\":2.5}\n{\"step\":4,\"loss\":0.5}\n";
         let history = parse(text).expect("valid");

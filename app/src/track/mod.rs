@@ -1,5 +1,5 @@
-//! Trackers: what a run logs, in the files that TensorBoard and Weights & Biases read (`report_to`). metrics.jsonl is
-//! written always; [`history`] reads it back.
+//! Trackers write the records of a run in the formats of TensorBoard and Weights & Biases (`report_to`). metrics.jsonl
+//! is always written; [`history`] reads it.
 
 pub mod clock;
 mod crc;
@@ -23,31 +23,31 @@ pub struct Trackers {
     wandb: Option<Wandb>,
 }
 
-/// What the trackers are told of a run before its first step.
+/// The description of a run that the trackers get before its first step.
 #[derive(Clone, Copy, Debug)]
-pub struct Start<'a> {
+pub struct RunDescription<'a> {
     /// The folder of the run.
     pub folder: &'a Path,
     /// The resolved recipe, as TOML.
     pub recipe: &'a str,
-    /// The steps that are done when the run goes on from a checkpoint: what was logged after them is void.
+    /// For a resumed run, the step of its checkpoint. Records of later steps are discarded.
     pub resumed: Option<usize>,
 }
 
-/// One record in HF's names for trackers.
+/// The numbers of one record, under the names that HF uses for trackers.
 #[derive(Clone, Debug, PartialEq)]
 struct Scalars {
     /// Optimizer steps done.
     step: u64,
-    /// `train/loss`, `eval/loss` and so on.
+    /// Metrics by name: `train/loss`, `eval/loss` and so on.
     metrics: Vec<(String, f64)>,
-    /// What the machine's sensors say, without the `system.` in front: `gpu.0.temp`.
+    /// Sensor readings by name without the prefix `system.`, such as `gpu.0.temp`.
     system: Vec<(String, f64)>,
 }
 
 impl Trackers {
     /// Opens the files of the trackers that `report_to` names.
-    pub fn open(training: &TrainingConfig, start: Start) -> Result<Self> {
+    pub fn open(training: &TrainingConfig, start: RunDescription) -> Result<Self> {
         let wants = |tracker| training.report_to.contains(&tracker);
         let now = Moment::now();
         let tensorboard = || TensorBoard::open(&tensorboard::folder(training, start, now), start, now);
@@ -58,7 +58,7 @@ impl Trackers {
         })
     }
 
-    /// Appends a record of metrics.jsonl, and flushes it.
+    /// Appends a record of metrics.jsonl to the files of every tracker.
     pub fn log(&mut self, record: &impl Serialize) -> Result<()> {
         if self.tensorboard.is_none() && self.wandb.is_none() {
             return Ok(());
@@ -77,7 +77,7 @@ impl Trackers {
         Ok(())
     }
 
-    /// The end of the run: `results` are its summary. Without it a tracker shows the run as broken off.
+    /// Ends the run with its `results`. Without this call, W&B shows the run as crashed.
     pub fn finish(&mut self, results: &impl Serialize, step: usize) -> Result<()> {
         let now = Moment::now();
         let fields = fields(results)?;
@@ -90,7 +90,7 @@ impl Trackers {
         Ok(())
     }
 
-    /// One line for each tracker: the command that shows its files.
+    /// For each tracker, the command that shows or uploads its files.
     pub fn commands(&self) -> Vec<String> {
         let tensorboard = self.tensorboard.as_ref().map(|t| format!("tensorboard --logdir {}", t.shown().display()));
         let wandb = self.wandb.as_ref().map(|w| format!("wandb sync {}", w.folder().display()));
@@ -101,12 +101,12 @@ impl Trackers {
 fn fields(record: &impl Serialize) -> Result<Map<String, Value>> {
     match serde_json::to_value(record) {
         Ok(Value::Object(fields)) => Ok(fields),
-        other => Err(Error::system(format!("a record is no JSON object: {other:?}"))),
+        other => Err(Error::system(format!("a record is not a JSON object: {other:?}"))),
     }
 }
 
 impl Scalars {
-    /// The numbers of a record, named as `rewrite_logs` of transformers' integrations names them.
+    /// Extracts the numbers of a record and renames them as `rewrite_logs` in transformers' integrations does.
     fn new(fields: &Map<String, Value>) -> Self {
         let mut scalars = Self { step: 0, metrics: Vec::new(), system: Vec::new() };
         for (name, value) in fields {

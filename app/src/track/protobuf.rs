@@ -1,6 +1,6 @@
-//! The wire format of protocol buffers: as much of it as event files and W&B's records need.
+//! The part of the protocol buffers wire format that event files and W&B's records need.
 
-/// A message that is being written. Field numbers come from the `.proto` files of TensorFlow and W&B.
+/// An encoded message, built field by field. The field numbers come from the `.proto` files of TensorFlow and W&B.
 #[derive(Clone, Default)]
 pub struct Message(Vec<u8>);
 
@@ -23,28 +23,28 @@ impl Message {
         self.0.push(value as u8);
     }
 
-    /// A bool, an enum or a number that is not negative.
+    /// Appends a bool, an enum or a nonnegative integer.
     pub fn varint(mut self, field: u64, value: u64) -> Self {
         self.raw(field << 3 | VARINT);
         self.raw(value);
         self
     }
 
-    /// A `double`.
+    /// Appends a `double`.
     pub fn double(mut self, field: u64, value: f64) -> Self {
         self.raw(field << 3 | FIXED_64);
         self.0.extend(value.to_le_bytes());
         self
     }
 
-    /// A `float`.
+    /// Appends a `float`.
     pub fn float(mut self, field: u64, value: f32) -> Self {
         self.raw(field << 3 | FIXED_32);
         self.0.extend(value.to_le_bytes());
         self
     }
 
-    /// `string` or `bytes`.
+    /// Appends a `string` or `bytes`.
     pub fn bytes(mut self, field: u64, value: impl AsRef<[u8]>) -> Self {
         self.raw(field << 3 | DELIMITED);
         self.raw(value.as_ref().len() as u64);
@@ -52,19 +52,19 @@ impl Message {
         self
     }
 
-    /// A message.
+    /// Appends a nested message.
     pub fn message(self, field: u64, value: Message) -> Self {
         self.bytes(field, value.0)
     }
 
-    /// The message's bytes.
+    /// The encoded bytes of the message.
     pub fn encoded(&self) -> &[u8] {
         &self.0
     }
 }
 
-/// The delimited fields (strings and messages) of a message, as (number, bytes); the others are passed over. Ends early
-/// at the first byte that is not what the wire format wants.
+/// Iterates over the length-delimited fields (strings and messages) of a message as (number, bytes), and skips the
+/// others. Stops at the first byte that violates the wire format.
 pub fn delimited(mut message: &[u8]) -> impl Iterator<Item = (u64, &[u8])> {
     let next = move || loop {
         let tag = take_varint(&mut message)?;

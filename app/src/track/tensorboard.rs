@@ -1,14 +1,14 @@
-//! TensorBoard's event files.
+//! Writes TensorBoard's event files.
 //!
-//! A file is a sequence of TFRecords: length (u64), its masked CRC-32C, the bytes, their masked CRC-32C. Each holds an
-//! `Event` of `tensorflow/core/util/event.proto`; the first says `brain.Event:2`. A run that goes on from a checkpoint
-//! opens another file, which begins with `SessionLog::START` at the next step: TensorBoard then forgets whatever the
-//! earlier files say of that step and later ones.
+//! A file is a sequence of TFRecords: length (u64), masked CRC-32C of the length, data, masked CRC-32C of the data.
+//! Each record is an `Event` of `tensorflow/core/util/event.proto`; the first has the version `brain.Event:2`. A
+//! resumed run opens a new file that begins with `SessionLog::START` at the next step. TensorBoard then drops the
+//! events of earlier files from that step on.
 
 use super::clock::{Moment, host};
 use super::crc::CASTAGNOLI;
 use super::protobuf::Message;
-use super::{Scalars, Start};
+use super::{RunDescription, Scalars};
 use crate::config::training::TrainingConfig;
 use halfbyte_core::error::{Error, Result};
 use std::fs::File;
@@ -20,15 +20,15 @@ const SESSION_START: u64 = 1;
 /// `DataType.DT_STRING`.
 const DT_STRING: u64 = 7;
 
-/// An event file that is being written.
+/// An event file, open for writing.
 pub struct TensorBoard {
     path: PathBuf,
     file: File,
 }
 
-/// Where the event files of a run go: `logging_dir`, or as in HF a folder below `runs` of the run folder that is called
-/// after the run or the moment and the machine. A run that goes on stays in its folder.
-pub(super) fn folder(training: &TrainingConfig, start: Start, now: Moment) -> PathBuf {
+/// The folder for the event files of a run: `logging_dir`, or, as in HF, a folder in `runs` of the run folder. Its name
+/// is `run_name`, or the time and the host name. A resumed run keeps its folder.
+pub(super) fn folder(training: &TrainingConfig, start: RunDescription, now: Moment) -> PathBuf {
     if let Some(folder) = &training.logging_dir {
         return folder.into();
     }
@@ -42,17 +42,18 @@ pub(super) fn folder(training: &TrainingConfig, start: Start, now: Moment) -> Pa
     }
 }
 
-/// The folder in `runs` that was written to last.
+/// The most recently modified folder in `runs`.
 fn newest(runs: &Path) -> Option<PathBuf> {
     let folders = std::fs::read_dir(runs).ok()?.flatten().filter(|entry| entry.path().is_dir());
     folders.max_by_key(|entry| entry.metadata().and_then(|m| m.modified()).ok()).map(|entry| entry.path())
 }
 
 impl TensorBoard {
-    /// Starts a new event file in `folder`.
-    pub(super) fn open(folder: &Path, start: Start, now: Moment) -> Result<Self> {
+    /// Creates a new event file in `folder`.
+    pub(super) fn open(folder: &Path, start: RunDescription, now: Moment) -> Result<Self> {
         std::fs::create_dir_all(folder).map_err(|e| Error::io("create", folder, e))?;
-        // TensorBoard reads the files of a folder in the order of their names, which begin with the time.
+        // TensorBoard reads the files of a folder in the order of their names, which begin with the time. The time of a
+        // new file must therefore exceed that of every earlier one.
         let time = (now.seconds as u64).max(latest(folder).map_or(0, |time| time + 1));
         let path = folder.join(format!("events.out.tfevents.{time:010}.{}.{}.0", host(), std::process::id()));
         let file = File::create_new(&path).map_err(|e| Error::io("create", &path, e))?;
@@ -67,7 +68,8 @@ impl TensorBoard {
         Ok(board)
     }
 
-    /// The folder to give to `tensorboard --logdir`: the one above, which may hold other runs to compare with.
+    /// The argument of `tensorboard --logdir`: the `runs` folder if there is one, because it may contain runs to
+    /// compare with.
     pub(super) fn shown(&self) -> &Path {
         self.path.ancestors().nth(2).filter(|folder| folder.ends_with("runs")).unwrap_or(self.folder())
     }
@@ -76,7 +78,7 @@ impl TensorBoard {
         self.path.parent().unwrap_or(Path::new("."))
     }
 
-    /// Appends one event that holds all of `scalars`.
+    /// Appends one event with all of `scalars`.
     pub(super) fn log(&mut self, scalars: &Scalars, now: Moment) -> Result<()> {
         let sensors = scalars.system.iter().map(|(name, value)| (format!("system/{name}"), *value));
         let summary = scalars.metrics.iter().cloned().chain(sensors).fold(Message::new(), |summary, (tag, value)| {
@@ -85,7 +87,8 @@ impl TensorBoard {
         self.write(event(scalars.step, now).message(5, summary))
     }
 
-    /// Frames an event as a TFRecord; one write, so that a kill leaves at most the last one cut off.
+    /// Appends an event as a TFRecord, with a single write, so that a kill can leave at most the last record
+    /// incomplete.
     fn write(&mut self, event: Message) -> Result<()> {
         let data = event.encoded();
         let length = (data.len() as u64).to_le_bytes();
@@ -98,12 +101,12 @@ impl TensorBoard {
     }
 }
 
-/// `Event` with its time and step.
+/// An `Event` with its time and step.
 fn event(step: u64, now: Moment) -> Message {
     Message::new().double(1, now.seconds).varint(2, step)
 }
 
-/// `Summary.Value` of the text plugin: a tensor of one string, shown as Markdown.
+/// A `Summary.Value` of the text plugin: a tensor with one string, which TensorBoard shows as Markdown.
 fn text(tag: &str, markdown: &str) -> Message {
     let plugin = Message::new().message(1, Message::new().bytes(1, "text"));
     let shape = Message::new().message(2, Message::new().varint(1, 1));
@@ -111,7 +114,7 @@ fn text(tag: &str, markdown: &str) -> Message {
     Message::new().bytes(1, tag).message(8, tensor).message(9, plugin)
 }
 
-/// TFRecord's check: the CRC of bytes that hold CRCs is weak, so it is rotated and offset.
+/// TFRecord's masked CRC, rotated and offset, because the plain CRC of data that contains CRCs is weak.
 fn masked(data: &[u8]) -> u32 {
     CASTAGNOLI.of(&[data]).rotate_right(15).wrapping_add(0xA282_EAD8)
 }

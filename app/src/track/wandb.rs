@@ -1,13 +1,13 @@
-//! A run folder that the client of Weights & Biases uploads: `wandb sync RUN/wandb/offline-run-…`.
+//! Writes an offline run of Weights & Biases, for upload with `wandb sync RUN/wandb/offline-run-…`.
 //!
-//! Its `run-<id>.wandb` is a log in LevelDB's format of `Record`s of `wandb_internal.proto`: a header, the run with its
-//! configuration, which metric is the x-axis, then history, summary and sensors, and the exit at the end. A run that goes
-//! on from a checkpoint goes on in its file, which is cut off behind that checkpoint.
+//! `run-<id>.wandb` is a log in LevelDB's format. Its entries are `Record`s of `wandb_internal.proto`: a header, the
+//! run with its configuration, the definition of the x-axis, then history, summary and sensor records, and an exit
+//! record at the end. A resumed run truncates the file after its checkpoint and appends to it.
 
 use super::clock::{Moment, host};
 use super::crc::IEEE;
 use super::protobuf::{Message, delimited};
-use super::{Scalars, Start};
+use super::{RunDescription, Scalars};
 use crate::config::training::TrainingConfig;
 use halfbyte_core::error::{Error, Result};
 use serde_json::{Map, Value};
@@ -16,14 +16,14 @@ use std::hash::{BuildHasher, Hasher};
 use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-/// LevelDB's logs come in blocks; no fragment crosses their borders.
+/// Bytes of a block of a LevelDB log. No fragment crosses a block boundary.
 const BLOCK: usize = 32768;
-/// Before each fragment: its check (u32), its length (u16) and its type (u8).
+/// Bytes of a fragment's header: CRC (u32), length (u16), type (u8).
 const FRAGMENT_HEADER: usize = 7;
-/// At the start of a file: name, magic number, version 0.
+/// The header of the file: name, magic number, version 0.
 const FILE_HEADER: &[u8; 7] = b":W&B\xE1\xBE\0";
 
-/// Fields of `Record`.
+/// Field numbers of `Record`.
 mod field {
     pub const NUMBER: u64 = 1;
     pub const HISTORY: u64 = 2;
@@ -36,24 +36,24 @@ mod field {
     pub const INFO: u64 = 200;
 }
 
-/// A W&B run that is being written.
+/// The log of a W&B run, open for writing.
 pub struct Wandb {
     path: PathBuf,
     file: File,
     id: String,
-    /// `_runtime` counts from here.
+    /// Start of the run, from which `_runtime` counts.
     started: Moment,
-    /// Bytes in the file.
+    /// Length of the file in bytes.
     end: usize,
-    /// Records in the file.
+    /// Number of records in the file.
     records: u64,
-    /// History records in the file: W&B's own steps.
+    /// Number of history records in the file, which W&B counts as `_step`.
     histories: u64,
 }
 
 impl Wandb {
-    /// Starts a run, or goes on with the newest of the run folder.
-    pub(super) fn open(training: &TrainingConfig, start: Start, now: Moment) -> Result<Self> {
+    /// Creates a W&B run. A resumed run reopens the newest one in its folder.
+    pub(super) fn open(training: &TrainingConfig, start: RunDescription, now: Moment) -> Result<Self> {
         let parent = start.folder.join("wandb");
         if let (Some(done), Some((path, id))) = (start.resumed, newest(&parent)) {
             return Self::reopen(path, id, done, now);
@@ -77,16 +77,16 @@ impl Wandb {
         Ok(run)
     }
 
-    /// Cuts off what was logged after step `done`, and goes on behind it.
+    /// Truncates the log after step `done` and opens it for appending.
     fn reopen(path: PathBuf, id: String, done: usize, now: Moment) -> Result<Self> {
         let bytes = std::fs::read(&path).map_err(|e| Error::io("read", &path, e))?;
         let mut file = OpenOptions::new().write(true).open(&path).map_err(|e| Error::io("open", &path, e))?;
         let (mut started, mut end, mut records, mut histories) = (now, FILE_HEADER.len(), 0, 0);
-        for (after, record) in Records::new(&bytes) {
+        for (after, record) in LogRecords::new(&bytes) {
             if delimited(&record).any(|(number, _)| number == field::EXIT) {
                 break;
             }
-            if let Some(history) = History::read(&record) {
+            if let Some(history) = RecordTimes::read(&record) {
                 if history.global_step > done as f64 {
                     break;
                 }
@@ -96,16 +96,16 @@ impl Wandb {
             (end, records) = (after, records + 1);
         }
         let cut = file.set_len(end as u64).and_then(|()| file.seek(SeekFrom::End(0)));
-        cut.map_err(|e| Error::io("cut", &path, e))?;
+        cut.map_err(|e| Error::io("truncate", &path, e))?;
         Ok(Self { path, file, id, started, end, records, histories })
     }
 
-    /// The folder to give to `wandb sync`.
+    /// The argument of `wandb sync`.
     pub(super) fn folder(&self) -> &Path {
         self.path.parent().unwrap_or(Path::new("."))
     }
 
-    /// Appends the metrics as a row of the history and to the summary, and the sensors.
+    /// Appends a history record and a summary record with the metrics, and a record with the sensors.
     pub(super) fn log(&mut self, scalars: &Scalars, now: Moment) -> Result<()> {
         let runtime = now.seconds - self.started.seconds;
         let row = [
@@ -133,7 +133,7 @@ impl Wandb {
         Ok(())
     }
 
-    /// Writes the run's results to its summary, and that it ended well.
+    /// Appends the results of the run to its summary, and an exit record with code 0.
     pub(super) fn finish(&mut self, results: &Map<String, Value>, now: Moment) -> Result<()> {
         let summary = results.iter().fold(Message::new(), |summary, (name, value)| {
             summary.message(1, Message::new().bytes(1, name).bytes(16, value.to_string()))
@@ -143,7 +143,7 @@ impl Wandb {
         self.write(field::EXIT, Message::new().varint(1, 0).varint(2, runtime))
     }
 
-    /// Appends a `Record` with `content` in its field `kind`.
+    /// Appends a `Record` whose field `kind` is `content`.
     fn write(&mut self, kind: u64, content: Message) -> Result<()> {
         self.records += 1;
         let info = Message::new().bytes(1, &self.id);
@@ -159,11 +159,11 @@ impl Wandb {
     }
 }
 
-/// `RunRecord`; project and entity come from the client's own variables, with HF's default.
-fn run_record(id: &str, training: &TrainingConfig, start: Start, now: Moment) -> Result<Message> {
+/// The `RunRecord`. Project and entity come from W&B's environment variables; the default project is HF's.
+fn run_record(id: &str, training: &TrainingConfig, start: RunDescription, now: Moment) -> Result<Message> {
     let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
-    let recipe: toml::Table =
-        toml::from_str(start.recipe).map_err(|e| Error::system(format!("the resolved recipe is no TOML: {e}")))?;
+    let recipe: toml::Table = toml::from_str(start.recipe)
+        .map_err(|e| Error::system(format!("the resolved recipe is not valid TOML: {e}")))?;
     let settings = recipe.into_iter().flat_map(|(key, value)| match value {
         toml::Value::Table(section) => section.into_iter().collect::<Vec<_>>(),
         value => vec![(key, value)],
@@ -181,12 +181,13 @@ fn run_record(id: &str, training: &TrainingConfig, start: Start, now: Moment) ->
     Ok(run.bytes(3, project).message(4, config).bytes(8, name).bytes(13, host()).message(17, timestamp(now)))
 }
 
-/// `google.protobuf.Timestamp`.
+/// A `google.protobuf.Timestamp`.
 fn timestamp(now: Moment) -> Message {
     Message::new().varint(1, now.seconds as u64).varint(2, (now.seconds.fract() * 1e9) as u64)
 }
 
-/// A number as JSON, whole ones without a fraction; the client reads NaN and infinities as Python writes them.
+/// A number as JSON, without a fraction if it is whole. NaN and infinities are written as Python's `json` writes them,
+/// which W&B's client can read.
 fn json(value: f64) -> String {
     match value {
         v if v.is_nan() => "NaN".into(),
@@ -195,7 +196,7 @@ fn json(value: f64) -> String {
     }
 }
 
-/// Eight letters and digits, as the client draws them.
+/// A random id of eight lowercase letters and digits, as W&B's client makes them.
 fn new_id() -> String {
     let mut random = std::hash::RandomState::new().build_hasher().finish();
     let mut draw = || {
@@ -206,17 +207,17 @@ fn new_id() -> String {
     (0..8).map(|_| draw()).collect()
 }
 
-/// The log of the newest run in `parent`, and its id.
+/// The log file and the id of the newest run in `parent`.
 fn newest(parent: &Path) -> Option<(PathBuf, String)> {
     let names = std::fs::read_dir(parent).ok()?.flatten().filter_map(|entry| entry.file_name().into_string().ok());
-    // The names sort by time.
+    // The names begin with the time, so the largest is the newest.
     let name = names.filter(|name| name.starts_with("offline-run-")).max()?;
     let id = name.rsplit('-').next()?;
     let path = parent.join(&name).join(format!("run-{id}.wandb"));
     path.is_file().then(|| (path, id.to_string()))
 }
 
-/// `record` in the fragments that a log has of it when `end` bytes stand before.
+/// Splits `record` into fragments for a log that is `end` bytes long so far.
 fn frame(record: &[u8], mut end: usize) -> Vec<u8> {
     let (mut framed, mut rest, mut first) = (Vec::new(), record, true);
     loop {
@@ -244,20 +245,21 @@ fn frame(record: &[u8], mut end: usize) -> Vec<u8> {
     }
 }
 
-/// The whole, undamaged records of a log from its start, each with the offset behind it.
-pub(super) struct Records<'a> {
+/// Iterates over the records of a log, each with the offset of its end. Stops at the first damaged or incomplete
+/// record.
+pub(super) struct LogRecords<'a> {
     bytes: &'a [u8],
     at: usize,
 }
 
-impl<'a> Records<'a> {
+impl<'a> LogRecords<'a> {
     pub(super) fn new(bytes: &'a [u8]) -> Self {
         let at = if bytes.starts_with(FILE_HEADER) { FILE_HEADER.len() } else { bytes.len() };
         Self { bytes, at }
     }
 }
 
-impl Iterator for Records<'_> {
+impl Iterator for LogRecords<'_> {
     type Item = (usize, Vec<u8>);
 
     fn next(&mut self) -> Option<Self::Item> {
@@ -286,15 +288,15 @@ impl Iterator for Records<'_> {
     }
 }
 
-/// What a history record says of its time.
-struct History {
+/// Step and time of a history record.
+struct RecordTimes {
     global_step: f64,
     timestamp: f64,
     runtime: f64,
 }
 
-impl History {
-    /// `None` for any other record.
+impl RecordTimes {
+    /// Parses a history record; `None` for any other record.
     fn read(record: &[u8]) -> Option<Self> {
         let (_, history) = delimited(record).find(|(number, _)| *number == field::HISTORY)?;
         let value = |name: &str| {

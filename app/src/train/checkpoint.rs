@@ -1,16 +1,17 @@
-//! Checkpoints: `output_dir/checkpoint-<step>/`, from which a run goes on to the same bits.
+//! Checkpoints: `output_dir/checkpoint-<step>/`. A run that resumes from one computes the same bits as an uninterrupted
+//! run.
 //!
-//! The folder is a PEFT adapter with two files more: `optimizer.safetensors` (AdamW's moments and step counts, the
-//! control buffer with f16's loss scale) and `trainer_state.json` (see [`TrainerState`], and the recipe). Dropout and the
-//! order of the data are functions of the seed and of what is counted there.
+//! The folder is a PEFT adapter with two more files: `optimizer.safetensors` (AdamW's moments and step counts, and the
+//! control buffer with f16's loss scale) and `trainer_state.json` ([`TrainerState`] and the recipe). Dropout and the
+//! order of the data depend only on the seed and on counts in that state.
 //!
-//! A checkpoint is there whole or not at all: everything is written to `checkpoint-<step>.partial` and flushed,
-//! `checksums.json` last, and then the folder gets its name. Reading begins with the checksums.
+//! A checkpoint is complete or absent: the files are written to `checkpoint-<step>.partial` and flushed,
+//! `checksums.json` last, and then the folder is renamed. A reader verifies the checksums first.
 
 use super::state::TrainerState;
 use crate::weights::adapter::Adapter;
 use crate::weights::load::load_adapter;
-use crate::weights::safetensors::{Checkpoint as Tensors, Output, write, write_text};
+use crate::weights::safetensors::{Output, TensorFiles, write, write_text};
 use halfbyte_core::error::{Error, Result};
 use halfbyte_core::model::Model;
 use halfbyte_core::op::{AdamState, View};
@@ -21,30 +22,30 @@ use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-/// Changes when an older program could misread the files.
+/// The format version. It is raised whenever an older program could misread the files.
 const VERSION: u32 = 1;
 const OPTIMIZER: &str = "optimizer.safetensors";
 const STATE: &str = "trainer_state.json";
-/// The last file that is written: length and CRC-32 of each other one.
+/// Length and CRC-32 of every other file. It is written last and marks the checkpoint as complete.
 const CHECKSUMS: &str = "checksums.json";
 const PREFIX: &str = "checkpoint-";
 const PARTIAL: &str = ".partial";
 
-/// What `trainer_state.json` holds.
+/// The content of `trainer_state.json`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct SavedRun {
-    /// The format.
+    /// Format version of the checkpoint.
     pub version: u32,
-    /// Where the run stood.
+    /// State of the training loop.
     pub state: TrainerState,
-    /// The resolved recipe.
+    /// The resolved recipe, as TOML.
     pub recipe: String,
-    /// The kind of device: another one rounds otherwise.
+    /// Kind of the device. Another kind rounds differently.
     pub device: String,
-    /// Only time asked for it: it goes when the next one is there.
+    /// Whether only `save_minutes` required this checkpoint. The next checkpoint then replaces it.
     #[serde(default)]
     pub by_clock: bool,
-    /// Bytes of metrics.jsonl that belong to the steps before.
+    /// Length of metrics.jsonl in bytes when the checkpoint was written.
     pub metrics_bytes: u64,
 }
 
@@ -57,14 +58,14 @@ struct Checksum {
 /// A complete checkpoint.
 #[derive(Clone, Debug)]
 pub struct Checkpoint {
-    /// Its folder.
+    /// The folder that contains the checkpoint.
     pub folder: PathBuf,
-    /// What it says of the run.
+    /// The state and the recipe of the run.
     pub run: SavedRun,
 }
 
-/// Writes the checkpoint of `run.state.step` below `output`. `fill` writes the adapter and what belongs beside it to the
-/// folder it is given.
+/// Writes the checkpoint of step `run.state.step` to a folder in `output`. `fill` writes the adapter and the
+/// tokenizer's files to the folder that it receives.
 pub fn write_checkpoint(
     output: &Path,
     session: &mut Session,
@@ -76,16 +77,16 @@ pub fn write_checkpoint(
     remove(&partial)?;
     fs::create_dir(&partial).map_err(|e| Error::io("create", &partial, e))?;
     let written = fill(session, &partial).and_then(|()| write_state(session, run, &partial)).and_then(|()| {
-        // One with that name is of this run and of this step, or it was damaged.
+        // A checkpoint of that name is a damaged one, or an equal one of this run and step.
         remove(&folder)?;
         fs::rename(&partial, &folder).map_err(|e| Error::io("rename to", &folder, e))?;
         flush(output)
     });
     written.map_err(|error| {
-        // What there is of it only takes up room; the older checkpoints are untouched.
+        // The incomplete folder would only waste disk space. The older checkpoints are untouched.
         let _ = fs::remove_dir_all(&partial);
         error.at(format!("checkpoint of step {}", run.state.step)).hint(format!(
-            "the earlier checkpoints in {} are intact: make room there, then go on with --resume",
+            "the earlier checkpoints in {} are intact: free some disk space, then continue with --resume",
             output.display()
         ))
     })?;
@@ -104,14 +105,14 @@ fn write_state(session: &mut Session, run: &SavedRun, folder: &Path) -> Result<(
     let mut sums = BTreeMap::new();
     for entry in fs::read_dir(folder).map_err(|e| Error::io("list", folder, e))? {
         let file = entry.map_err(|e| Error::io("list", folder, e))?.path();
-        // The tokenizer's files are copies, not yet flushed.
+        // Not every file has been flushed: `fill` may have copied some.
         flush(&file)?;
         sums.insert(name_of(&file), checksum(&file)?);
     }
     write_json(&folder.join(CHECKSUMS), &sums)
 }
 
-/// The buffers that change from step to step and are not the adapter, in a fixed order.
+/// The buffers that a step changes, apart from the adapter, in a fixed order: control and optimizer state.
 fn state_views(model: &Model) -> Vec<(String, View)> {
     let mut views = vec![model.params.exchange.control];
     for group in model.params.optimizer.iter().flat_map(|o| &o.groups) {
@@ -125,48 +126,51 @@ fn state_views(model: &Model) -> Vec<(String, View)> {
 }
 
 impl Checkpoint {
-    /// The newest complete checkpoint below `output`, and a line for each that had to be passed over.
+    /// The newest complete checkpoint in `output`, and a line for each newer one that is damaged.
     pub fn newest(output: &Path) -> Result<(Option<Self>, Vec<String>)> {
         let mut passed = Vec::new();
         for (_, folder) in list(output)?.into_iter().rev() {
             match Self::open(&folder) {
                 Ok(found) => return Ok((Some(found), passed)),
-                Err(error) => passed.push(format!("{} is passed over: {}", folder.display(), error.what())),
+                Err(error) => passed.push(format!("{} is skipped: {}", folder.display(), error.what())),
             }
         }
         Ok((None, passed))
     }
 
-    /// The checkpoint in `folder`, with every checksum verified.
+    /// Opens the checkpoint in `folder` and verifies every checksum.
     pub fn open(folder: &Path) -> Result<Self> {
         let sums: BTreeMap<String, Checksum> = read_json(&folder.join(CHECKSUMS))?;
         for (name, expected) in &sums {
             let file = folder.join(name);
             if checksum(&file)? != *expected {
-                return Err(Error::input(format!("{} is damaged: its checksum is wrong", file.display())));
+                return Err(Error::input(format!("{} is damaged: its checksum does not match", file.display())));
             }
         }
         let run: SavedRun = read_json(&folder.join(STATE))?;
         if run.version != VERSION {
             let version = run.version;
-            return Err(Error::input(format!("{}: version {version}, expected {VERSION}", folder.display()))
-                .hint("go on with the version of halfbyte that wrote it"));
+            return Err(Error::input(format!(
+                "{}: the checkpoint has format version {version}, expected {VERSION}",
+                folder.display()
+            ))
+            .hint("resume with the version of halfbyte that wrote the checkpoint"));
         }
         Ok(Self { folder: folder.into(), run })
     }
 
-    /// Puts adapter and optimizer into `session`, whose model must be the run's.
+    /// Writes the adapter and the optimizer state to `session`, which must have the model of the run.
     pub fn restore(&self, session: &mut Session) -> Result<()> {
         let config = session.model.spec.config.clone();
         let adapter = Adapter::open(&self.folder, &config)?;
         load_adapter(session, adapter)?;
-        let tensors = Tensors::open_file(&self.folder.join(OPTIMIZER))?;
+        let tensors = TensorFiles::open_file(&self.folder.join(OPTIMIZER))?;
         for (name, view) in state_views(&session.model) {
             let dtype = session.model.program.info(view.buf).dtype;
             let tensor = tensors.shaped(&name, &[view.rows.count(session.model.program.tokens) * view.cols])?;
             if tensor.dtype != dtype {
-                return Err(Error::input(format!("{}: `{name}` has another type", self.folder.display()))
-                    .hint("resume with the optimizer that the run began with"));
+                return Err(Error::input(format!("{}: `{name}` has the wrong type", self.folder.display()))
+                    .hint("resume with the optimizer of the original run"));
             }
             session.write_bytes(view, tensor.data)?;
         }
@@ -175,16 +179,16 @@ impl Checkpoint {
 }
 
 impl SavedRun {
-    /// What a new checkpoint says.
+    /// The content of a new checkpoint, in the current format version.
     pub fn new(state: TrainerState, by_clock: bool, recipe: String, device: String, metrics_bytes: u64) -> Self {
         Self { version: VERSION, state, recipe, device, by_clock, metrics_bytes }
     }
 }
 
-/// Removes the oldest checkpoints until `limit` are left, but never that of step `best`.
+/// Removes the oldest checkpoints until `limit` remain. Never removes the one of step `best`.
 pub fn rotate(output: &Path, limit: usize, best: Option<usize>) -> Result<()> {
     let found: Vec<_> = list(output)?.into_iter().filter(|(step, _)| Some(*step) != best).collect();
-    // As in HF, the best one counts.
+    // As in HF, the best checkpoint counts toward the limit.
     let others = limit.saturating_sub(usize::from(best.is_some())).max(1);
     for (_, folder) in &found[..found.len().saturating_sub(others)] {
         remove(folder)?;
@@ -192,7 +196,7 @@ pub fn rotate(output: &Path, limit: usize, best: Option<usize>) -> Result<()> {
     Ok(())
 }
 
-/// Removes all checkpoints below `output`, also unfinished ones.
+/// Removes all checkpoints in `output`, including incomplete ones.
 pub fn remove_all(output: &Path) -> Result<()> {
     for (_, folder) in list(output)? {
         remove(&folder)?;
@@ -200,7 +204,7 @@ pub fn remove_all(output: &Path) -> Result<()> {
     remove_unfinished(output)
 }
 
-/// Removes what writes that were cut off have left behind.
+/// Removes the incomplete checkpoints that interrupted writes left in `output`.
 pub fn remove_unfinished(output: &Path) -> Result<()> {
     for entry in fs::read_dir(output).map_err(|e| Error::io("list", output, e))? {
         let path = entry.map_err(|e| Error::io("list", output, e))?.path();
@@ -211,7 +215,7 @@ pub fn remove_unfinished(output: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The checkpoints below `output`, by step.
+/// The steps and folders of the checkpoints in `output`, in ascending order.
 pub fn list(output: &Path) -> Result<Vec<(usize, PathBuf)>> {
     let mut found = Vec::new();
     if !output.is_dir() {
@@ -227,7 +231,7 @@ pub fn list(output: &Path) -> Result<Vec<(usize, PathBuf)>> {
     Ok(found)
 }
 
-/// The folder of the checkpoint of `step` below `output`.
+/// The folder in `output` for the checkpoint of `step`.
 pub fn folder_of(output: &Path, step: usize) -> PathBuf {
     output.join(format!("{PREFIX}{step}"))
 }
@@ -240,7 +244,8 @@ fn name_of(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
-/// Removes a checkpoint's folder if it is there. The marker goes first: a removal that is cut off leaves no complete checkpoint.
+/// Removes a checkpoint's folder, if it exists. `checksums.json` is removed first, so that an interrupted removal never
+/// leaves a folder that looks complete.
 pub fn remove(folder: &Path) -> Result<()> {
     if !folder.exists() {
         return Ok(());

@@ -1,30 +1,30 @@
-//! The loss of an evaluation set.
+//! Evaluates a model: loss and token accuracy over an evaluation set.
 
 use super::records::EvalRecord;
 use crate::data::loader::Dataset;
 use halfbyte_core::error::{Error, Result};
 use halfbyte_core::session::Session;
 
-/// An evaluation set and how its batches are counted.
+/// An evaluation set and the batches over which HF takes means.
 pub struct Evaluation {
-    /// The rows.
+    /// The rows of the set.
     pub dataset: Dataset,
-    /// `per_device_eval_batch_size`: rows of an HF batch.
+    /// `per_device_eval_batch_size`: rows of a batch.
     pub batch: usize,
-    /// Rows hold several documents.
+    /// Whether a row may contain several documents.
     pub packed: bool,
 }
 
-/// How many rows of an evaluation batch run at once: a batch that does not fit into `tokens` is run in equal parts, and
-/// its mean is taken over all of them.
+/// The number of rows that run at once. A batch that exceeds `tokens` runs in equal parts; its mean is still taken over
+/// the whole batch.
 pub fn rows_at_once(batch: usize, longest: usize, tokens: usize) -> usize {
     let fits = |rows: &usize| batch.is_multiple_of(*rows) && rows * longest <= tokens;
     (1..=batch).rev().find(fits).unwrap_or(1)
 }
 
-/// The loss of an evaluation set, with the adapter or of the base model alone.
+/// Evaluates the model with the adapter, or the base model alone. `step` goes into the record.
 pub fn evaluate(session: &mut Session, evaluation: &Evaluation, adapter: bool, step: usize) -> Result<EvalRecord> {
-    // The adapter's copies in the compute type may be older than its master.
+    // The adapter's copies in the compute type may be older than the f32 master.
     session.begin()?;
     let Evaluation { dataset, batch, packed } = evaluation;
     let lengths = dataset.rows.lengths();
@@ -54,7 +54,7 @@ pub fn evaluate(session: &mut Session, evaluation: &Evaluation, adapter: bool, s
         }
     }
     if tokens == 0 {
-        return Err(Error::input("the evaluation set has no token that is predicted")
+        return Err(Error::input("the evaluation set has no predicted token")
             .hint("check `train_on` and the template with `inspect-data`"));
     }
     Ok(EvalRecord {

@@ -1,9 +1,9 @@
-//! How many optimizer steps a run has, as `transformers.Trainer` counts them.
+//! Counts the optimizer steps of a run, as `transformers.Trainer` does.
 
 use crate::config::training::TrainingConfig;
 use halfbyte_core::error::{Error, Result};
 
-/// What the recipe and the data set say about the length of a run.
+/// The settings of the recipe and the data set that determine the length of a run.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Length {
     /// Rows of the training set (packed rows when packing).
@@ -12,29 +12,29 @@ pub struct Length {
     pub batch: usize,
     /// `gradient_accumulation_steps`: micro-batches of an optimizer step.
     pub accumulation: usize,
-    /// `num_train_epochs`; may be a fraction.
+    /// `num_train_epochs`, which may be a fraction.
     pub epochs: f64,
-    /// `max_steps`; wins over `epochs` when given.
+    /// `max_steps`, which overrides `epochs`.
     pub max_steps: Option<usize>,
-    /// `dataloader_drop_last`: leave out a last micro-batch that is not full.
+    /// `dataloader_drop_last`: whether to drop a last micro-batch that is not full.
     pub drop_last: bool,
 }
 
-/// The counts that follow from a [`Length`].
+/// The counts that a [`Length`] determines.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Steps {
     /// Micro-batches of one epoch.
     pub micro_batches_per_epoch: usize,
-    /// Optimizer steps of one epoch; the last one may have fewer micro-batches than the others.
+    /// Optimizer steps of one epoch. The last one may have fewer micro-batches than the others.
     pub per_epoch: usize,
     /// Optimizer steps of the run.
     pub total: usize,
-    /// Epochs that the run starts (the last one may be cut short).
+    /// Epochs that the run starts. It may end before the last one does.
     pub epochs: usize,
 }
 
 impl Length {
-    /// What the recipe says of the length of a run over `samples` rows.
+    /// The length of a run of this recipe over `samples` rows.
     pub fn new(training: &TrainingConfig, samples: usize) -> Self {
         Self {
             samples,
@@ -46,7 +46,7 @@ impl Length {
         }
     }
 
-    /// The counts; an error if the run would have no step at all.
+    /// The counts. An error if the run would have no step.
     pub fn steps(&self) -> Result<Steps> {
         if self.batch == 0 || self.accumulation == 0 {
             return Err(Error::usage("per_device_train_batch_size and gradient_accumulation_steps must be at least 1"));
@@ -62,7 +62,7 @@ impl Length {
             None => ((self.epochs * per_epoch as f64).ceil() as usize, self.epochs.ceil() as usize),
         };
         if total == 0 {
-            return Err(Error::usage("the run has no step").hint("give num_train_epochs or max_steps above 0"));
+            return Err(Error::usage("the run has no step").hint("set num_train_epochs or max_steps above 0"));
         }
         Ok(Steps { micro_batches_per_epoch: micro, per_epoch, total, epochs })
     }

@@ -1,5 +1,5 @@
-//! The training loop, and what it needs: the length of a run, learning rates, evaluation, records, checkpoints, and a watch
-//! over runs that learn nothing.
+//! The training loop ([`trainer`]) and its parts: the length of a run, learning rates, evaluation, records,
+//! checkpoints, and a watchdog that stops runs that learn nothing.
 
 pub mod checkpoint;
 pub mod evaluate;

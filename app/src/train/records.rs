@@ -1,4 +1,4 @@
-//! What a run says of itself while it trains: its steps, the lines of metrics.jsonl, its end.
+//! The records that a run reports while it trains: steps, the lines of metrics.jsonl, the summary.
 
 use halfbyte_core::device::sensors::Sensors;
 use serde::{Deserialize, Serialize};
@@ -7,70 +7,70 @@ use std::time::Duration;
 /// One optimizer step.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct StepRecord {
-    /// Steps done, this one included.
+    /// Optimizer steps done, including this one.
     pub step: usize,
-    /// Steps of the run.
+    /// Optimizer steps of the whole run.
     pub total: usize,
-    /// Epochs done.
+    /// Epochs done, with their fraction.
     pub epoch: f64,
-    /// Mean loss of the predicted tokens (with the auxiliary loss where it is trained on).
+    /// Mean loss of the predicted tokens, plus the weighted auxiliary loss if the recipe trains with it.
     pub loss: f64,
-    /// Tokens that were predicted, and how many of them were the most probable token.
+    /// Number of predicted tokens.
     pub predicted: usize,
-    /// See `predicted`.
+    /// Predicted tokens to which the model gave the highest probability.
     pub hits: usize,
-    /// Norm of the gradient before clipping.
+    /// L2 norm of the gradient before clipping.
     pub grad_norm: f64,
-    /// The learning rate used.
+    /// Learning rate of this step.
     pub learning_rate: f64,
-    /// f16: the gradient overflowed and nothing was changed.
+    /// Whether the update was skipped because a gradient overflowed in f16.
     pub skipped: bool,
-    /// Tokens of the step.
+    /// Number of tokens, without padding.
     pub tokens: usize,
-    /// Tokens as HF's Trainer counts them, see [`Step`](crate::data::loader::Step).
+    /// Number of tokens as HF's Trainer counts them, see [`Step`](crate::data::loader::Step).
     pub padded_tokens: usize,
-    /// Rows of the step.
+    /// Number of rows.
     pub rows: usize,
-    /// Time of the step.
+    /// Wall-clock time of the step.
     pub time: Duration,
 }
 
-/// A record of metrics.jsonl, with HF's names.
+/// A training record of metrics.jsonl, with HF's names. Means and rates cover the steps since the last record.
 #[derive(Clone, Debug, Serialize)]
 pub struct LogRecord {
-    /// Steps done.
+    /// Optimizer steps done.
     pub step: usize,
-    /// Epochs done.
+    /// Epochs done, with their fraction.
     pub epoch: f64,
-    /// Mean of the steps' losses since the last record.
+    /// Mean of the steps' losses.
     pub loss: f64,
-    /// Share of the predicted tokens that were the most probable, since the last record.
+    /// Share of the predicted tokens to which the model gave the highest probability.
     pub mean_token_accuracy: f64,
-    /// Of the last step.
+    /// L2 norm of the last step's gradient, before clipping.
     pub grad_norm: f64,
-    /// Of the last step.
+    /// Learning rate of the last step.
     pub learning_rate: f64,
-    /// Since the last record.
+    /// Tokens per second of step time, without padding.
     pub tokens_per_second: f64,
-    /// What the device's sensors say now.
+    /// The current readings of the device's sensors.
     #[serde(flatten)]
     pub sensors: Option<SystemMetrics>,
 }
 
-/// One reading of a GPU's sensors under the names of W&B's system metrics. `gpu.0` is the GPU of the run, whatever its
-/// number.
+/// One reading of a GPU's sensors, with the names of W&B's system metrics. `gpu.0` is always the GPU of the run, even
+/// if the driver gives it another number.
 #[derive(Clone, Copy, PartialEq, Debug, Serialize)]
 pub struct SystemMetrics {
-    /// Percent of the driver's last sampling period in which a kernel ran.
+    /// Percent of the driver's last sampling period during which a kernel ran.
     #[serde(rename = "system.gpu.0.gpu", skip_serializing_if = "Option::is_none")]
     pub utilization: Option<u32>,
-    /// Bytes in use, by all processes and the driver.
+    /// Bytes of GPU memory in use, by all processes and the driver.
     #[serde(rename = "system.gpu.0.memoryAllocatedBytes", skip_serializing_if = "Option::is_none")]
     pub memory: Option<u64>,
-    /// Degrees Celsius.
+    /// Temperature in degrees Celsius.
     #[serde(rename = "system.gpu.0.temp", skip_serializing_if = "Option::is_none")]
     pub temperature: Option<u32>,
-    /// Watts.
+    /// Power draw in watts.
     #[serde(rename = "system.gpu.0.powerWatts", skip_serializing_if = "Option::is_none")]
     pub power: Option<f64>,
 }
@@ -84,68 +84,68 @@ impl From<Sensors> for SystemMetrics {
 /// The result of an evaluation.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct EvalRecord {
-    /// Steps done.
+    /// Optimizer steps done.
     pub step: usize,
-    /// As HF's Trainer prints it: the mean over rows of the mean loss of their batch.
+    /// The loss that HF's Trainer prints: the mean over rows of the mean loss of their batch.
     pub eval_loss: f64,
-    /// Mean over all predicted tokens.
+    /// Mean loss over all predicted tokens.
     pub eval_loss_per_token: f64,
-    /// e^eval_loss_per_token.
+    /// exp(`eval_loss_per_token`).
     pub eval_perplexity: f64,
-    /// Share of the predicted tokens that were the most probable.
+    /// Share of the predicted tokens to which the model gave the highest probability.
     pub eval_mean_token_accuracy: f64,
     /// Number of predicted tokens.
     pub eval_tokens: usize,
 }
 
-/// The best evaluation.
+/// The best evaluation of a run.
 #[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Best {
-    /// The step it was made after.
+    /// Optimizer steps done at that evaluation.
     pub step: usize,
-    /// Its metric.
+    /// Value of the recipe's `metric_for_best_model`.
     pub metric: f64,
 }
 
-/// What the model said to the recipe's `sample_prompts`.
+/// The model's continuations of the recipe's `sample_prompts`.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct SampleRecord {
-    /// Steps done.
+    /// Optimizer steps done.
     pub step: usize,
-    /// One for each prompt.
-    pub samples: Vec<Sample>,
+    /// One continuation for each prompt.
+    pub samples: Vec<Continuation>,
 }
 
-/// A continued prompt.
+/// A prompt with its continuation.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Sample {
-    /// The prompt.
+pub struct Continuation {
+    /// The prompt as the recipe gives it.
     pub prompt: String,
-    /// What came after it.
+    /// The continuation, without the prompt and the end token.
     pub answer: String,
-    /// Whether the model ended it, or `sample_max_new_tokens` did.
+    /// Whether an end token ended the continuation, rather than `sample_max_new_tokens`.
     pub ended: bool,
 }
 
-/// The end of a run.
+/// The summary of a run.
 #[derive(Clone, Debug, Serialize)]
 pub struct Summary {
-    /// Steps done.
+    /// Optimizer steps done.
     pub steps: usize,
-    /// Whether it was stopped from outside before its last step.
+    /// Whether the run was interrupted before its last step.
     pub interrupted: bool,
-    /// Whether it ended early because the evaluations had stopped to gain.
+    /// Whether early stopping ended the run: the evaluations no longer improved.
     pub stopped_early: bool,
-    /// The best evaluation.
+    /// The best evaluation, if there was one.
     pub best: Option<Best>,
     /// Mean of the steps' losses.
     pub train_loss: f64,
     /// Loss of the last step.
     pub final_loss: f64,
-    /// Tokens seen.
+    /// Number of tokens trained on, without padding.
     pub tokens: usize,
-    /// Rows seen.
+    /// Number of rows trained on.
     pub rows: usize,
-    /// Seconds in steps.
+    /// Sum of the steps' times, in seconds.
     pub seconds: f64,
 }

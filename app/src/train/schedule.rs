@@ -1,7 +1,7 @@
-//! The learning rate of every step: the schedules of `transformers.optimization`, in f64 as Python computes them.
+//! The learning rate of every step: the schedules of `transformers.optimization`, computed in f64 as Python does.
 //!
-//! A schedule is a factor on `learning_rate`. Before `warmup` steps are over it rises linearly from 0 (step 0 has
-//! learning rate 0); after them [`Shape`] says how it falls. `constant` alone ignores the warm-up.
+//! A schedule is a factor on `learning_rate`. It rises linearly over the first `warmup` steps, from 0 at step 0. After
+//! that it follows the [`ScheduleKind`]. `constant` is the exception: it ignores the warm-up.
 
 use std::collections::BTreeMap;
 use std::f64::consts::PI;
@@ -11,54 +11,54 @@ use halfbyte_core::error::{Error, Result};
 
 /// `lr_scheduler_type` with its `lr_scheduler_kwargs`.
 #[derive(Clone, Copy, PartialEq, Debug)]
-pub enum Shape {
-    /// 1 from the first step on: the warm-up is ignored.
+pub enum ScheduleKind {
+    /// 1 from the first step, without a warm-up.
     Constant,
     /// 1 after the warm-up.
     ConstantWithWarmup,
     /// Falls linearly to 0.
     Linear,
-    /// Falls along `num_cycles` cosine waves (0.5: to 0, once).
+    /// Follows `num_cycles` cosine waves; 0.5 falls to 0 once.
     Cosine {
-        /// Waves.
+        /// Number of cosine waves, which may be a fraction.
         num_cycles: f64,
     },
-    /// Falls to 0 `num_cycles` times, jumping back to 1 between.
+    /// Falls to 0 `num_cycles` times and jumps back to 1 in between.
     CosineWithRestarts {
-        /// Falls.
+        /// Number of falls to 0.
         num_cycles: f64,
     },
-    /// As `Cosine`, but towards `floor` instead of 0.
+    /// As `Cosine`, but falls to `floor` instead of 0.
     CosineWithMinLr {
         /// The lowest learning rate.
         floor: MinLr,
-        /// Waves.
+        /// Number of cosine waves, which may be a fraction.
         num_cycles: f64,
     },
-    /// Falls to the learning rate `lr_end` as a power of the remaining share.
+    /// Falls to the learning rate `lr_end` as a power of the remaining share of the steps.
     Polynomial {
-        /// The last learning rate (not a factor).
+        /// The final learning rate itself, not a factor.
         lr_end: f64,
-        /// Exponent.
+        /// Exponent of the remaining share; 1 is linear.
         power: f64,
     },
     /// Falls as 1 / √step.
     InverseSqrt {
-        /// Steps after which the root begins to bite; absent: the warm-up, or 10 000 without one.
+        /// Time scale in steps. `None`: the warm-up steps, or 10,000 without a warm-up.
         timescale: Option<f64>,
     },
 }
 
-/// The two ways of writing the lowest learning rate of `cosine_with_min_lr`.
+/// The lowest learning rate of `cosine_with_min_lr`, in one of its two forms.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub enum MinLr {
-    /// `min_lr`: a learning rate.
+    /// `min_lr`: the learning rate itself.
     Rate(f64),
     /// `min_lr_rate`: a share of `learning_rate`.
     Share(f64),
 }
 
-/// Every name that [`Shape::parse`] knows, with the keyword arguments it takes.
+/// The names that [`ScheduleKind::parse`] knows, with their keyword arguments.
 const NAMES: [(&str, &[&str]); 8] = [
     ("constant", &[]),
     ("constant_with_warmup", &[]),
@@ -70,14 +70,14 @@ const NAMES: [(&str, &[&str]); 8] = [
     ("inverse_sqrt", &["timescale"]),
 ];
 
-impl Shape {
-    /// Whether the learning rate rises over the warm-up.
+impl ScheduleKind {
+    /// Whether the schedule has a warm-up.
     pub fn warms_up(self) -> bool {
-        self != Shape::Constant
+        self != ScheduleKind::Constant
     }
 
-    /// Reads `lr_scheduler_type` and `lr_scheduler_kwargs`; a missing argument has HF's default.
-    pub fn parse(name: &str, kwargs: &BTreeMap<String, f64>) -> Result<Shape> {
+    /// Parses `lr_scheduler_type` and `lr_scheduler_kwargs`. A missing argument gets HF's default.
+    pub fn parse(name: &str, kwargs: &BTreeMap<String, f64>) -> Result<ScheduleKind> {
         let Some((_, known)) = NAMES.iter().find(|(n, _)| *n == name) else {
             let names = NAMES.map(|(n, _)| n);
             let hint = match nearest(name, names) {
@@ -94,32 +94,33 @@ impl Shape {
         let given = |key: &str| kwargs.get(key).copied();
         let num_cycles = |default| given("num_cycles").unwrap_or(default);
         Ok(match name {
-            "constant" => Shape::Constant,
-            "constant_with_warmup" => Shape::ConstantWithWarmup,
-            "linear" => Shape::Linear,
-            "cosine" => Shape::Cosine { num_cycles: num_cycles(0.5) },
-            "cosine_with_restarts" => Shape::CosineWithRestarts { num_cycles: num_cycles(1.0) },
+            "constant" => ScheduleKind::Constant,
+            "constant_with_warmup" => ScheduleKind::ConstantWithWarmup,
+            "linear" => ScheduleKind::Linear,
+            "cosine" => ScheduleKind::Cosine { num_cycles: num_cycles(0.5) },
+            "cosine_with_restarts" => ScheduleKind::CosineWithRestarts { num_cycles: num_cycles(1.0) },
             "cosine_with_min_lr" => {
                 let floor = match (given("min_lr"), given("min_lr_rate")) {
                     (Some(rate), None) => MinLr::Rate(rate),
                     (None, Some(share)) => MinLr::Share(share),
                     _ => {
-                        return Err(Error::usage("cosine_with_min_lr needs one lowest learning rate")
+                        return Err(Error::usage("cosine_with_min_lr needs a lowest learning rate, given once")
                             .hint("give either min_lr or min_lr_rate in lr_scheduler_kwargs"));
                     }
                 };
-                Shape::CosineWithMinLr { floor, num_cycles: num_cycles(0.5) }
+                ScheduleKind::CosineWithMinLr { floor, num_cycles: num_cycles(0.5) }
             }
-            "polynomial" => {
-                Shape::Polynomial { lr_end: given("lr_end").unwrap_or(1e-7), power: given("power").unwrap_or(1.0) }
-            }
-            _ => Shape::InverseSqrt { timescale: given("timescale") },
+            "polynomial" => ScheduleKind::Polynomial {
+                lr_end: given("lr_end").unwrap_or(1e-7),
+                power: given("power").unwrap_or(1.0),
+            },
+            _ => ScheduleKind::InverseSqrt { timescale: given("timescale") },
         })
     }
 }
 
-/// Warm-up steps of a run of `total` steps. `warmup_steps` from 1 on is a number of steps, between 0 and 1 a share
-/// of `total` (transformers 5), and wins over `warmup_ratio`. Shares round up.
+/// Warm-up steps of a run of `total` steps. A `warmup_steps` of at least 1 is a number of steps; between 0 and 1 it is
+/// a share of `total`, as in transformers 5. Either overrides `warmup_ratio`. Shares are rounded up.
 pub fn warmup_steps(total: usize, warmup_steps: f64, warmup_ratio: f64) -> usize {
     match warmup_steps {
         steps if steps >= 1.0 => steps as usize,
@@ -128,29 +129,29 @@ pub fn warmup_steps(total: usize, warmup_steps: f64, warmup_ratio: f64) -> usize
     }
 }
 
-/// The learning rates of a run.
+/// The learning-rate schedule of a run.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Schedule {
-    /// How it falls.
-    pub shape: Shape,
-    /// `learning_rate`: where it falls from.
+    /// The course of the learning rate after the warm-up.
+    pub shape: ScheduleKind,
+    /// `learning_rate`: the peak.
     pub learning_rate: f64,
-    /// Warm-up steps.
+    /// Number of warm-up steps.
     pub warmup: usize,
-    /// Optimiser steps of the run.
+    /// Optimizer steps of the run.
     pub total: usize,
 }
 
 impl Schedule {
-    /// A schedule over `total` steps; an error where the numbers contradict each other.
-    pub fn new(shape: Shape, learning_rate: f64, warmup: usize, total: usize) -> Result<Schedule> {
-        if let Shape::Polynomial { lr_end, .. } = shape
+    /// A schedule over `total` steps. An error if its parameters contradict each other.
+    pub fn new(shape: ScheduleKind, learning_rate: f64, warmup: usize, total: usize) -> Result<Schedule> {
+        if let ScheduleKind::Polynomial { lr_end, .. } = shape
             && lr_end >= learning_rate
         {
             return Err(Error::usage(format!("lr_end {lr_end} is not below learning_rate {learning_rate}"))
                 .hint("lower lr_end in lr_scheduler_kwargs"));
         }
-        if let Shape::InverseSqrt { timescale: Some(timescale) } = shape
+        if let ScheduleKind::InverseSqrt { timescale: Some(timescale) } = shape
             && timescale <= 0.0
         {
             return Err(Error::usage(format!("timescale {timescale} is not above 0"))
@@ -159,12 +160,12 @@ impl Schedule {
         Ok(Schedule { shape, learning_rate, warmup, total })
     }
 
-    /// The learning rate that optimiser step `step` (from 0) uses.
+    /// The learning rate of optimizer step `step`, counted from 0.
     pub fn rate(&self, step: usize) -> f64 {
         self.learning_rate * self.factor(step)
     }
 
-    /// The learning rates of all steps.
+    /// The learning rates of all `total` steps.
     pub fn table(&self) -> Vec<f64> {
         (0..self.total).map(|step| self.rate(step)).collect()
     }
@@ -180,23 +181,25 @@ impl Schedule {
         let progress = (step - warmup) / (total - warmup).max(1.0);
         let wave = |num_cycles: f64| 0.5 * (1.0 + (PI * num_cycles * 2.0 * progress).cos());
         match self.shape {
-            Shape::Constant | Shape::ConstantWithWarmup => 1.0,
-            Shape::Linear => ((total - step) / (total - warmup).max(1.0)).max(0.0),
-            Shape::Cosine { num_cycles } => wave(num_cycles).max(0.0),
-            Shape::CosineWithRestarts { .. } if progress >= 1.0 => 0.0,
-            Shape::CosineWithRestarts { num_cycles } => 0.5 * (1.0 + (PI * ((num_cycles * progress) % 1.0)).cos()),
-            Shape::CosineWithMinLr { floor, num_cycles } => {
+            ScheduleKind::Constant | ScheduleKind::ConstantWithWarmup => 1.0,
+            ScheduleKind::Linear => ((total - step) / (total - warmup).max(1.0)).max(0.0),
+            ScheduleKind::Cosine { num_cycles } => wave(num_cycles).max(0.0),
+            ScheduleKind::CosineWithRestarts { .. } if progress >= 1.0 => 0.0,
+            ScheduleKind::CosineWithRestarts { num_cycles } => {
+                0.5 * (1.0 + (PI * ((num_cycles * progress) % 1.0)).cos())
+            }
+            ScheduleKind::CosineWithMinLr { floor, num_cycles } => {
                 let floor = match floor {
                     MinLr::Rate(rate) => rate / self.learning_rate,
                     MinLr::Share(share) => share,
                 };
                 (wave(num_cycles) * (1.0 - floor) + floor).max(0.0)
             }
-            Shape::Polynomial { lr_end, .. } if step > total => lr_end / self.learning_rate,
-            Shape::Polynomial { lr_end, power } => {
+            ScheduleKind::Polynomial { lr_end, .. } if step > total => lr_end / self.learning_rate,
+            ScheduleKind::Polynomial { lr_end, power } => {
                 ((self.learning_rate - lr_end) * (1.0 - progress).powf(power) + lr_end) / self.learning_rate
             }
-            Shape::InverseSqrt { timescale } => {
+            ScheduleKind::InverseSqrt { timescale } => {
                 let timescale = timescale.unwrap_or(if self.warmup > 0 { warmup } else { 10_000.0 });
                 1.0 / ((step + timescale - warmup) / timescale).sqrt()
             }
@@ -214,16 +217,17 @@ mod tests {
 
     #[test]
     fn a_wrong_name_or_argument_is_named() {
-        let wrong = |name: &str, pairs: &[(&str, f64)]| Shape::parse(name, &kwargs(pairs)).unwrap_err().to_string();
+        let wrong =
+            |name: &str, pairs: &[(&str, f64)]| ScheduleKind::parse(name, &kwargs(pairs)).unwrap_err().to_string();
         assert!(wrong("cosin", &[]).contains("did you mean `cosine`?"));
         assert!(wrong("cosine", &[("cycles", 2.0)]).contains("unknown argument `cycles`\n  hint: `cosine` takes num_"));
         assert!(wrong("linear", &[("power", 2.0)]).contains("no arguments"));
         assert!(wrong("cosine_with_min_lr", &[]).contains("either min_lr or min_lr_rate"));
         let both = [("min_lr", 1e-5), ("min_lr_rate", 0.1)];
         assert!(wrong("cosine_with_min_lr", &both).contains("either min_lr or min_lr_rate"));
-        let polynomial = Shape::parse("polynomial", &kwargs(&[("lr_end", 1e-3)])).unwrap();
+        let polynomial = ScheduleKind::parse("polynomial", &kwargs(&[("lr_end", 1e-3)])).unwrap();
         assert!(Schedule::new(polynomial, 1e-4, 0, 10).is_err());
-        let inverse_sqrt = Shape::parse("inverse_sqrt", &kwargs(&[("timescale", 0.0)])).unwrap();
+        let inverse_sqrt = ScheduleKind::parse("inverse_sqrt", &kwargs(&[("timescale", 0.0)])).unwrap();
         assert!(Schedule::new(inverse_sqrt, 1e-4, 0, 10).is_err());
     }
 
@@ -237,7 +241,7 @@ mod tests {
 
     #[test]
     fn the_lowest_rate_may_be_written_either_way() {
-        let shape = |pairs: &[(&str, f64)]| Shape::parse("cosine_with_min_lr", &kwargs(pairs)).unwrap();
+        let shape = |pairs: &[(&str, f64)]| ScheduleKind::parse("cosine_with_min_lr", &kwargs(pairs)).unwrap();
         let rate = Schedule::new(shape(&[("min_lr", 1e-5)]), 1e-4, 0, 20).unwrap();
         let share = Schedule::new(shape(&[("min_lr_rate", 0.1)]), 1e-4, 0, 20).unwrap();
         assert_eq!(rate.table(), share.table());
@@ -248,7 +252,7 @@ mod tests {
     fn a_warm_up_that_fills_the_run_divides_by_nothing() {
         for (name, _) in NAMES {
             let kwargs = if name == "cosine_with_min_lr" { kwargs(&[("min_lr_rate", 0.1)]) } else { kwargs(&[]) };
-            let schedule = Schedule::new(Shape::parse(name, &kwargs).unwrap(), 1e-4, 10, 10).unwrap();
+            let schedule = Schedule::new(ScheduleKind::parse(name, &kwargs).unwrap(), 1e-4, 10, 10).unwrap();
             assert!((0..13).all(|step| schedule.rate(step).is_finite()), "{name}");
         }
     }

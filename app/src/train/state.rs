@@ -1,61 +1,61 @@
-//! Where a run stands between two steps. With the adapter and the optimizer's state it is all that a checkpoint holds:
-//! a run that goes on from it does what it would have done.
+//! The state of the training loop between two steps. With the adapter and the optimizer state it is a whole checkpoint:
+//! a run that resumes from it computes the same bits as one that was never interrupted.
 
 use super::records::{Best, EvalRecord, LogRecord, StepRecord, SystemMetrics};
 use crate::config::best::{BestModel, Metric};
 use crate::data::loader::Position;
 use serde::{Deserialize, Serialize};
 
-/// Between two steps.
+/// The state of the training loop between two steps.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct TrainerState {
-    /// Steps done.
+    /// Optimizer steps done.
     pub step: usize,
-    /// Micro-steps done: dropout's key, with the seed.
+    /// Micro-steps done. With the seed, this is the key of dropout's random numbers.
     pub micro_steps: i32,
-    /// Where the data goes on.
+    /// The loader's position: the next row.
     pub position: Position,
-    /// Over all steps.
+    /// Sums over all steps.
     pub total: Totals,
-    /// Since the last record of the log.
+    /// Sums over the steps since the last log record.
     pub since_log: Totals,
     /// The step of the last evaluation.
     pub evaluated: Option<usize>,
-    /// The best evaluation.
+    /// The best evaluation so far.
     pub best: Option<Best>,
-    /// Evaluations since then, or since the last gain that was large enough.
+    /// Evaluations since the last improvement above `early_stopping_threshold`.
     pub without_gain: usize,
 }
 
 /// Sums over steps.
 #[derive(Clone, Copy, PartialEq, Debug, Default, Serialize, Deserialize)]
 pub struct Totals {
-    /// Steps.
+    /// Number of optimizer steps.
     pub steps: usize,
-    /// Sum of their losses.
+    /// Sum of the steps' losses.
     pub loss: f64,
-    /// Loss of the last.
+    /// Loss of the last step.
     pub last: f64,
-    /// Epochs done.
+    /// Epochs done, with their fraction.
     pub epoch: f64,
-    /// Learning rate of the last.
+    /// Learning rate of the last step.
     pub learning_rate: f64,
-    /// Predicted tokens.
+    /// Number of predicted tokens.
     pub predicted: usize,
-    /// Of these, those that were the most probable.
+    /// Predicted tokens to which the model gave the highest probability.
     pub hits: usize,
-    /// Tokens.
+    /// Number of tokens, without padding.
     pub tokens: usize,
-    /// Tokens as HF's Trainer counts them.
+    /// Number of tokens as HF's Trainer counts them, with padding.
     pub padded_tokens: usize,
-    /// Rows.
+    /// Number of rows.
     pub rows: usize,
-    /// Seconds.
+    /// Time of the steps, in seconds.
     pub seconds: f64,
 }
 
 impl TrainerState {
-    /// Before the first step.
+    /// The state before the first step.
     pub fn start(position: Position) -> Self {
         Self {
             step: 0,
@@ -69,8 +69,9 @@ impl TrainerState {
         }
     }
 
-    /// Takes an evaluation into account, as HF's `EarlyStoppingCallback` does: any gain makes it the best, only one above
-    /// the threshold lets the patience begin again. One that is not finite is never the best: in HF nothing would beat it.
+    /// Updates the best evaluation and the patience, as HF's `EarlyStoppingCallback` does: any improvement makes this
+    /// evaluation the best, but only one above the threshold resets the patience. A metric that is not finite is never
+    /// the best. HF accepts it, and no later metric beats it.
     pub fn note_evaluation(&mut self, rule: &BestModel, record: &EvalRecord) {
         self.evaluated = Some(record.step);
         let metric = match rule.metric {
@@ -92,7 +93,7 @@ impl TrainerState {
 }
 
 impl Totals {
-    /// One more step.
+    /// Adds one step.
     pub fn add(&mut self, record: &StepRecord) {
         self.steps += 1;
         self.loss += record.loss;
@@ -107,7 +108,7 @@ impl Totals {
         self.seconds += record.time.as_secs_f64();
     }
 
-    /// The record of the steps since the last one.
+    /// The log record of the summed steps, of which `last` is the last.
     pub fn log(&self, last: &StepRecord, sensors: Option<SystemMetrics>) -> LogRecord {
         LogRecord {
             step: last.step,
@@ -146,7 +147,7 @@ mod tests {
                 eval_tokens: 1,
             };
             state.note_evaluation(&rule, &record);
-            // A checkpoint can be read again.
+            // The state survives a round trip through JSON.
             let text = serde_json::to_string(&state).expect("JSON");
             assert_eq!(serde_json::from_str::<TrainerState>(&text).expect("a state"), state);
             (state.best.map(|best| best.step), state.without_gain)

@@ -1,9 +1,10 @@
-//! The training loop: steps, evaluation, logging. A library function with events; the command line only draws them.
+//! The training loop: steps, evaluation, logging. It reports its progress through events, which a caller shows and
+//! stores.
 
 use super::evaluate::{Evaluation, evaluate};
 use super::length::Steps;
 use super::records::{EvalRecord, LogRecord, SampleRecord, StepRecord, Summary};
-use super::schedule::{Schedule, Shape};
+use super::schedule::{Schedule, ScheduleKind};
 use super::state::{Totals, TrainerState};
 use super::watchdog::Watch;
 use crate::config::cadence::Cadence;
@@ -15,34 +16,34 @@ use halfbyte_core::session::{Session, Update};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-/// What happens during a run.
+/// An event of the training loop.
 #[derive(Clone, Debug)]
-pub enum Event {
+pub enum TrainEvent {
     /// One optimizer step is done.
     Stepped(StepRecord),
-    /// A line for metrics.jsonl: means since the last.
+    /// A training record for metrics.jsonl is ready.
     Logged(LogRecord),
     /// An evaluation is done.
     Evaluated(EvalRecord),
     /// Samples are due.
     SampleDue {
-        /// Steps done.
+        /// Optimizer steps done.
         step: usize,
     },
-    /// Samples are there.
+    /// Samples were generated.
     Sampled(SampleRecord),
     /// A checkpoint is due.
     SaveDue {
-        /// What it holds besides the adapter and the optimizer.
+        /// The state to save beside the adapter and the optimizer state.
         state: TrainerState,
-        /// Why.
+        /// The reason for this checkpoint.
         cause: SaveCause,
     },
     /// A checkpoint is complete.
     Saved {
-        /// Steps done.
+        /// Optimizer steps done.
         step: usize,
-        /// Its folder.
+        /// The folder of the checkpoint.
         folder: PathBuf,
     },
 }
@@ -50,34 +51,35 @@ pub enum Event {
 /// Why a checkpoint is due.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum SaveCause {
-    /// The recipe says so, or the run ends here.
+    /// The recipe requires it, or the run ends here.
     Wanted,
-    /// So much time has passed without one (`save_minutes`). It may go when the next one is there.
+    /// `save_minutes` have passed since the last one. The next checkpoint may replace this one.
     Clock,
-    /// The next step was not finite, and the run ends with an error. The weights may be what is wrong, so no older
-    /// checkpoint should go for this one.
+    /// The loss or the gradient of the next step was not finite, and the run ends with an error. The weights may be the
+    /// cause, so this checkpoint must not replace an older one.
     Diverged,
 }
 
-/// What the caller wants after an event.
+/// The caller's reply to an event.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Reply {
-    /// Go on.
+    /// Continue with the run.
     Continue,
     /// End the run after this step.
     Stop,
 }
 
-/// The learning rate of every step.
+/// The learning rates of all steps of a run.
 pub fn learning_rates(config: &TrainingConfig, steps: &Steps) -> Result<Vec<f64>> {
     let kwargs = config.schedule_kwargs.iter().cloned().collect();
-    let shape = Shape::parse(&config.schedule, &kwargs)?;
+    let shape = ScheduleKind::parse(&config.schedule, &kwargs)?;
     let warmup = super::schedule::warmup_steps(steps.total, config.warmup_steps, config.warmup_ratio);
     Ok(Schedule::new(shape, config.learning_rate, warmup, steps.total)?.table())
 }
 
-/// Trains from `state` to the end of the run: the adapter and the optimizer state are in `session`, the schedule is
-/// written to it here. After an error `state` is that of the last good step.
+/// Trains from `state` to the end of the run, or until `observe` replies [`Reply::Stop`]. `session` has the adapter and
+/// the optimizer state already; this function writes the learning rates to it. After an error, `state` is that of the
+/// last good step.
 pub fn train(
     session: &mut Session,
     loader: &mut Loader,
@@ -85,7 +87,7 @@ pub fn train(
     config: &TrainingConfig,
     steps: &Steps,
     state: &mut TrainerState,
-    mut observe: impl FnMut(&mut Session, Event) -> Result<Reply>,
+    mut observe: impl FnMut(&mut Session, TrainEvent) -> Result<Reply>,
 ) -> Result<Summary> {
     let rates = learning_rates(config, steps)?;
     if let Some(schedule) = session.model.params.optimizer.as_ref().map(|o| o.schedule) {
@@ -103,8 +105,8 @@ pub fn train(
         let data = loader.next_step();
         let record = one_step(session, &data, config.seed, state, steps.total)?;
         if let Some(error) = divergence(&record, &data.rows, session.model.spec.compute) {
-            // Nothing was updated: this is the state after the step before.
-            observe(session, Event::SaveDue { state: state.clone(), cause: SaveCause::Diverged })?;
+            // Nothing was updated, so this is still the state after the previous step.
+            observe(session, TrainEvent::SaveDue { state: state.clone(), cause: SaveCause::Diverged })?;
             return Err(error);
         }
         let step = record.step;
@@ -113,11 +115,11 @@ pub fn train(
         state.position = loader.position();
         state.total.add(&record);
         state.since_log.add(&record);
-        let mut stop = observe(session, Event::Stepped(record))? == Reply::Stop;
+        let mut stop = observe(session, TrainEvent::Stepped(record))? == Reply::Stop;
         if let Some(watch) = &mut watch {
             watch.step(session, &record)?;
         }
-        // As in HF the last epoch ends with the run, wherever that is.
+        // As in HF, the last epoch ends with the run, even if it is incomplete.
         let epoch_ended = record.epoch.fract() == 0.0 || step == steps.total;
         let due = |cadence: Cadence| match cadence.every(steps.total) {
             Some(n) => step.is_multiple_of(n),
@@ -125,7 +127,7 @@ pub fn train(
         };
         let first = config.logging_first_step && step == 1;
         if first || stop || step == steps.total || due(config.logging) {
-            let log = Event::Logged(state.since_log.log(&record, session.device().sensors().map(Into::into)));
+            let log = TrainEvent::Logged(state.since_log.log(&record, session.device().sensors().map(Into::into)));
             state.since_log = Totals::default();
             stop |= observe(session, log)? == Reply::Stop;
         }
@@ -135,19 +137,19 @@ pub fn train(
             state.note_evaluation(&config.best, &result);
             best = config.best.load_at_end && state.best.is_some_and(|b| b.step == step);
             stopped_early = out_of_patience(state);
-            stop |= observe(session, Event::Evaluated(result))? == Reply::Stop;
+            stop |= observe(session, TrainEvent::Evaluated(result))? == Reply::Stop;
         }
         let last = step == steps.total || stopped_early;
         if due(config.sample) || (last && config.sample != Cadence::Never) {
-            stop |= observe(session, Event::SampleDue { step })? == Reply::Stop;
+            stop |= observe(session, TrainEvent::SampleDue { step })? == Reply::Stop;
         }
         interrupted = stop && step < steps.total && !stopped_early;
-        // As in HF the last step has a checkpoint too, unless there are none at all.
+        // As in HF, the last step gets a checkpoint, too, unless saving is off.
         let saves = config.save != Cadence::Never;
         let wanted = best || (last && saves) || interrupted || due(config.save);
         if wanted || (saves && by_clock(saved)) {
             let cause = if wanted { SaveCause::Wanted } else { SaveCause::Clock };
-            observe(session, Event::SaveDue { state: state.clone(), cause })?;
+            observe(session, TrainEvent::SaveDue { state: state.clone(), cause })?;
             saved = Instant::now();
         }
     }
@@ -165,8 +167,8 @@ pub fn train(
     })
 }
 
-/// Accumulates the micro-batches of the step after `state` and updates. With a loss or a gradient that is not finite
-/// nothing is updated.
+/// Runs the step after `state`: accumulates the gradients of its micro-batches, then updates. Nothing is updated if the
+/// loss or the gradient is not finite.
 fn one_step(session: &mut Session, data: &Step, seed: u64, state: &TrainerState, total: usize) -> Result<StepRecord> {
     let started = Instant::now();
     session.begin()?;
@@ -197,7 +199,8 @@ fn one_step(session: &mut Session, data: &Step, seed: u64, state: &TrainerState,
     })
 }
 
-/// Why the run cannot go on. f16 gradients overflow now and then: such a step is skipped, and the loss scale halved.
+/// The error that ends the run if the step diverged. An overflow of f16 gradients is normal: the step is skipped and
+/// the loss scale is halved.
 fn divergence(record: &StepRecord, rows: &[usize], compute: DType) -> Option<Error> {
     let StepRecord { step, loss, grad_norm, .. } = record;
     let (what, remedy) = if !loss.is_finite() {
@@ -207,9 +210,10 @@ fn divergence(record: &StepRecord, rows: &[usize], compute: DType) -> Option<Err
     } else {
         return None;
     };
-    // Numbered as `inspect-data` numbers them.
+    // Counted from 1, as in `inspect-data`.
     let rows: Vec<String> = rows.iter().map(|row| (row + 1).to_string()).collect();
     let rows = rows.join(",");
-    let hint = format!("look at them with `inspect-data RECIPE --row {rows}`; {remedy}; then --resume");
+    let hint =
+        format!("look at the rows with `inspect-data RECIPE --row {rows}`; {remedy}; then continue with --resume");
     Some(Error::run(format!("step {step}: {what} on the rows {rows}")).hint(hint))
 }

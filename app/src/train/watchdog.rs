@@ -1,6 +1,5 @@
-//! A watch over runs that end well and have learned nothing: texts that are all the same, tokens that truncation has cut
-//! off, a gradient of zero, an adapter that does not change. Such a run stops with the reason, unless the recipe says
-//! `watchdog = false`.
+//! Stops runs that would finish without an error but learn nothing: all texts are equal, truncation cuts off many
+//! tokens, the gradient is zero, or the adapter does not change. `watchdog = false` in the recipe turns the checks off.
 
 use super::records::StepRecord;
 use crate::data::report::Report;
@@ -8,13 +7,13 @@ use halfbyte_core::error::{Error, Result};
 use halfbyte_core::session::Session;
 use std::hash::{DefaultHasher, Hasher};
 
-/// After so many updates without effect a run stops.
+/// The number of updates without effect after which a run stops.
 const UPDATES: usize = 10;
 
-/// The largest share of the tokens that truncation may cut off.
+/// The largest share of all tokens that truncation may cut off.
 const CUT: f64 = 0.2;
 
-/// How each error says that it can be overridden.
+/// The end of each hint: how to override the check.
 const ANYWAY: &str = "to train anyway, set watchdog = false";
 
 /// Checks the training data before the first step.
@@ -23,7 +22,7 @@ pub fn check_data(report: &Report) -> Result<()> {
     let texts = counts.records - counts.empty;
     if texts > 1 && counts.duplicates == texts - 1 {
         return Err(Error::input(format!("all {texts} records become the same text"))
-            .hint(format!("does the template use the columns? look: halfbyte inspect-data RECIPE; {ANYWAY}")));
+            .hint(format!("check with `halfbyte inspect-data RECIPE` that the template uses the columns; {ANYWAY}")));
     }
     let all = counts.tokens + counts.tokens_lost;
     let share = counts.tokens_cut as f64 / all.max(1) as f64;
@@ -43,28 +42,28 @@ pub fn check_data(report: &Report) -> Result<()> {
     Ok(())
 }
 
-/// The watch over the first updates of a run.
+/// Checks the updates of a run.
 pub struct Watch {
-    /// A hash of the adapter as it was at the start.
+    /// Hash of the adapter before the first update.
     start: u64,
-    /// Updates made.
+    /// Number of updates so far.
     updates: usize,
-    /// Updates in a row whose gradient was exactly zero.
+    /// Number of consecutive updates whose gradient was exactly zero.
     without_gradient: usize,
 }
 
 impl Watch {
-    /// Takes down the adapter of `session`.
+    /// Remembers the adapter of `session`.
     pub fn start(session: &mut Session) -> Result<Self> {
         Ok(Self { start: hash(session)?, updates: 0, without_gradient: 0 })
     }
 
-    /// Looks at the update of `record`, which is done; an error if nothing is being trained.
+    /// Checks the update of `record`, which is done. An error if the run trains nothing.
     pub fn step(&mut self, session: &mut Session, record: &StepRecord) -> Result<()> {
         if record.skipped {
             return Ok(());
         }
-        // A loss of exactly zero has no gradient: there is nothing left to learn.
+        // At a loss of exactly zero there is nothing left to learn, and the gradient is rightly zero.
         let dead = record.grad_norm == 0.0 && record.loss != 0.0;
         self.without_gradient = if dead { self.without_gradient + 1 } else { 0 };
         self.updates += 1;
@@ -84,7 +83,7 @@ impl Watch {
     }
 }
 
-/// A hash of the adapter in full precision.
+/// Hash of the adapter's f32 master copy.
 fn hash(session: &mut Session) -> Result<u64> {
     let mut hasher = DefaultHasher::new();
     if let Some((master, _)) = session.model.params.master {

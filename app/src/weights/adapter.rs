@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use crate::config::fields::Fields;
 use crate::config::lora::{LoraConfig, Pattern, Targets};
 use crate::suggest::nearest;
-use crate::weights::safetensors::{Checkpoint, Output, Tensor, write, write_text};
+use crate::weights::safetensors::{Output, Tensor, TensorFiles, write, write_text};
 use crate::weights::targets::{AdapterModule, resolve};
 use halfbyte_core::dtype::DType;
 use halfbyte_core::error::{Error, Result};
@@ -26,78 +26,78 @@ pub struct LoraWeights {
     pub b: Vec<f32>,
 }
 
-/// An adapter: its configuration, and the matrices of every module that it adapts.
+/// An adapter: its configuration and the matrices of every adapted module.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Adapter {
-    /// The configuration.
+    /// Ranks, scales and target modules.
     pub config: LoraConfig,
-    /// The model it was trained on, as written there (`base_model_name_or_path`).
+    /// The base model as adapter_config.json names it (`base_model_name_or_path`).
     pub base_model: Option<String>,
     /// The adapted modules, in the order of the module tree.
     pub modules: Vec<AdapterModule>,
-    /// Their matrices, in the same order.
+    /// The matrices of `modules`, in the same order.
     pub weights: Vec<LoraWeights>,
-    /// The head's own weight, which PEFT stores when the head is adapted.
+    /// The base weight of the head, `[vocab_size, hidden_size]`, which PEFT stores if the head is adapted.
     pub head: Option<Vec<f32>>,
 }
 
-/// What we do with a field of adapter_config.json.
-enum Rule {
+/// How halfbyte treats a field of adapter_config.json.
+enum AdapterFieldRule {
     /// Read into [`LoraConfig`].
     Read,
-    /// Says nothing about what the adapter computes.
+    /// Ignored: it does not change what the adapter computes.
     NoEffect,
-    /// Not implemented, unless it has one of these values (or null).
+    /// Refused unless it is null or one of these values.
     Only(fn() -> Vec<Value>),
 }
 
-/// The fields that PEFT 0.18 writes, sorted as it sorts them.
-const FIELDS: &[(&str, Rule)] = &[
-    ("alora_invocation_tokens", Rule::Only(Vec::new)),
-    ("alpha_pattern", Rule::Read),
-    ("arrow_config", Rule::Only(Vec::new)),
-    ("auto_mapping", Rule::NoEffect),
-    ("base_model_name_or_path", Rule::Read),
-    ("bias", Rule::Only(|| vec![json!("none")])),
-    ("corda_config", Rule::Only(Vec::new)),
-    ("ensure_weight_tying", Rule::Only(|| vec![json!(false)])),
-    ("eva_config", Rule::NoEffect),
-    ("exclude_modules", Rule::Read),
-    ("fan_in_fan_out", Rule::Only(|| vec![json!(false)])),
-    ("inference_mode", Rule::NoEffect),
-    // Other ways of starting (PiSSA, LoftQ, …) change the base weights too.
-    ("init_lora_weights", Rule::Only(|| vec![json!(true), json!(false), json!("gaussian"), json!("eva")])),
-    ("layer_replication", Rule::Only(Vec::new)),
-    ("layers_pattern", Rule::Read),
-    ("layers_to_transform", Rule::Read),
-    ("loftq_config", Rule::Only(|| vec![json!({})])),
-    ("lora_alpha", Rule::Read),
-    ("lora_bias", Rule::Only(|| vec![json!(false)])),
-    ("lora_dropout", Rule::Read),
-    ("megatron_config", Rule::Only(Vec::new)),
-    ("megatron_core", Rule::NoEffect),
-    ("modules_to_save", Rule::Only(|| vec![json!([])])),
-    ("peft_type", Rule::Only(|| vec![json!("LORA")])),
-    ("peft_version", Rule::NoEffect),
-    ("qalora_group_size", Rule::NoEffect),
-    ("r", Rule::Read),
-    ("rank_pattern", Rule::Read),
-    ("revision", Rule::NoEffect),
-    ("runtime_config", Rule::NoEffect),
-    ("target_modules", Rule::Read),
-    ("target_parameters", Rule::Only(|| vec![json!([])])),
-    ("task_type", Rule::Only(|| vec![json!("CAUSAL_LM")])),
-    ("trainable_token_indices", Rule::Only(|| vec![json!([]), json!({})])),
-    ("use_dora", Rule::Only(|| vec![json!(false)])),
-    ("use_qalora", Rule::Only(|| vec![json!(false)])),
-    ("use_rslora", Rule::Read),
+/// The fields that PEFT 0.18 writes, in its order.
+const FIELDS: &[(&str, AdapterFieldRule)] = &[
+    ("alora_invocation_tokens", AdapterFieldRule::Only(Vec::new)),
+    ("alpha_pattern", AdapterFieldRule::Read),
+    ("arrow_config", AdapterFieldRule::Only(Vec::new)),
+    ("auto_mapping", AdapterFieldRule::NoEffect),
+    ("base_model_name_or_path", AdapterFieldRule::Read),
+    ("bias", AdapterFieldRule::Only(|| vec![json!("none")])),
+    ("corda_config", AdapterFieldRule::Only(Vec::new)),
+    ("ensure_weight_tying", AdapterFieldRule::Only(|| vec![json!(false)])),
+    ("eva_config", AdapterFieldRule::NoEffect),
+    ("exclude_modules", AdapterFieldRule::Read),
+    ("fan_in_fan_out", AdapterFieldRule::Only(|| vec![json!(false)])),
+    ("inference_mode", AdapterFieldRule::NoEffect),
+    // The other initializations (PiSSA, LoftQ, …) change the base weights, too.
+    ("init_lora_weights", AdapterFieldRule::Only(|| vec![json!(true), json!(false), json!("gaussian"), json!("eva")])),
+    ("layer_replication", AdapterFieldRule::Only(Vec::new)),
+    ("layers_pattern", AdapterFieldRule::Read),
+    ("layers_to_transform", AdapterFieldRule::Read),
+    ("loftq_config", AdapterFieldRule::Only(|| vec![json!({})])),
+    ("lora_alpha", AdapterFieldRule::Read),
+    ("lora_bias", AdapterFieldRule::Only(|| vec![json!(false)])),
+    ("lora_dropout", AdapterFieldRule::Read),
+    ("megatron_config", AdapterFieldRule::Only(Vec::new)),
+    ("megatron_core", AdapterFieldRule::NoEffect),
+    ("modules_to_save", AdapterFieldRule::Only(|| vec![json!([])])),
+    ("peft_type", AdapterFieldRule::Only(|| vec![json!("LORA")])),
+    ("peft_version", AdapterFieldRule::NoEffect),
+    ("qalora_group_size", AdapterFieldRule::NoEffect),
+    ("r", AdapterFieldRule::Read),
+    ("rank_pattern", AdapterFieldRule::Read),
+    ("revision", AdapterFieldRule::NoEffect),
+    ("runtime_config", AdapterFieldRule::NoEffect),
+    ("target_modules", AdapterFieldRule::Read),
+    ("target_parameters", AdapterFieldRule::Only(|| vec![json!([])])),
+    ("task_type", AdapterFieldRule::Only(|| vec![json!("CAUSAL_LM")])),
+    ("trainable_token_indices", AdapterFieldRule::Only(|| vec![json!([]), json!({})])),
+    ("use_dora", AdapterFieldRule::Only(|| vec![json!(false)])),
+    ("use_qalora", AdapterFieldRule::Only(|| vec![json!(false)])),
+    ("use_rslora", AdapterFieldRule::Read),
 ];
 
 /// Reads `adapter_config.json` of `folder`: the configuration and the name of the base model.
 pub fn read_config(folder: &Path) -> Result<(LoraConfig, Option<String>)> {
     let file = folder.join(CONFIG);
     if !file.is_file() {
-        return Err(Error::input(format!("{}: no {CONFIG} there", folder.display()))
+        return Err(Error::input(format!("{}: there is no {CONFIG}", folder.display()))
             .hint("name the folder of a PEFT adapter (adapter_config.json, adapter_model.safetensors)"));
     }
     let f = Fields::open(&file)?;
@@ -139,12 +139,12 @@ fn refuse_unknown(f: &Fields) -> Result<()> {
             _ => false,
         };
         match FIELDS.iter().find(|(name, _)| name == key) {
-            Some((_, Rule::Only(values))) if !value.is_null() && !values().contains(value) => {
+            Some((_, AdapterFieldRule::Only(values))) if !value.is_null() && !values().contains(value) => {
                 return Err(f
                     .wrong(key, "halfbyte does not implement this")
                     .hint("merge the adapter with PEFT, or use one that was trained without it"));
             }
-            // A field of a later version that is off says nothing.
+            // An unknown field that is empty or false turns nothing on, so it is harmless.
             None if !empty => {
                 return Err(f
                     .wrong(key, "this field is unknown, and it may change what the adapter computes")
@@ -156,7 +156,7 @@ fn refuse_unknown(f: &Fields) -> Result<()> {
     Ok(())
 }
 
-/// A string (a regular expression) or a list of names.
+/// Reads a regular expression (a string) or a list of names.
 fn pattern(f: &Fields, key: &str) -> Result<Option<Pattern>> {
     match f.get(key) {
         Some(Value::Array(list)) if list.is_empty() => Ok(None),
@@ -185,7 +185,7 @@ fn config_text(config: &LoraConfig, base_model: &str, modules: &[AdapterModule])
     };
     let targets = match &config.targets {
         Targets::Matching(p) => pattern(p),
-        // What was adapted, by name: PEFT needs no rule to find the same modules.
+        // The names of the adapted modules, so that PEFT finds the same ones without a rule of its own.
         Targets::Default | Targets::AllLinear => {
             let leaves: std::collections::BTreeSet<&str> = modules.iter().map(|m| m.module.leaf).collect();
             json!(leaves)
@@ -210,7 +210,7 @@ fn config_text(config: &LoraConfig, base_model: &str, modules: &[AdapterModule])
         "use_rslora" => json!(config.rslora),
         "modules_to_save" | "target_parameters" | "trainable_token_indices" => Value::Null,
         other => match FIELDS.iter().find(|(name, _)| *name == other) {
-            Some((_, Rule::Only(values))) => values().first().cloned().unwrap_or(Value::Null),
+            Some((_, AdapterFieldRule::Only(values))) => values().first().cloned().unwrap_or(Value::Null),
             _ => Value::Null,
         },
     };
@@ -223,29 +223,29 @@ fn object<'a>(entries: impl Iterator<Item = (&'a String, Value)>) -> Value {
     Value::Object(entries.map(|(key, value)| (key.clone(), value)).collect::<Map<_, _>>())
 }
 
-/// The key of a tensor in adapter_model.safetensors.
+/// The name of a tensor in adapter_model.safetensors; `part` is `lora_A`, `lora_B` or `base_layer`.
 fn key(module: &str, part: &str) -> String {
     format!("base_model.model.{module}.{part}.weight")
 }
 
 impl Adapter {
-    /// Reads the adapter in `folder`, which must fit `model`: every adapted module has both matrices with their
-    /// shapes, and nothing else is there.
+    /// Reads the adapter in `folder`. It must fit `model`: both matrices of every adapted module, with their shapes,
+    /// and no other tensor.
     pub fn open(folder: &Path, model: &ModelConfig) -> Result<Self> {
         let (config, base_model) = read_config(folder)?;
         let resolution = resolve(&config, model).map_err(|e| e.at(folder.join(CONFIG).display()))?;
         Ok(Self { base_model, ..Self::read(folder, model, config, resolution.modules)? })
     }
 
-    /// Reads the adapter in `folder`, whose `config` is known already and adapts `modules` of `model`. The name of the
-    /// base is left out.
+    /// Reads only the weights of the adapter in `folder`: `config` was read before, and `modules` are the modules of
+    /// `model` that it adapts. `base_model` stays `None`.
     pub fn read(folder: &Path, model: &ModelConfig, config: LoraConfig, modules: Vec<AdapterModule>) -> Result<Self> {
         let file = folder.join(WEIGHTS);
         if !file.is_file() {
-            return Err(Error::input(format!("{}: no {WEIGHTS} there", folder.display()))
+            return Err(Error::input(format!("{}: there is no {WEIGHTS}", folder.display()))
                 .hint("halfbyte reads safetensors only; save a .bin adapter again with PEFT's save_pretrained"));
         }
-        let tensors = Checkpoint::open_file(&file)?;
+        let tensors = TensorFiles::open_file(&file)?;
         let (mut weights, mut known) = (Vec::new(), std::collections::HashSet::new());
         for AdapterModule { module, r, .. } in &modules {
             let (a, b) = (key(&module.name, "lora_A"), key(&module.name, "lora_B"));
@@ -261,17 +261,17 @@ impl Adapter {
             None => None,
         };
         if let Some(extra) = tensors.names().find(|name| !known.contains(*name) && *name != head_key) {
-            let error = Error::input(format!("{}: the tensor `{extra}` is unexpected", file.display()));
+            let error = Error::input(format!("{}: unexpected tensor `{extra}`", file.display()));
             return Err(match nearest(extra, known.iter().map(String::as_str)) {
-                Some(near) => error.hint(format!("{CONFIG} asks for `{near}`: do the two files belong together?")),
+                Some(near) => error.hint(format!("{CONFIG} implies `{near}`: do the two files belong together?")),
                 None => error.hint(format!("{CONFIG} does not adapt such a module: do the two files belong together?")),
             });
         }
         Ok(Self { config, base_model: None, modules, weights, head })
     }
 
-    /// Writes the adapter to `folder`, which is created, in f32. `head` is the head's own weight: PEFT stores it when
-    /// the head is adapted, so give it then.
+    /// Creates `folder` and writes the adapter to it in f32. `head` is the base weight of the head; it is stored only
+    /// if the head is adapted, as PEFT does.
     pub fn save(&self, folder: &Path, head: Option<&Tensor>) -> Result<()> {
         std::fs::create_dir_all(folder).map_err(|e| Error::io("create", folder, e))?;
         let mut tensors = Vec::new();
@@ -294,21 +294,21 @@ impl Adapter {
         write_text(&folder.join(CONFIG), &config_text(&self.config, base_model, &self.modules))
     }
 
-    /// Checks that the head's weight that came with the adapter is the one of `checkpoint`: PEFT would load it over
-    /// the model's.
-    pub fn check_head(&self, checkpoint: &Checkpoint, model: &ModelConfig) -> Result<()> {
+    /// Checks that the adapter's copy of the head's weight equals that of `checkpoint`, because PEFT replaces the
+    /// model's weight by the copy.
+    pub fn check_head(&self, checkpoint: &TensorFiles, model: &ModelConfig) -> Result<()> {
         let Some(head) = &self.head else { return Ok(()) };
         let name = if model.tied { "model.embed_tokens.weight" } else { "lm_head.weight" };
         let stored = checkpoint.tensor(name)?.to_f32()?;
-        // It was stored in the type that the model had been loaded in, whichever that was.
+        // PEFT stores the copy in the type in which the model was loaded, which is not recorded.
         let same = |dtype: DType| stored.iter().zip(head).all(|(stored, head)| dtype.round(*stored) == *head);
         match [DType::F32, DType::Bf16, DType::F16].into_iter().any(same) {
             true => Ok(()),
             false => Err(Error::input(format!(
-                "the adapter's own copy of `lm_head` is not that of {}",
+                "the adapter's copy of `lm_head` differs from the weight in {}",
                 checkpoint.path().display()
             ))
-            .hint("the adapter was trained on another model")),
+            .hint("use the base model on which the adapter was trained")),
         }
     }
 }

@@ -9,7 +9,7 @@ fn model() -> ModelConfig {
     crate::config::config_json::parse(text, Path::new("config.json")).expect("valid")
 }
 
-/// An adapter of `config` with distinct numbers in it.
+/// An adapter of `config` whose elements are all different.
 fn adapter(config: LoraConfig) -> Adapter {
     let modules = resolve(&config, &model()).expect("targets match").modules;
     let numbers = |n: usize, start: f32| (0..n).map(|i| start + i as f32 * 0.01).collect();
@@ -25,7 +25,7 @@ fn matching(names: &[&str]) -> Targets {
     Targets::Matching(Pattern::Names(names.iter().map(|n| n.to_string()).collect()))
 }
 
-/// What `open` says after `change` was made to adapter_config.json.
+/// The error of `Adapter::open` after `change` was set to `value` in adapter_config.json.
 fn after(folder: &Folder, change: &str, value: Value) -> String {
     adapter(LoraConfig::default()).save(&folder.0, None).expect("saved");
     let file = folder.0.join(CONFIG);
@@ -85,7 +85,7 @@ fn the_head_is_stored_with_its_base_weight() {
     let values: Vec<f32> = (0..32 * 16).map(|i| i as f32).collect();
     let file = folder.0.join("model.safetensors");
     write(&file, &[Output::floats("lm_head.weight".into(), DType::F32, vec![32, 16], &values)]).expect("written");
-    let checkpoint = Checkpoint::open(&folder.0).expect("valid");
+    let checkpoint = TensorFiles::open(&folder.0).expect("valid");
     let head = checkpoint.tensor("lm_head.weight").expect("there");
     let saved = adapter(LoraConfig { targets: matching(&["lm_head"]), ..LoraConfig::default() });
     saved.save(&folder.0, Some(&head)).expect("saved");

@@ -1,4 +1,4 @@
-//! A merged model as a checkpoint of its own: base weights with an adapter added, in a Hugging Face folder.
+//! Writes a merged model, base weights with an adapter added, to a Hugging Face model folder.
 
 use std::path::Path;
 
@@ -6,20 +6,20 @@ use serde_json::{Map, Value, json};
 
 use crate::config::fields::Fields;
 use crate::weights::adapter::{Adapter, LoraWeights};
-use crate::weights::merge::{Base, add, delta, merged};
-use crate::weights::names::{Slot, is_quantized, tensors};
+use crate::weights::merge::{MergeBase, add, delta, merged};
+use crate::weights::names::{TensorSpec, is_quantized, tensors};
 use crate::weights::quantize::load;
-use crate::weights::safetensors::{Checkpoint, Output, write, write_text};
+use crate::weights::safetensors::{Output, TensorFiles, write, write_text};
 use crate::weights::targets::AdapterModule;
 use halfbyte_core::dtype::DType;
 use halfbyte_core::error::{Error, Result};
 use halfbyte_core::model::ModelConfig;
 use halfbyte_core::model::{EMBEDDING, HEAD, Linear, linears};
 
-/// Bytes after which a new file is begun, as in `save_pretrained`.
+/// The most bytes of one file, as in `save_pretrained`.
 const SHARD: usize = 5_000_000_000;
 
-/// What makes up a tokenizer in a model folder; not all are there.
+/// The tokenizer's files in a model folder; a folder may lack some of them.
 pub const TOKENIZER_FILES: [&str; 6] = [
     "tokenizer.model",
     "tokenizer.json",
@@ -29,14 +29,14 @@ pub const TOKENIZER_FILES: [&str; 6] = [
     "chat_template.jinja",
 ];
 
-/// How a merged model is made.
+/// The choices of an export.
 #[derive(Clone, Copy, Debug)]
 pub struct Export<'a> {
-    /// What the adapter is added to.
-    pub base: Base,
+    /// The base weight to which the adapter is added.
+    pub base: MergeBase,
     /// Modules that stayed in 16 bit in the 4-bit base (`llm_int8_skip_modules`).
     pub skip_modules: &'a [String],
-    /// The type in which the model was loaded.
+    /// The type in which the model was loaded for training.
     pub load_as: DType,
     /// The type of the merged weights.
     pub dtype: DType,
@@ -45,30 +45,30 @@ pub struct Export<'a> {
 /// Writes the model in `folder`, with `adapter` added, to `out`: weights, config.json, and copies of its tokenizer
 /// files. Errors when `out` is `folder`.
 pub fn export(folder: &Path, adapter: &Adapter, how: Export, out: &Path) -> Result<()> {
-    let (config, checkpoint) = (crate::config::config_json::open(folder)?, Checkpoint::open(folder)?);
+    let (config, checkpoint) = (crate::config::config_json::open(folder)?, TensorFiles::open(folder)?);
     std::fs::create_dir_all(out).map_err(|e| Error::io("create", out, e))?;
     let absolute = |path: &Path| std::fs::canonicalize(path).map_err(|e| Error::io("find", path, e));
     if absolute(folder)? == absolute(out)? {
         return Err(Error::usage(format!("{}: a merged model cannot replace its base", out.display()))
             .hint("name another folder"));
     }
-    // A head that was adapted is no longer the embedding.
+    // An adapted head differs from the embedding, so it needs a tensor.
     let untied = config.tied && adapter.modules.iter().any(|m| m.module.leaf == HEAD);
-    let mut slots = tensors(&config);
+    let mut specs = tensors(&config);
     if untied {
-        slots.push(Slot { name: format!("{HEAD}.weight"), shape: vec![config.vocab_size, config.hidden_size] });
+        specs.push(TensorSpec { name: format!("{HEAD}.weight"), shape: vec![config.vocab_size, config.hidden_size] });
     }
-    let shards = shards(slots, how.dtype);
-    let merger = Merger { modules: linears(&config), checkpoint, config, adapter, how };
+    let shards = shards(specs, how.dtype);
+    let merger = ExportMerger { modules: linears(&config), checkpoint, config, adapter, how };
     let mut index = Map::new();
     for (i, shard) in shards.iter().enumerate() {
         let file = match shards.len() {
             1 => "model.safetensors".to_string(),
             count => format!("model-{:05}-of-{count:05}.safetensors", i + 1),
         };
-        let outputs: Vec<Output> = shard.iter().map(|slot| merger.tensor(slot)).collect::<Result<_>>()?;
+        let outputs: Vec<Output> = shard.iter().map(|spec| merger.tensor(spec)).collect::<Result<_>>()?;
         write(&out.join(&file), &outputs)?;
-        index.extend(shard.iter().map(|slot| (slot.name.clone(), Value::from(file.clone()))));
+        index.extend(shard.iter().map(|spec| (spec.name.clone(), Value::from(file.clone()))));
     }
     if shards.len() > 1 {
         let total: usize = shards.iter().flatten().map(|s| bytes(s, how.dtype)).sum();
@@ -79,60 +79,60 @@ pub fn export(folder: &Path, adapter: &Adapter, how: Export, out: &Path) -> Resu
     for name in companions.filter(|name| folder.join(name).is_file()) {
         std::fs::copy(folder.join(name), out.join(name)).map_err(|e| Error::io("copy", &folder.join(name), e))?;
     }
-    // Last, so that a folder with a config.json is whole.
+    // Last, so that a folder with a config.json is complete.
     write_text(&out.join("config.json"), &config_text(folder, how.dtype, untied)?)
 }
 
-fn bytes(slot: &Slot, dtype: DType) -> usize {
-    slot.shape.iter().product::<usize>() * dtype.bytes()
+fn bytes(spec: &TensorSpec, dtype: DType) -> usize {
+    spec.shape.iter().product::<usize>() * dtype.bytes()
 }
 
-fn shards(slots: Vec<Slot>, dtype: DType) -> Vec<Vec<Slot>> {
+fn shards(specs: Vec<TensorSpec>, dtype: DType) -> Vec<Vec<TensorSpec>> {
     let mut shards = vec![Vec::new()];
     let mut size = 0;
-    for slot in slots {
-        if size > 0 && size + bytes(&slot, dtype) > SHARD {
+    for spec in specs {
+        if size > 0 && size + bytes(&spec, dtype) > SHARD {
             shards.push(Vec::new());
             size = 0;
         }
-        size += bytes(&slot, dtype);
+        size += bytes(&spec, dtype);
         if let Some(last) = shards.last_mut() {
-            last.push(slot);
+            last.push(spec);
         }
     }
     shards
 }
 
-struct Merger<'a> {
+struct ExportMerger<'a> {
     config: ModelConfig,
-    checkpoint: Checkpoint,
+    checkpoint: TensorFiles,
     modules: Vec<Linear>,
     adapter: &'a Adapter,
     how: Export<'a>,
 }
 
-impl Merger<'_> {
-    fn tensor(&self, slot: &Slot) -> Result<Output<'static>> {
+impl ExportMerger<'_> {
+    fn tensor(&self, spec: &TensorSpec) -> Result<Output<'static>> {
         let how = &self.how;
-        let of_slot = |m: &&Linear| slot.name.strip_suffix(".weight") == Some(m.name.as_str());
-        let values = match self.modules.iter().find(of_slot) {
-            None => self.plain(&slot.name, &slot.shape)?,
+        let of_spec = |m: &&Linear| spec.name.strip_suffix(".weight") == Some(m.name.as_str());
+        let values = match self.modules.iter().find(of_spec) {
+            None => self.plain(&spec.name, &spec.shape)?,
             Some(head) if self.config.tied && head.leaf == HEAD => {
-                let mut values = self.plain(&format!("{EMBEDDING}.weight"), &slot.shape)?;
+                let mut values = self.plain(&format!("{EMBEDDING}.weight"), &spec.shape)?;
                 if let Some((module, weights)) = self.adapted(head) {
                     add(&mut values, &delta(module, weights), how.dtype);
                 }
                 values
             }
             Some(module) => {
-                let base = if is_quantized(module, how.skip_modules) { how.base } else { Base::Original };
+                let base = if is_quantized(module, how.skip_modules) { how.base } else { MergeBase::Original };
                 merged(&self.checkpoint, module, self.adapted(module), base, how.load_as, how.dtype)?
             }
         };
-        Ok(Output::floats(slot.name.clone(), how.dtype, slot.shape.clone(), &values))
+        Ok(Output::floats(spec.name.clone(), how.dtype, spec.shape.clone(), &values))
     }
 
-    /// A tensor that no adapter touches.
+    /// A tensor without an adapter, loaded as `load_as` and rounded to the type of the merged weights.
     fn plain(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
         let mut values = load(&self.checkpoint.shaped(name, shape)?, self.how.load_as)?;
         values.iter_mut().for_each(|x| *x = self.how.dtype.round(*x));
@@ -145,7 +145,7 @@ impl Merger<'_> {
     }
 }
 
-/// The base's config.json with the type of the merged weights, which are not quantised.
+/// The base's config.json with the type of the merged weights and without `quantization_config`.
 fn config_text(folder: &Path, dtype: DType, untied: bool) -> Result<String> {
     let mut fields = Fields::open(&folder.join("config.json"))?.map;
     fields.shift_remove("quantization_config");
@@ -166,7 +166,7 @@ mod tests {
     use crate::weights::targets::resolve;
     use halfbyte_core::quant::{QuantKind, Scheme};
 
-    /// A model folder with a weight that differs everywhere.
+    /// A model folder whose weights vary from element to element.
     fn model(folder: &Folder, tied: bool) -> ModelConfig {
         let text = format!(
             r#"{{"model_type": "llama", "vocab_size": 32, "hidden_size": 16, "intermediate_size": 32, "torch_dtype": "float32",
@@ -175,11 +175,11 @@ mod tests {
         folder.file("config.json", &text);
         folder.file("tokenizer.model", "pieces");
         let config = crate::config::config_json::open(&folder.0).expect("valid");
-        let fill = |(i, slot): (usize, &Slot)| {
-            let values: Vec<f32> = (0..slot.shape.iter().product())
+        let fill = |(i, spec): (usize, &TensorSpec)| {
+            let values: Vec<f32> = (0..spec.shape.iter().product())
                 .map(|j: usize| ((i * 31 + j * 17) % 101) as f32 * 0.01 - 0.5)
                 .collect();
-            Output::floats(slot.name.clone(), DType::F32, slot.shape.clone(), &values)
+            Output::floats(spec.name.clone(), DType::F32, spec.shape.clone(), &values)
         };
         let outputs: Vec<Output> = tensors(&config).iter().enumerate().map(fill).collect();
         write(&folder.0.join("model.safetensors"), &outputs).expect("written");
@@ -197,36 +197,36 @@ mod tests {
     }
 
     const ORIGINAL: Export<'static> =
-        Export { base: Base::Original, skip_modules: &[], load_as: DType::F32, dtype: DType::F32 };
+        Export { base: MergeBase::Original, skip_modules: &[], load_as: DType::F32, dtype: DType::F32 };
 
     #[test]
     fn a_merged_model_is_a_model() {
         let (from, to) = (Folder::new("export-from"), Folder::new("export-to"));
         let config = model(&from, false);
         export(&from.0, &adapter(&config, &["q_proj", "lm_head"], 0.25), ORIGINAL, &to.0).expect("merged");
-        let (before, after) = (Checkpoint::open(&from.0).expect("valid"), Checkpoint::open(&to.0).expect("valid"));
+        let (before, after) = (TensorFiles::open(&from.0).expect("valid"), TensorFiles::open(&to.0).expect("valid"));
         check(&after, &crate::config::config_json::open(&to.0).expect("valid")).expect("complete");
         assert!(to.0.join("tokenizer.model").is_file());
-        for slot in tensors(&config) {
-            let values = |c: &Checkpoint| c.tensor(&slot.name).expect("there").to_f32().expect("floats");
+        for spec in tensors(&config) {
+            let values = |c: &TensorFiles| c.tensor(&spec.name).expect("there").to_f32().expect("floats");
             // delta = 8 · 0.25 · 0.5 · (8 / 8)
-            let moved = if slot.name.contains("q_proj") || slot.name.contains("lm_head") { 1.0 } else { 0.0 };
-            assert!(values(&before).iter().zip(values(&after)).all(|(a, b)| a + moved == b), "{}", slot.name);
+            let moved = if spec.name.contains("q_proj") || spec.name.contains("lm_head") { 1.0 } else { 0.0 };
+            assert!(values(&before).iter().zip(values(&after)).all(|(a, b)| a + moved == b), "{}", spec.name);
         }
     }
 
     #[test]
-    fn only_quantised_modules_come_from_four_bits() {
+    fn only_quantized_modules_come_from_four_bits() {
         let (from, to) = (Folder::new("export4-from"), Folder::new("export4-to"));
         let config = model(&from, false);
-        let base = Base::Dequantized(Scheme { kind: QuantKind::Nf4, blocksize: 64, double: false });
+        let base = MergeBase::Dequantized(Scheme { kind: QuantKind::Nf4, blocksize: 64, double: false });
         let skip = ["k_proj".to_string()];
         let how = Export { base, skip_modules: &skip, dtype: DType::Bf16, ..ORIGINAL };
         export(&from.0, &adapter(&config, &["v_proj"], 0.0), how, &to.0).expect("merged");
-        let (before, after) = (Checkpoint::open(&from.0).expect("valid"), Checkpoint::open(&to.0).expect("valid"));
+        let (before, after) = (TensorFiles::open(&from.0).expect("valid"), TensorFiles::open(&to.0).expect("valid"));
         assert_eq!(crate::config::config_json::open(&to.0).expect("valid").torch_dtype, Some(DType::Bf16));
         for module in linears(&config) {
-            let values = |c: &Checkpoint| c.tensor(&module.weight()).expect("there").to_f32().expect("floats");
+            let values = |c: &TensorFiles| c.tensor(&module.weight()).expect("there").to_f32().expect("floats");
             let kept = values(&before).iter().zip(values(&after)).all(|(a, b)| DType::Bf16.round(*a) == b);
             assert_eq!(kept, matches!(module.leaf, "k_proj" | "lm_head"), "{}", module.name);
         }
@@ -239,7 +239,7 @@ mod tests {
         export(&from.0, &adapter(&config, &["lm_head"], 0.25), ORIGINAL, &to.0).expect("merged");
         let merged = crate::config::config_json::open(&to.0).expect("valid");
         assert!(!merged.tied);
-        let after = Checkpoint::open(&to.0).expect("valid");
+        let after = TensorFiles::open(&to.0).expect("valid");
         check(&after, &merged).expect("complete");
         let values = |name: &str| after.tensor(name).expect("there").to_f32().expect("floats");
         let (head, embedding) = (values("lm_head.weight"), values("model.embed_tokens.weight"));
@@ -257,8 +257,9 @@ mod tests {
 
     #[test]
     fn large_models_are_cut_into_files() {
-        let slots: Vec<Slot> = (0..5).map(|i| Slot { name: format!("{i}"), shape: vec![1 << 15, 1 << 15] }).collect();
-        let sizes = |dtype| shards(slots.clone(), dtype).iter().map(Vec::len).collect::<Vec<_>>();
+        let specs: Vec<TensorSpec> =
+            (0..5).map(|i| TensorSpec { name: format!("{i}"), shape: vec![1 << 15, 1 << 15] }).collect();
+        let sizes = |dtype| shards(specs.clone(), dtype).iter().map(Vec::len).collect::<Vec<_>>();
         assert_eq!(sizes(DType::F32), [1, 1, 1, 1, 1]);
         assert_eq!(sizes(DType::Bf16), [2, 2, 1]);
     }

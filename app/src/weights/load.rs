@@ -1,9 +1,9 @@
-//! Fills a session: base weights from a checkpoint, adapters from a folder or from the random initialisation.
+//! Fills a session with base weights and adapters, and reads adapters and their gradients back.
 
 use crate::config::recipe::LoadDtype;
 use crate::weights::adapter::{Adapter, LoraWeights};
-use crate::weights::quantize::{Absmax, Quantized, load, load_dtype};
-use crate::weights::safetensors::Checkpoint;
+use crate::weights::quantize::{Absmax, QuantizedWeight, load, load_dtype};
+use crate::weights::safetensors::TensorFiles;
 use halfbyte_core::error::Result;
 use halfbyte_core::model::{AdapterTensor, Fill, LoraFactor};
 use halfbyte_core::op::View;
@@ -12,12 +12,12 @@ use halfbyte_core::quant::Scheme;
 use halfbyte_core::session::Session;
 use std::collections::HashMap;
 
-/// Loads every base weight, casting and quantising as transformers does. Weights that the checkpoint holds quantised
-/// are taken as they are. `said` is the recipe's `torch_dtype`.
-pub fn load_base(session: &mut Session, checkpoint: &Checkpoint, said: LoadDtype) -> Result<()> {
+/// Loads every base weight, casting and quantizing as transformers does. Weights that the checkpoint stores in 4 bits
+/// are copied as they are. `stated` is the recipe's `torch_dtype`.
+pub fn load_base(session: &mut Session, checkpoint: &TensorFiles, stated: LoadDtype) -> Result<()> {
     let config = session.model.spec.config.clone();
-    let quantised = !session.model.spec.base.is_empty();
-    let dtype = load_dtype(said, &config, checkpoint, quantised);
+    let quantized = !session.model.spec.base.is_empty();
+    let dtype = load_dtype(stated, &config, checkpoint, quantized);
     for tensor in session.model.params.weights.clone() {
         let (rows, cols) = tensor.shape;
         match tensor.fill {
@@ -30,9 +30,9 @@ pub fn load_base(session: &mut Session, checkpoint: &Checkpoint, said: LoadDtype
                 let module = tensor.name.trim_end_matches(".weight");
                 let shape = [rows, cols];
                 let scheme = Scheme { kind: place.kind, blocksize: place.block, double: place.nested.is_some() };
-                let weight = match Quantized::read(checkpoint, module, shape)? {
+                let weight = match QuantizedWeight::read(checkpoint, module, shape)? {
                     Some(weight) => weight,
-                    None => Quantized::from_checkpoint(checkpoint, module, shape, dtype, scheme)?,
+                    None => QuantizedWeight::from_checkpoint(checkpoint, module, shape, dtype, scheme)?,
                 };
                 write_quantized(session, &place, &weight)?;
             }
@@ -41,7 +41,7 @@ pub fn load_base(session: &mut Session, checkpoint: &Checkpoint, said: LoadDtype
     Ok(())
 }
 
-fn write_quantized(session: &mut Session, place: &Weight4, weight: &Quantized) -> Result<()> {
+fn write_quantized(session: &mut Session, place: &Weight4, weight: &QuantizedWeight) -> Result<()> {
     session.write_bytes(place.codes, &weight.codes)?;
     match (&weight.absmax, place.nested) {
         (Absmax::Plain(absmax), None) => write_f32(session, place.absmax, absmax),
@@ -54,19 +54,19 @@ fn write_quantized(session: &mut Session, place: &Weight4, weight: &Quantized) -
     }
 }
 
-/// Writes f32 values in the type of the buffer.
+/// Converts f32 values to the type of the buffer and writes them.
 fn write_f32(session: &mut Session, view: View, values: &[f32]) -> Result<()> {
     let dtype = session.model.program.info(view.buf).dtype;
     session.write_bytes(view, &dtype.store(values))
 }
 
-/// Puts an adapter into a session that was recorded with its modules.
+/// Writes an adapter to a session that was recorded for its modules.
 pub fn load_adapter(session: &mut Session, adapter: Adapter) -> Result<()> {
     let names = adapter.modules.iter().map(|m| m.module.name.clone());
     write_adapter(session, &names.zip(adapter.weights).collect())
 }
 
-/// Puts the matrices of `weights`, by module name, into the adapter.
+/// Writes `weights`, keyed by module name, to the adapter's f32 master copy.
 pub fn write_adapter(session: &mut Session, weights: &HashMap<String, LoraWeights>) -> Result<()> {
     let Some((master, _)) = session.model.params.master else { return Ok(()) };
     for tensor in session.model.params.adapter.clone() {
@@ -80,13 +80,13 @@ pub fn write_adapter(session: &mut Session, weights: &HashMap<String, LoraWeight
     Ok(())
 }
 
-/// The matrices of the adapter by module name.
+/// Reads the adapter's f32 master copy, keyed by module name.
 pub fn read_adapter(session: &mut Session) -> Result<HashMap<String, LoraWeights>> {
     let flat = session.model.params.master.map(|(master, _)| master);
     split(session, flat)
 }
 
-/// The gradients of the adapter by module name.
+/// Reads the accumulated gradients of the adapter, keyed by module name.
 pub fn read_gradients(session: &mut Session) -> Result<HashMap<String, LoraWeights>> {
     let flat = session.model.params.master.map(|(_, gradient)| gradient);
     split(session, flat)

@@ -1,19 +1,19 @@
 //! Base weights with an adapter added, as PEFT's `merge_and_unload` computes them.
 //!
-//! delta = (B · A) · scale in f32, scaled after the product; merged = round(base + delta), one rounding to the type
-//! of the result. The base is either the checkpoint's weight or the 4-bit weight that was trained on, dequantised.
+//! delta = (B · A) · scale in f32, scaled after the product. merged = round(base + delta), rounded once to the type of
+//! the result. The base is either the checkpoint's weight or the dequantized 4-bit weight that was trained on.
 
 use rayon::prelude::*;
 
 use crate::weights::adapter::LoraWeights;
-use crate::weights::quantize::{Absmax, Quantized, Scheme, load};
-use crate::weights::safetensors::Checkpoint;
+use crate::weights::quantize::{Absmax, QuantizedWeight, Scheme, load};
+use crate::weights::safetensors::TensorFiles;
 use crate::weights::targets::AdapterModule;
 use halfbyte_core::dtype::DType;
 use halfbyte_core::error::Result;
 use halfbyte_core::model::Linear;
 
-/// scale · B · A, `[out_features, in_features]` in f32.
+/// scale · (B · A), `[out_features, in_features]` in f32.
 pub fn delta(adapted: &AdapterModule, weights: &LoraWeights) -> Vec<f32> {
     let (r, width) = (adapted.r, adapted.module.in_features);
     let mut out = vec![0.0f32; adapted.module.elements()];
@@ -30,40 +30,40 @@ pub fn delta(adapted: &AdapterModule, weights: &LoraWeights) -> Vec<f32> {
     out
 }
 
-/// `base` + `delta` with one rounding to `dtype`; `base` holds values of the type that it is meant to have.
+/// Adds `delta` to `base` and rounds once to `dtype`. The caller has rounded `base` to the type that it should have.
 pub fn add(base: &mut [f32], delta: &[f32], dtype: DType) {
     for (w, d) in base.iter_mut().zip(delta) {
         *w = dtype.round(*w + d);
     }
 }
 
-/// The base that an adapter is added to.
+/// The base weight to which an adapter is added.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Base {
-    /// The checkpoint's weight: what one gets by loading the model again in 16 bit. It is not quite the weight that
-    /// the adapter was trained on.
+pub enum MergeBase {
+    /// The checkpoint's weight, as after reloading the model in 16 bit. It differs slightly from the 4-bit weight on
+    /// which the adapter was trained.
     Original,
-    /// The 4-bit weight, dequantised.
+    /// The 4-bit weight, dequantized.
     Dequantized(Scheme),
 }
 
-/// The weight of `module` in `dtype` (f32 values that it holds exactly), with an adapter added if there is one.
-/// `load_as` is the type in which the model was loaded, and quantised.
+/// The weight of `module` with `adapter` added, `[out_features, in_features]`: f32 values that are exact in `dtype`.
+/// `load_as` is the type to which the model was cast before it was quantized.
 pub fn merged(
-    checkpoint: &Checkpoint,
+    checkpoint: &TensorFiles,
     module: &Linear,
     adapter: Option<(&AdapterModule, &LoraWeights)>,
-    base: Base,
+    base: MergeBase,
     load_as: DType,
     dtype: DType,
 ) -> Result<Vec<f32>> {
     let shape = [module.out_features, module.in_features];
-    let dequantized = |q: Quantized| q.dequantize().into_iter().map(|x| q.dtype.round(x)).collect();
-    let mut weight: Vec<f32> = match (Quantized::read(checkpoint, &module.name, shape)?, base) {
+    let dequantized = |q: QuantizedWeight| q.dequantize().into_iter().map(|x| q.dtype.round(x)).collect();
+    let mut weight: Vec<f32> = match (QuantizedWeight::read(checkpoint, &module.name, shape)?, base) {
         (Some(stored), _) => dequantized(stored),
-        (None, Base::Original) => load(&checkpoint.shaped(&module.weight(), &shape)?, load_as)?,
-        (None, Base::Dequantized(scheme)) => {
-            dequantized(Quantized::from_checkpoint(checkpoint, &module.name, shape, load_as, scheme)?)
+        (None, MergeBase::Original) => load(&checkpoint.shaped(&module.weight(), &shape)?, load_as)?,
+        (None, MergeBase::Dequantized(scheme)) => {
+            dequantized(QuantizedWeight::from_checkpoint(checkpoint, &module.name, shape, load_as, scheme)?)
         }
     };
     weight.iter_mut().for_each(|x| *x = dtype.round(*x));
@@ -73,14 +73,14 @@ pub fn merged(
     Ok(weight)
 }
 
-/// PEFT's `merge_and_unload` on a 4-bit model: dequantise to the type it was quantised from, add, quantise again.
-pub fn requantized(base: &Quantized, adapted: &AdapterModule, weights: &LoraWeights) -> Quantized {
+/// PEFT's `merge_and_unload` on a 4-bit model: dequantize to the type it was quantized from, add, quantize again.
+pub fn requantized(base: &QuantizedWeight, adapted: &AdapterModule, weights: &LoraWeights) -> QuantizedWeight {
     let mut weight = base.dequantize();
     for (w, d) in weight.iter_mut().zip(delta(adapted, weights)) {
-        // The sum is f32 whatever the base's type: PEFT casts up before it adds.
+        // PEFT widens the base to f32 before it adds.
         *w = base.dtype.round(*w) + d;
     }
     let double = matches!(base.absmax, Absmax::Nested(_));
     let scheme = Scheme { kind: base.kind, blocksize: base.blocksize, double };
-    Quantized::new(scheme, DType::F32, base.shape, &weight)
+    QuantizedWeight::new(scheme, DType::F32, base.shape, &weight)
 }

@@ -1,12 +1,12 @@
 //! Model folders and adapter folders.
 //!
-//! * [`safetensors`]: a checkpoint's tensors, mapped into memory; writing such files.
-//! * [`names`]: which tensors and which linear modules a model has; parameter counts.
-//! * [`load`]: fills a session from them.
-//! * [`quantize`]: 4-bit weights, made here or by bitsandbytes.
+//! * [`safetensors`]: maps the tensors of a checkpoint into memory, and writes such files.
+//! * [`names`]: the tensors and linear modules of a model by name; parameter counts.
+//! * [`load`]: fills a session with the weights of a model and an adapter.
+//! * [`quantize`]: 4-bit weights, quantized here or by bitsandbytes.
 //! * [`targets`]: which modules a LoRA configuration adapts.
-//! * [`adapter`]: PEFT adapter folders, read and written.
-//! * [`merge`]: base weights with an adapter added; [`export`]: such a model as a folder of its own.
+//! * [`adapter`]: reads and writes PEFT adapter folders.
+//! * [`merge`]: adds an adapter to the base weights; [`export`] writes the merged model to its own folder.
 
 pub mod adapter;
 pub mod export;

@@ -1,28 +1,28 @@
-//! The names and shapes that Hugging Face gives the tensors and linear modules of a model, and parameter counts.
+//! The tensors and linear modules of a model under Hugging Face's names, with their shapes; parameter counts.
 
 use crate::suggest::nearest;
-use crate::weights::safetensors::Checkpoint;
+use crate::weights::safetensors::TensorFiles;
 use halfbyte_core::error::{Error, Result};
 use halfbyte_core::model::{EMBEDDING, HEAD, Linear, ModelConfig, linears};
 
-/// A tensor of an unquantised checkpoint.
+/// Name and shape of a tensor of an unquantized checkpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Slot {
-    /// `model.layers.0.input_layernorm.weight`.
+pub struct TensorSpec {
+    /// For example `model.layers.0.input_layernorm.weight`.
     pub name: String,
-    /// `[out, in]`, or `[width]` of a norm.
+    /// `[out_features, in_features]`, or `[hidden_size]` of a norm.
     pub shape: Vec<usize>,
 }
 
-/// All tensors of an unquantised checkpoint, in the order of the module tree. A tied head has none of its own.
-pub fn tensors(config: &ModelConfig) -> Vec<Slot> {
-    let norm = |name: String| Slot { name, shape: vec![config.hidden_size] };
+/// All tensors of an unquantized checkpoint, in the order of the module tree. A tied head has no tensor.
+pub fn tensors(config: &ModelConfig) -> Vec<TensorSpec> {
+    let norm = |name: String| TensorSpec { name, shape: vec![config.hidden_size] };
     let mut list =
-        vec![Slot { name: format!("{EMBEDDING}.weight"), shape: vec![config.vocab_size, config.hidden_size] }];
+        vec![TensorSpec { name: format!("{EMBEDDING}.weight"), shape: vec![config.vocab_size, config.hidden_size] }];
     let mut modules = linears(config).into_iter().peekable();
     for layer in 0..config.layers {
         while let Some(module) = modules.next_if(|m| m.layer == Some(layer)) {
-            list.push(Slot { name: module.weight(), shape: vec![module.out_features, module.in_features] });
+            list.push(TensorSpec { name: module.weight(), shape: vec![module.out_features, module.in_features] });
         }
         list.push(norm(format!("model.layers.{layer}.input_layernorm.weight")));
         list.push(norm(format!("model.layers.{layer}.post_attention_layernorm.weight")));
@@ -31,40 +31,41 @@ pub fn tensors(config: &ModelConfig) -> Vec<Slot> {
     list.extend(
         modules
             .filter(|_| !config.tied)
-            .map(|head| Slot { name: head.weight(), shape: vec![head.out_features, head.in_features] }),
+            .map(|head| TensorSpec { name: head.weight(), shape: vec![head.out_features, head.in_features] }),
     );
     list
 }
 
-/// Whether a 4-bit model holds this module in 4 bits: all linears but the head and what `skip`
-/// (`llm_int8_skip_modules`) names.
+/// Whether a 4-bit model stores this module in 4 bits: every linear except the head and those that `skip`
+/// (`llm_int8_skip_modules`) matches.
 pub fn is_quantized(module: &Linear, skip: &[String]) -> bool {
     module.leaf != HEAD && !skip.iter().any(|pattern| skips(pattern, &module.name))
 }
 
-/// Whether an entry of `llm_int8_skip_modules` leaves the module `name` in 16 bit: the entry is the name, or its last
-/// parts, or a module around it. (transformers 4 does not take the last parts, transformers 5 does.)
+/// Whether an entry of `llm_int8_skip_modules` keeps the module `name` in 16 bit: the entry is the full name, its last
+/// parts, or a parent module. (transformers 4 does not accept the last parts, transformers 5 does.)
 fn skips(pattern: &str, name: &str) -> bool {
     name == pattern || name.ends_with(&format!(".{pattern}")) || format!(".{name}").contains(&format!(".{pattern}."))
 }
 
-/// Entries of `llm_int8_skip_modules` that name no linear module.
+/// Entries of `llm_int8_skip_modules` that match no linear module.
 pub fn unmatched_skips(config: &ModelConfig, skip: &[String]) -> Vec<String> {
     let modules = linears(config);
     skip.iter().filter(|pattern| !modules.iter().any(|m| skips(pattern, &m.name))).cloned().collect()
 }
 
-/// How many parameters a base model has.
+/// Parameter counts of a base model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Counts {
+pub struct ParameterCounts {
     /// Elements of all tensors.
     pub parameters: u64,
-    /// As transformers counts a 4-bit model: a quantised weight counts its bytes, two elements each.
+    /// The count that transformers reports for a 4-bit model: a quantized weight counts as its bytes, two elements
+    /// each.
     pub packed: u64,
 }
 
-impl Counts {
-    /// The line that PEFT's `print_trainable_parameters` prints: true counts.
+impl ParameterCounts {
+    /// The line of PEFT's `print_trainable_parameters`, which counts elements.
     pub fn line(&self, trainable: u64) -> String {
         let all = self.parameters + trainable;
         let percent = 100.0 * trainable as f64 / all as f64;
@@ -75,7 +76,7 @@ impl Counts {
         )
     }
 
-    /// The line that the QLoRA tutorials print: packed bytes counted as parameters.
+    /// The line that the QLoRA tutorials print, which counts packed bytes as parameters.
     pub fn packed_line(&self, trainable: u64) -> String {
         let all = self.packed + trainable;
         let percent = 100.0 * trainable as f64 / all as f64;
@@ -83,7 +84,7 @@ impl Counts {
     }
 }
 
-/// 46,759,628,800
+/// `n` with commas between groups of three digits: 46,759,628,800.
 fn thousands(n: u64) -> String {
     let digits = n.to_string();
     let mut text = String::new();
@@ -96,22 +97,22 @@ fn thousands(n: u64) -> String {
     text
 }
 
-/// Counts the parameters of `config`; `quantized` is the skip list of a 4-bit model, None when it is not quantised.
-pub fn count(config: &ModelConfig, quantized: Option<&[String]>) -> Counts {
+/// Counts the parameters of `config`. `quantized` is the skip list of a 4-bit model, or `None` for an unquantized one.
+pub fn count(config: &ModelConfig, quantized: Option<&[String]>) -> ParameterCounts {
     let parameters: usize = tensors(config).iter().map(|t| t.shape.iter().product::<usize>()).sum();
     let in_4_bits = |m: &Linear| quantized.is_some_and(|skip| is_quantized(m, skip));
     let saved: usize = linears(config).iter().filter(|m| in_4_bits(m)).map(|m| m.elements() / 2).sum();
-    Counts { parameters: parameters as u64, packed: (parameters - saved) as u64 }
+    ParameterCounts { parameters: parameters as u64, packed: (parameters - saved) as u64 }
 }
 
-/// Checks that `checkpoint` holds exactly the tensors of `config`, with their shapes; a pre-quantised checkpoint may
-/// hold any linear in 4 bits. All differences are found before the first is reported.
-pub fn check(checkpoint: &Checkpoint, config: &ModelConfig) -> Result<()> {
-    let slots = tensors(config);
+/// Checks that `checkpoint` has exactly the tensors of `config`, with their shapes; a pre-quantized checkpoint may
+/// store any linear in 4 bits. The error names the first missing or unexpected tensor and counts the others.
+pub fn check(checkpoint: &TensorFiles, config: &ModelConfig) -> Result<()> {
+    let specs = tensors(config);
     let place = checkpoint.path().display();
-    let prequantised =
+    let prequantized =
         |name: &str| config.quantization.is_some() && checkpoint.get(&format!("{name}.quant_map")).is_some();
-    let missing: Vec<&Slot> = slots.iter().filter(|s| checkpoint.get(&s.name).is_none()).collect();
+    let missing: Vec<&TensorSpec> = specs.iter().filter(|s| checkpoint.get(&s.name).is_none()).collect();
     if let Some(first) = missing.first() {
         let more = if missing.len() > 1 { format!(" (and {} more)", missing.len() - 1) } else { String::new() };
         let error = Error::input(format!("{place}: the tensor `{}` is missing{more}", first.name));
@@ -120,23 +121,23 @@ pub fn check(checkpoint: &Checkpoint, config: &ModelConfig) -> Result<()> {
             None => error.hint("does config.json belong to these weights?"),
         });
     }
-    for slot in &slots {
-        match checkpoint.get(&slot.name) {
-            Some(tensor) if tensor.shape != slot.shape && !prequantised(&slot.name) => {
-                let what = format!("{place}: `{}` has shape {:?}, expected {:?}", slot.name, tensor.shape, slot.shape);
+    for spec in &specs {
+        match checkpoint.get(&spec.name) {
+            Some(tensor) if tensor.shape != spec.shape && !prequantized(&spec.name) => {
+                let what = format!("{place}: `{}` has shape {:?}, expected {:?}", spec.name, tensor.shape, spec.shape);
                 return Err(Error::input(what).hint("config.json does not belong to these weights"));
             }
             _ => {}
         }
     }
     let known = |name: &str| {
-        // Old checkpoints carry the rotary frequencies; a tied head may be stored all the same.
+        // Old checkpoints store the rotary frequencies, and some store a tied head.
         name.ends_with(".rotary_emb.inv_freq") || (config.tied && name == "lm_head.weight")
     };
-    let expected: std::collections::HashSet<&str> = slots.iter().map(|s| s.name.as_str()).collect();
+    let expected: std::collections::HashSet<&str> = specs.iter().map(|s| s.name.as_str()).collect();
     let belongs = |name: &str| {
         let weight = name.find(".weight.").map(|end| &name[..end + ".weight".len()]);
-        expected.contains(name) || known(name) || weight.is_some_and(|w| expected.contains(w) && prequantised(w))
+        expected.contains(name) || known(name) || weight.is_some_and(|w| expected.contains(w) && prequantized(w))
     };
     let unexpected: Vec<&str> = checkpoint.names().filter(|name| !belongs(name)).collect();
     match unexpected.first() {

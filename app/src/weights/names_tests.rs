@@ -58,22 +58,22 @@ fn missing_unexpected_and_misshaped_tensors_are_reported_by_name() {
     use crate::weights::safetensors::{Output, tests::Folder, write};
     use halfbyte_core::dtype::DType;
     let model = config("llama", "");
-    let said = |change: &dyn Fn(&mut Vec<Slot>)| {
+    let said = |change: &dyn Fn(&mut Vec<TensorSpec>)| {
         let mut slots = tensors(&model);
         change(&mut slots);
         let folder = Folder::new("check");
-        let zeros = |s: &Slot| {
+        let zeros = |s: &TensorSpec| {
             Output::floats(s.name.clone(), DType::Bf16, s.shape.clone(), &vec![0.0; s.shape.iter().product()])
         };
         write(&folder.0.join("model.safetensors"), &slots.iter().map(zeros).collect::<Vec<_>>()).expect("written");
-        check(&Checkpoint::open(&folder.0).expect("valid"), &model).map_or_else(|e| e.to_string(), |()| "fine".into())
+        check(&TensorFiles::open(&folder.0).expect("valid"), &model).map_or_else(|e| e.to_string(), |()| "fine".into())
     };
     assert_eq!(said(&|_| {}), "fine");
-    let rotary = Slot { name: "model.layers.0.self_attn.rotary_emb.inv_freq".into(), shape: vec![2] };
+    let rotary = TensorSpec { name: "model.layers.0.self_attn.rotary_emb.inv_freq".into(), shape: vec![2] };
     assert_eq!(said(&|slots| slots.push(rotary.clone())), "fine");
     let missing = said(&|slots| slots.truncate(slots.len() - 2));
     assert!(missing.contains("`model.norm.weight` is missing (and 1 more)"), "{missing}");
-    let bias = Slot { name: "model.layers.1.self_attn.q_proj.bias".into(), shape: vec![16] };
+    let bias = TensorSpec { name: "model.layers.1.self_attn.q_proj.bias".into(), shape: vec![16] };
     let unexpected = said(&|slots| slots.push(bias.clone()));
     assert!(unexpected.contains("`model.layers.1.self_attn.q_proj.bias` is unexpected"), "{unexpected}");
     let shape = said(&|slots| slots[1].shape = vec![8, 16]);

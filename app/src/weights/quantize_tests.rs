@@ -12,8 +12,8 @@ fn values() -> Vec<f32> {
     (0..24 * 40).map(|i| ((i * 7919 % 997) as f32 - 498.0) * 1e-3).collect()
 }
 
-/// The bitsandbytes tensors of `q` as the module "m".
-fn stored(q: &Quantized) -> Vec<Output<'static>> {
+/// The tensors that bitsandbytes stores for `q` under the module name "m".
+fn stored(q: &QuantizedWeight) -> Vec<Output<'static>> {
     let bytes = |name: &str, shape: Vec<usize>, data: Vec<u8>| Output {
         name: format!("m.weight{name}"),
         dtype: DType::U8,
@@ -44,16 +44,16 @@ fn stored(q: &Quantized) -> Vec<Output<'static>> {
     tensors
 }
 
-fn read(tensors: &[Output]) -> Result<Option<Quantized>> {
+fn read(tensors: &[Output]) -> Result<Option<QuantizedWeight>> {
     let folder = Folder::new("quantized");
     write(&folder.0.join("model.safetensors"), tensors).expect("written");
-    Quantized::read(&Checkpoint::open(&folder.0).expect("valid"), "m", SHAPE)
+    QuantizedWeight::read(&TensorFiles::open(&folder.0).expect("valid"), "m", SHAPE)
 }
 
 #[test]
-fn prequantised_tensors_are_read() {
+fn prequantized_tensors_are_read() {
     for double in [true, false] {
-        let q = Quantized::new(Scheme { double, ..SCHEME }, DType::Bf16, SHAPE, &values());
+        let q = QuantizedWeight::new(Scheme { double, ..SCHEME }, DType::Bf16, SHAPE, &values());
         assert_eq!(read(&stored(&q)).expect("valid"), Some(q));
     }
     let plain = Output::floats("m.weight".into(), DType::Bf16, SHAPE.to_vec(), &values());
@@ -62,7 +62,7 @@ fn prequantised_tensors_are_read() {
 
 #[test]
 fn what_does_not_fit_is_refused_by_name() {
-    let q = Quantized::new(SCHEME, DType::Bf16, SHAPE, &values());
+    let q = QuantizedWeight::new(SCHEME, DType::Bf16, SHAPE, &values());
     let without = |suffix: &str| {
         let tensors: Vec<Output> = stored(&q).into_iter().filter(|t| !t.name.ends_with(suffix)).collect();
         read(&tensors).expect_err(suffix).to_string()
@@ -103,8 +103,8 @@ fn what_does_not_fit_is_refused_by_name() {
 }
 
 #[test]
-fn weights_are_cast_before_they_are_quantised() {
-    // On either side of a threshold in f32; both are 0.86328125 in bf16.
+fn weights_are_cast_before_they_are_quantized() {
+    // The two values lie on either side of a threshold in f32; both round to 0.86328125 in bf16.
     let mut wide = values();
     wide[0] = 1.0;
     wide[1] = 0.8614784;
@@ -112,9 +112,9 @@ fn weights_are_cast_before_they_are_quantised() {
     let folder = Folder::new("cast");
     write(&folder.0.join("model.safetensors"), &[Output::floats("m.weight".into(), DType::F32, SHAPE.to_vec(), &wide)])
         .expect("written");
-    let checkpoint = Checkpoint::open(&folder.0).expect("valid");
+    let checkpoint = TensorFiles::open(&folder.0).expect("valid");
     let codes = |dtype| {
-        let q = Quantized::from_checkpoint(&checkpoint, "m", SHAPE, dtype, SCHEME).expect("fits");
+        let q = QuantizedWeight::from_checkpoint(&checkpoint, "m", SHAPE, dtype, SCHEME).expect("fits");
         (q.codes[0] & 15, q.codes[1] >> 4)
     };
     assert_eq!(codes(DType::F32), (14, 15));
@@ -133,8 +133,8 @@ fn the_type_of_loading_is_the_recipes() {
     let folder = Folder::new("load");
     write(&folder.0.join("model.safetensors"), &[Output::floats("a".into(), DType::Bf16, vec![1], &[1.0])])
         .expect("written");
-    let checkpoint = Checkpoint::open(&folder.0).expect("valid");
-    let dtype = |said, more: &str, quantised| load_dtype(said, &config(more), &checkpoint, quantised);
+    let checkpoint = TensorFiles::open(&folder.0).expect("valid");
+    let dtype = |said, more: &str, quantized| load_dtype(said, &config(more), &checkpoint, quantized);
     let named = r#", "torch_dtype": "float32""#;
     assert_eq!(dtype(LoadDtype::Named(DType::F32), "", true), DType::F32);
     assert_eq!(dtype(LoadDtype::Unsaid, named, true), DType::F16);

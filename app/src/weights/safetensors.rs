@@ -1,4 +1,4 @@
-//! Checkpoints in the safetensors format: one file, or shards with an index. Files are mapped, not read.
+//! Safetensors files, memory-mapped: one file, or shards with an index. Also writes such files, atomically.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -19,37 +19,37 @@ use halfbyte_core::error::{Error, Result};
 const SINGLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
 
-/// The tensors of a model or adapter, by name.
-pub struct Checkpoint {
-    /// The folder or file; for messages.
+/// The tensors of a model, an adapter or an optimizer state, by name.
+pub struct TensorFiles {
+    /// The folder or file that was opened, for messages.
     path: PathBuf,
     maps: Vec<Mmap>,
-    tensors: BTreeMap<String, Entry>,
+    tensors: BTreeMap<String, TensorEntry>,
 }
 
-struct Entry {
+struct TensorEntry {
     map: usize,
     dtype: DType,
     shape: Vec<usize>,
     bytes: Range<usize>,
 }
 
-/// One tensor of a checkpoint: row-major, little-endian.
+/// One stored tensor: row-major, little-endian.
 #[derive(Clone, Copy)]
 pub struct Tensor<'a> {
-    /// Its name in the file.
+    /// The name under which the file stores it.
     pub name: &'a str,
-    /// How its elements are stored.
+    /// Type of the stored elements.
     pub dtype: DType,
-    /// Its extents.
+    /// Extents, outermost first.
     pub shape: &'a [usize],
     /// `shape.product() * dtype.bytes()` bytes.
     pub data: &'a [u8],
 }
 
-impl Checkpoint {
-    /// Opens the checkpoint of a model folder: `model.safetensors`, or the shards that
-    /// `model.safetensors.index.json` names.
+impl TensorFiles {
+    /// Opens the weights of a model folder: `model.safetensors`, or the shards that `model.safetensors.index.json`
+    /// lists.
     pub fn open(folder: &Path) -> Result<Self> {
         let mut checkpoint = Self { path: folder.to_path_buf(), maps: Vec::new(), tensors: BTreeMap::new() };
         let (single, index) = (folder.join(SINGLE), folder.join(INDEX));
@@ -58,7 +58,7 @@ impl Checkpoint {
         } else if index.is_file() {
             checkpoint.add_shards(folder, &index)?;
         } else {
-            return Err(Error::input(format!("{}: neither {SINGLE} nor {INDEX} is there", folder.display())).hint(
+            return Err(Error::input(format!("{}: there is no {SINGLE} and no {INDEX}", folder.display())).hint(
                 "halfbyte reads safetensors only; convert a .bin checkpoint with transformers' save_pretrained",
             ));
         }
@@ -80,7 +80,7 @@ impl Checkpoint {
         let mut shards: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
         for (tensor, file) in &weights.map {
             match file.as_str() {
-                // A shard lies beside its index: nothing outside the folder is ever opened.
+                // A shard must be a plain file name, so that nothing outside the folder is ever opened.
                 Some(name) if Path::new(name).file_name() == Some(name.as_ref()) => {
                     shards.entry(name).or_default().push(tensor);
                 }
@@ -90,13 +90,19 @@ impl Checkpoint {
         for (shard, tensors) in shards {
             let file = folder.join(shard);
             if !file.is_file() {
-                return Err(Error::input(format!("{}: the shard {shard} that it names is missing", index.display()))
-                    .hint("download the model again: the folder is incomplete"));
+                return Err(Error::input(format!(
+                    "{}: the shard {shard}, which it lists, is missing",
+                    index.display()
+                ))
+                .hint("download the model again: the folder is incomplete"));
             }
             self.add(&file)?;
             if let Some(tensor) = tensors.into_iter().find(|t| !self.tensors.contains_key(*t)) {
-                return Err(Error::input(format!("{}: `{tensor}` is not in {shard}, as it says", index.display()))
-                    .hint("download the model again: index and shards do not belong together"));
+                return Err(Error::input(format!(
+                    "{}: `{tensor}` is not in {shard}, where the index places it",
+                    index.display()
+                ))
+                .hint("download the model again: index and shards do not belong together"));
             }
         }
         Ok(())
@@ -104,8 +110,8 @@ impl Checkpoint {
 
     fn add(&mut self, file: &Path) -> Result<()> {
         let handle = File::open(file).map_err(|e| Error::io("open", file, e))?;
-        // SAFETY: the map is only read. Another process that truncates the file while we run would end this one, as
-        // for every mapped file; nothing is written through it and every range was checked against its length.
+        // SAFETY: the map is read-only, and `SafeTensors::deserialize` checks every range against its length. If
+        // another process truncates the file, a later read kills this process with SIGBUS, as with any mapped file.
         let map = unsafe { Mmap::map(&handle) }.map_err(|e| Error::io("map", file, e))?;
         let broken = |e: &dyn std::fmt::Display| {
             Error::input(format!("{}: not a valid safetensors file: {e}", file.display()))
@@ -121,11 +127,14 @@ impl Checkpoint {
             })?;
             let at = view.data().as_ptr() as usize - start;
             let bytes = at..at + view.data().len();
-            found.push((name.to_string(), Entry { map: self.maps.len(), dtype, shape: view.shape().to_vec(), bytes }));
+            found.push((
+                name.to_string(),
+                TensorEntry { map: self.maps.len(), dtype, shape: view.shape().to_vec(), bytes },
+            ));
         }
         for (name, entry) in found {
             if self.tensors.contains_key(&name) {
-                return Err(Error::input(format!("{}: `{name}` is in two files", self.path.display())));
+                return Err(Error::input(format!("{}: two files contain `{name}`", self.path.display())));
             }
             self.tensors.insert(name, entry);
         }
@@ -133,7 +142,7 @@ impl Checkpoint {
         Ok(())
     }
 
-    /// All names, sorted.
+    /// The names of all tensors, sorted.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.tensors.keys().map(String::as_str)
     }
@@ -143,14 +152,14 @@ impl Checkpoint {
         &self.path
     }
 
-    /// The tensor called `name`, if it is there.
+    /// The tensor called `name`, or `None` if the files lack it.
     pub fn get(&self, name: &str) -> Option<Tensor<'_>> {
         let (name, entry) = self.tensors.get_key_value(name)?;
         let data = &self.maps[entry.map][entry.bytes.clone()];
         Some(Tensor { name, dtype: entry.dtype, shape: &entry.shape, data })
     }
 
-    /// The tensor called `name`; an error that names the folder and the nearest tensor when it is missing.
+    /// The tensor called `name`. If it is missing, the error names the folder and the most similar name.
     pub fn tensor(&self, name: &str) -> Result<Tensor<'_>> {
         self.get(name).ok_or_else(|| {
             let error = Error::input(format!("{}: the tensor `{name}` is missing", self.path.display()));
@@ -161,7 +170,7 @@ impl Checkpoint {
         })
     }
 
-    /// [`Self::tensor`] with this shape.
+    /// As [`Self::tensor`], but another shape is an error, too.
     pub fn shaped(&self, name: &str, shape: &[usize]) -> Result<Tensor<'_>> {
         let tensor = self.tensor(name)?;
         if tensor.shape != shape {
@@ -186,7 +195,7 @@ fn known_type(dtype: Dtype) -> Option<DType> {
 }
 
 impl Tensor<'_> {
-    /// How many elements it has.
+    /// Number of elements.
     pub fn len(&self) -> usize {
         self.shape.iter().product()
     }
@@ -196,7 +205,7 @@ impl Tensor<'_> {
         self.len() == 0
     }
 
-    /// Its elements widened to f32. Errors when it holds no f32, f16 or bf16.
+    /// The elements widened to f32. An error unless they are stored as f32, f16 or bf16.
     pub fn to_f32(&self) -> Result<Vec<f32>> {
         let mut out = vec![0.0; self.len()];
         match self.dtype {
@@ -211,7 +220,7 @@ impl Tensor<'_> {
         Ok(out)
     }
 
-    /// Its bytes. Errors when it is not a tensor of bytes.
+    /// The elements of a U8 tensor. An error for any other type.
     pub fn bytes(&self) -> Result<&[u8]> {
         match self.dtype {
             DType::U8 => Ok(self.data),
@@ -229,15 +238,15 @@ fn widen<const N: usize>(data: &[u8], out: &mut [f32], element: impl Fn([u8; N])
     });
 }
 
-/// A tensor to be written.
+/// A tensor for [`write()`].
 pub struct Output<'a> {
-    /// Its name.
+    /// The name under which the file stores it.
     pub name: String,
-    /// How its elements are stored.
+    /// Type of the stored elements.
     pub dtype: DType,
-    /// Its extents.
+    /// Extents, outermost first.
     pub shape: Vec<usize>,
-    /// Its elements, little-endian.
+    /// The elements, row-major, little-endian: `shape.product() * dtype.bytes()` bytes.
     pub data: Cow<'a, [u8]>,
 }
 
@@ -272,24 +281,24 @@ impl View for &Output<'_> {
     }
 }
 
-/// Writes `tensors` to `file`, whole or not at all: under a temporary name, flushed to the disk, then renamed.
+/// Writes `tensors` to `file` atomically: to a temporary file, which is flushed to disk and then renamed.
 pub fn write(file: &Path, tensors: &[Output]) -> Result<()> {
     let metadata = std::collections::HashMap::from([("format".to_string(), "pt".to_string())]);
     let views = tensors.iter().map(|t| (t.name.as_str(), t));
     let temporary = temporary(file);
-    // Not `serialize_to_file`: it makes files that only their owner can read.
+    // `serialize_to_file` would create a file that only its owner can read.
     let bytes = safetensors::serialize(views, Some(metadata))
         .map_err(|e| Error::system(format!("cannot write {}: {e}", temporary.display())))?;
     std::fs::write(&temporary, bytes).map_err(|e| Error::io("write", &temporary, e))?;
     publish(&temporary, file)
 }
 
-/// Writes `text` to `file` as [`write()`] does.
+/// Writes `text` to `file` atomically, as [`write()`] does.
 pub fn write_text(file: &Path, text: &str) -> Result<()> {
     write_bytes(file, text.as_bytes())
 }
 
-/// Writes `bytes` to `file` as [`write()`] does.
+/// Writes `bytes` to `file` atomically, as [`write()`] does.
 pub fn write_bytes(file: &Path, bytes: &[u8]) -> Result<()> {
     let temporary = temporary(file);
     std::fs::write(&temporary, bytes).map_err(|e| Error::io("write", &temporary, e))?;
@@ -302,7 +311,7 @@ fn temporary(file: &Path) -> PathBuf {
     file.with_file_name(name)
 }
 
-/// Flushes `temporary`, renames it to `file`, and flushes the folder so that the name survives a power cut.
+/// Flushes `temporary`, renames it to `file`, and flushes the folder, so that the new name survives a power failure.
 fn publish(temporary: &Path, file: &Path) -> Result<()> {
     let flush = |path: &Path| File::open(path).and_then(|f| f.sync_all()).map_err(|e| Error::io("flush", path, e));
     flush(temporary)?;

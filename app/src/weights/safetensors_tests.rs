@@ -1,8 +1,8 @@
-//! Tests of [`super`]: good files, and every way in which a file can lie.
+//! Tests of [`super`] with valid, truncated and inconsistent files.
 
 use super::*;
 
-/// A folder of its own for each test, removed at the end.
+/// A temporary folder for one test, removed when dropped.
 pub struct Folder(pub PathBuf);
 
 impl Folder {
@@ -34,7 +34,7 @@ fn two_tensors() -> Vec<Output<'static>> {
     ]
 }
 
-/// A safetensors file with this header and `data` bytes of data.
+/// The bytes of a safetensors file with this header and `data` zero bytes of data.
 fn raw(header: &str, data: usize) -> Vec<u8> {
     let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
     bytes.extend(header.as_bytes());
@@ -42,7 +42,7 @@ fn raw(header: &str, data: usize) -> Vec<u8> {
     bytes
 }
 
-fn failure(result: Result<Checkpoint>) -> String {
+fn failure(result: Result<TensorFiles>) -> String {
     result.err().expect("an error").to_string()
 }
 
@@ -50,7 +50,7 @@ fn failure(result: Result<Checkpoint>) -> String {
 fn what_is_written_is_read_back() {
     let folder = Folder::new("roundtrip");
     write(&folder.0.join(SINGLE), &two_tensors()).expect("written");
-    let checkpoint = Checkpoint::open(&folder.0).expect("valid");
+    let checkpoint = TensorFiles::open(&folder.0).expect("valid");
     assert_eq!(checkpoint.names().collect::<Vec<_>>(), ["a.weight", "b.weight"]);
     let a = checkpoint.shaped("a.weight", &[2, 3]).expect("shape");
     assert_eq!(a.to_f32().expect("floats")[..4], [1.0, -2.0, 0.5, 3.0]);
@@ -62,7 +62,7 @@ fn what_is_written_is_read_back() {
 fn missing_and_misshaped_tensors_are_named() {
     let folder = Folder::new("names");
     write(&folder.0.join(SINGLE), &two_tensors()).expect("written");
-    let checkpoint = Checkpoint::open(&folder.0).expect("valid");
+    let checkpoint = TensorFiles::open(&folder.0).expect("valid");
     let missing = checkpoint.tensor("a.weigh").err().expect("missing").to_string();
     assert!(missing.contains("`a.weigh` is missing") && missing.contains("`a.weight`"), "{missing}");
     let shape = checkpoint.shaped("a.weight", &[3, 2]).err().expect("shape").to_string();
@@ -76,11 +76,11 @@ fn truncated_and_lying_files_are_refused_by_name() {
     write(&folder.0.join("whole"), &two_tensors()).expect("written");
     let whole = std::fs::read(folder.0.join("whole")).expect("readable");
     for cut in [0, 4, 8, 20, whole.len() - 1] {
-        let message = failure(Checkpoint::open_file(&folder.file("cut.safetensors", &whole[..cut])));
+        let message = failure(TensorFiles::open_file(&folder.file("cut.safetensors", &whole[..cut])));
         assert!(message.contains("cut.safetensors") && message.contains("download it again"), "{cut}: {message}");
     }
     let lies = [
-        r#"{"a": {"dtype": "F32", "shape": [4], "data_offsets": [0, 16]}}"#, // 16 bytes promised, 8 there
+        r#"{"a": {"dtype": "F32", "shape": [4], "data_offsets": [0, 16]}}"#, // 16 bytes in the header, 8 in the file
         r#"{"a": {"dtype": "F32", "shape": [3], "data_offsets": [0, 8]}}"#,  // shape and offsets differ
         r#"{"a": {"dtype": "F32", "shape": [2], "data_offsets": [8, 0]}}"#,
         r#"{"a": {"dtype": "F32", "shape": [4611686018427387904, 4], "data_offsets": [0, 8]}}"#,
@@ -89,15 +89,15 @@ fn truncated_and_lying_files_are_refused_by_name() {
         "not json",
     ];
     for lie in lies {
-        let message = failure(Checkpoint::open_file(&folder.file("lie.safetensors", raw(lie, 8))));
+        let message = failure(TensorFiles::open_file(&folder.file("lie.safetensors", raw(lie, 8))));
         assert!(message.contains("lie.safetensors"), "{lie}: {message}");
     }
     let mut huge = raw("{}", 0);
     huge[..8].copy_from_slice(&u64::MAX.to_le_bytes());
-    assert!(failure(Checkpoint::open_file(&folder.file("huge", huge))).contains("huge"));
+    assert!(failure(TensorFiles::open_file(&folder.file("huge", huge))).contains("huge"));
     let exotic = r#"{"a": {"dtype": "F8_E4M3", "shape": [8], "data_offsets": [0, 8]}}"#;
     assert!(
-        failure(Checkpoint::open_file(&folder.file("exotic", raw(exotic, 8)))).contains("`a` is stored as F8_E4M3")
+        failure(TensorFiles::open_file(&folder.file("exotic", raw(exotic, 8)))).contains("`a` is stored as F8_E4M3")
     );
 }
 
@@ -109,22 +109,22 @@ fn shards_are_found_through_the_index() {
     write(&folder.0.join("one.safetensors"), &tensors).expect("written");
     let index = |map: &str| folder.file(INDEX, format!(r#"{{"weight_map": {map}}}"#));
     index(r#"{"a.weight": "one.safetensors", "b.weight": "two.safetensors"}"#);
-    assert_eq!(Checkpoint::open(&folder.0).expect("valid").names().count(), 2);
+    assert_eq!(TensorFiles::open(&folder.0).expect("valid").names().count(), 2);
     index(r#"{"a.weight": "two.safetensors"}"#);
-    assert!(failure(Checkpoint::open(&folder.0)).contains("`a.weight` is not in two.safetensors"));
+    assert!(failure(TensorFiles::open(&folder.0)).contains("`a.weight` is not in two.safetensors"));
     index(r#"{"a.weight": "three.safetensors"}"#);
-    assert!(failure(Checkpoint::open(&folder.0)).contains("three.safetensors"));
+    assert!(failure(TensorFiles::open(&folder.0)).contains("three.safetensors"));
     index(r#"{"a.weight": "../one.safetensors"}"#);
-    assert!(failure(Checkpoint::open(&folder.0)).contains("beside the index"));
+    assert!(failure(TensorFiles::open(&folder.0)).contains("beside the index"));
     index("3");
-    assert!(failure(Checkpoint::open(&folder.0)).contains("weight_map"));
+    assert!(failure(TensorFiles::open(&folder.0)).contains("weight_map"));
 }
 
 #[test]
 fn a_folder_without_weights_says_what_it_needs() {
     let folder = Folder::new("empty");
     folder.file("pytorch_model.bin", "x");
-    let message = failure(Checkpoint::open(&folder.0));
+    let message = failure(TensorFiles::open(&folder.0));
     assert!(message.contains("model.safetensors") && message.contains(".bin"), "{message}");
 }
 
@@ -136,13 +136,13 @@ fn no_damage_to_a_file_is_worse_than_an_error() {
     let mut opened = 0;
     for i in 0..500usize {
         let mut bytes = whole.clone();
-        // one or two bytes changed, mostly in the header
+        // One or two bytes changed, mostly in the header.
         for at in [i * 7919, i * 104729 / 3].into_iter().take(1 + i % 2) {
             let at = if i % 5 == 0 { at % bytes.len() } else { at % (bytes.len() - 32) };
             bytes[at] = bytes[at].wrapping_add((i % 255 + 1) as u8);
         }
         let file = folder.file("damaged", &bytes);
-        if let Ok(checkpoint) = Checkpoint::open_file(&file) {
+        if let Ok(checkpoint) = TensorFiles::open_file(&file) {
             opened += 1;
             for name in checkpoint.names() {
                 let _ = checkpoint.tensor(name).expect("listed").to_f32();

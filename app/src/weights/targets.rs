@@ -1,4 +1,4 @@
-//! Which modules a LoRA configuration adapts. The rules are PEFT 0.18's (`check_target_module_exists`,
+//! Finds the modules that a LoRA configuration adapts. The rules are PEFT 0.18's (`check_target_module_exists`,
 //! `_maybe_include_all_linear_layers`, `get_pattern_key` in `peft/tuners`).
 
 use regex::Regex;
@@ -9,47 +9,46 @@ use halfbyte_core::error::{Error, Result};
 use halfbyte_core::model::{EMBEDDING, HEAD, Linear, linears};
 use halfbyte_core::model::{Family, ModelConfig};
 
-/// What PEFT adapts when `target_modules` is not given; the same for the three families.
+/// PEFT's default for `target_modules`, the same for Llama, Mistral and Mixtral.
 const DEFAULT: [&str; 2] = ["q_proj", "v_proj"];
 
-/// A linear module with its adapter's constants.
+/// An adapted linear module with its rank and scale.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AdapterModule {
-    /// The module.
+    /// Name and shape of the linear module.
     pub module: Linear,
-    /// Its rank.
+    /// Rank of the adapter.
     pub r: usize,
-    /// Its alpha.
+    /// `lora_alpha` of this module.
     pub alpha: f64,
-    /// What the adapter's output is multiplied by: alpha / r, or alpha / √r.
+    /// Factor of the adapter's output: alpha / r, or alpha / √r with `use_rslora`.
     pub scale: f64,
 }
 
 impl AdapterModule {
-    /// Parameters of its A `[r, in]` and B `[out, r]`.
+    /// Number of elements of A `[r, in_features]` and B `[out_features, r]`.
     pub fn parameters(&self) -> usize {
         self.r * (self.module.in_features + self.module.out_features)
     }
 }
 
-/// The outcome of [`resolve`].
+/// The result of [`resolve`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct Resolution {
     /// The adapted modules, in the order of the module tree; at least one.
     pub modules: Vec<AdapterModule>,
-    /// Names in `target_modules` that match nothing, each with the names that may have been meant. PEFT ignores them
-    /// in silence.
+    /// Names in `target_modules` that match nothing, each with suggestions. PEFT ignores such names silently.
     pub unmatched: Vec<(String, Vec<String>)>,
 }
 
 impl Resolution {
-    /// Trainable parameters.
+    /// Number of trainable parameters.
     pub fn parameters(&self) -> u64 {
         self.modules.iter().map(|m| m.parameters() as u64).sum()
     }
 }
 
-/// Finds the modules of `model` that `lora` adapts. Errors when there is none, or when a pattern is not valid.
+/// Finds the modules of `model` that `lora` adapts. An error if there is none or if a pattern is invalid.
 pub fn resolve(lora: &LoraConfig, model: &ModelConfig) -> Result<Resolution> {
     lora.check()?;
     let all = linears(model);
@@ -60,8 +59,8 @@ pub fn resolve(lora: &LoraConfig, model: &ModelConfig) -> Result<Resolution> {
         }
         Targets::Matching(pattern) => pattern.clone(),
     };
-    let (targets, exclude) = (Matcher::new("target_modules", &targets)?, lora.exclude.as_ref());
-    let exclude = exclude.map(|pattern| Matcher::new("exclude_modules", pattern)).transpose()?;
+    let (targets, exclude) = (PatternMatcher::new("target_modules", &targets)?, lora.exclude.as_ref());
+    let exclude = exclude.map(|pattern| PatternMatcher::new("exclude_modules", pattern)).transpose()?;
     if targets.matches(EMBEDDING) {
         return Err(Error::usage(format!(
             "`target_modules` matches {EMBEDDING}: adapters on embeddings are not supported"
@@ -73,7 +72,7 @@ pub fn resolve(lora: &LoraConfig, model: &ModelConfig) -> Result<Resolution> {
         (Overrides::new("rank_pattern", &lora.rank_pattern)?, Overrides::new("alpha_pattern", &lora.alpha_pattern)?);
     let chosen = |m: &Linear| {
         let excluded = exclude.as_ref().is_some_and(|e| e.matches(&m.name));
-        // A module that is named in full is adapted whatever its layer.
+        // PEFT adapts a module that is named in full even if `layers_to_transform` leaves out its layer.
         targets.matches(&m.name) && !excluded && (targets.names(&m.name) || layers.contains(&m.name))
     };
     let modules: Vec<AdapterModule> = all
@@ -90,10 +89,10 @@ pub fn resolve(lora: &LoraConfig, model: &ModelConfig) -> Result<Resolution> {
         return Err(none_matched(lora, model.family, &all));
     }
     let unmatched = match &targets {
-        Matcher::Regex(_) => Vec::new(),
-        Matcher::Names(names) => {
+        PatternMatcher::Regex(_) => Vec::new(),
+        PatternMatcher::Names(names) => {
             let missed = names.iter().filter(|name| !all.iter().any(|m| is_suffix(name, &m.name)));
-            missed.map(|name| (name.clone(), meant(name, model.family, &all))).collect()
+            missed.map(|name| (name.clone(), suggestions(name, model.family, &all))).collect()
         }
     };
     Ok(Resolution { modules, unmatched })
@@ -104,16 +103,16 @@ fn none_matched(lora: &LoraConfig, family: Family, all: &[Linear]) -> Error {
     match &lora.targets {
         Targets::Matching(Pattern::Regex(regex)) => {
             let error =
-                Error::usage(format!("`target_modules` = \"{regex}\" matches no linear module as a whole name"));
+                Error::usage(format!("`target_modules` = \"{regex}\" matches the whole name of no linear module"));
             error.hint(format!(
-                "names are like {}; for a plain name write [\"{regex}\"] (one of {choices})",
+                "a whole name is for example {}; to match by last part, write [\"{regex}\"] (one of {choices})",
                 all[0].name
             ))
         }
         Targets::Matching(Pattern::Names(names)) => {
             let wrong: Vec<String> = names
                 .iter()
-                .map(|name| match meant(name, family, all).first() {
+                .map(|name| match suggestions(name, family, all).first() {
                     Some(near) => format!("{name} (perhaps {near}?)"),
                     None => name.clone(),
                 })
@@ -121,11 +120,11 @@ fn none_matched(lora: &LoraConfig, family: Family, all: &[Linear]) -> Error {
             Error::usage(format!("`target_modules` adapts no module: {}", wrong.join(", ")))
                 .hint(format!("the linear modules of this {} model are {choices}", family.model_type()))
         }
-        _ => Error::usage("no module is adapted").hint("look at `layers_to_transform` and `exclude_modules`"),
+        _ => Error::usage("no module is adapted").hint("check `layers_to_transform` and `exclude_modules`"),
     }
 }
 
-/// The last parts of the names of `all`, each once, in order.
+/// The last parts of the module names, without repetition, in the order of the module tree.
 fn leaves(all: &[Linear]) -> Vec<&'static str> {
     let mut leaves = Vec::new();
     for module in all {
@@ -136,9 +135,9 @@ fn leaves(all: &[Linear]) -> Vec<&'static str> {
     leaves
 }
 
-/// What someone who wrote `name` may have meant: the matrix with the same part in this architecture, else the nearest
-/// name.
-fn meant(name: &str, family: Family, all: &[Linear]) -> Vec<String> {
+/// Suggests a module for the unmatched `name`: the one with the same role in this architecture, else the one with the
+/// most similar name.
+fn suggestions(name: &str, family: Family, all: &[Linear]) -> Vec<String> {
     let leaf = name.rsplit('.').next().unwrap_or(name);
     let pairs = [("gate_proj", "w1"), ("up_proj", "w3"), ("down_proj", "w2")];
     let same = pairs.iter().find_map(|(dense, expert)| match family {
@@ -150,18 +149,18 @@ fn meant(name: &str, family: Family, all: &[Linear]) -> Vec<String> {
     near.map(String::from).into_iter().collect()
 }
 
-/// Whether `name` is `suffix` or ends with "." and `suffix`.
+/// Whether `name` equals `suffix` or ends with `.suffix`.
 fn is_suffix(suffix: &str, name: &str) -> bool {
     name == suffix || name.strip_suffix(suffix).is_some_and(|rest| rest.ends_with('.'))
 }
 
-/// A [`Pattern`] ready for matching.
-enum Matcher {
+/// A compiled [`Pattern`].
+enum PatternMatcher {
     Names(Vec<String>),
     Regex(Regex),
 }
 
-impl Matcher {
+impl PatternMatcher {
     fn new(key: &str, pattern: &Pattern) -> Result<Self> {
         Ok(match pattern {
             Pattern::Names(names) => Self::Names(names.clone()),
@@ -174,7 +173,7 @@ impl Matcher {
             Self::Regex(regex) => regex.is_match(name),
         }
     }
-    /// Whether it spells out the whole name.
+    /// Whether the list contains the whole `name`.
     fn names(&self, name: &str) -> bool {
         matches!(self, Self::Names(names) if names.iter().any(|n| n == name))
     }
@@ -184,14 +183,15 @@ fn compile(key: &str, given: &str, regex: &str) -> Result<Regex> {
     Regex::new(regex).map_err(|e| {
         let reason = e.to_string().lines().last().unwrap_or_default().trim().to_string();
         Error::usage(format!("`{key}`: \"{given}\" is not a regular expression that halfbyte can use: {reason}"))
-            .hint("look-around and back-references are not supported; a list of names always is")
+            .hint("look-around and back-references are not supported; a list of names always works")
     })
 }
 
-/// `layers_to_transform` and `layers_pattern`.
+/// The layers that `layers_to_transform` and `layers_pattern` allow.
 enum LayerFilter {
     All,
-    /// The patterns, each with the layer's number as its first group; the first that matches decides.
+    /// Patterns whose first group is the layer's number, and the allowed layers. The first pattern that matches
+    /// decides.
     Only(Vec<Regex>, Vec<usize>),
 }
 
@@ -209,8 +209,8 @@ impl LayerFilter {
         match self {
             Self::All => true,
             Self::Only(patterns, layers) => {
-                // As in PEFT the last number in the name counts: for an expert's matrix that is the expert's, unless
-                // `layers_pattern` says "layers".
+                // As in PEFT, the last number in the name counts. In the name of an expert's matrix that is the
+                // expert's number, unless `layers_pattern` is "layers".
                 let captures = patterns.iter().find_map(|p| p.captures(name));
                 let layer = captures.and_then(|c| c.get(1)?.as_str().parse::<usize>().ok());
                 layer.is_some_and(|layer| layers.contains(&layer))
@@ -219,7 +219,7 @@ impl LayerFilter {
     }
 }
 
-/// `rank_pattern` or `alpha_pattern`: the first expression that matches the end of a name decides.
+/// `rank_pattern` or `alpha_pattern`: the first expression that matches the end of a module's name decides.
 struct Overrides<T>(Vec<(Regex, T)>);
 
 impl<T: Copy> Overrides<T> {

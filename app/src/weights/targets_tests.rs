@@ -59,8 +59,8 @@ fn names_without_a_module_come_with_a_suggestion() {
     assert_eq!(found.modules.len(), 3 * 4 + 1);
     let missed: Vec<(&str, &str)> = found.unmatched.iter().map(|(n, near)| (n.as_str(), near[0].as_str())).collect();
     assert_eq!(missed, [("gate_proj", "w1"), ("up_proj", "w3"), ("down_proj", "w2")]);
-    let error = resolve(&named(&["q_pro", "colour"]), &model("llama")).expect_err("none matches").to_string();
-    assert!(error.contains("q_pro (perhaps q_proj?), colour") && error.contains("down_proj, lm_head"), "{error}");
+    let error = resolve(&named(&["q_pro", "color"]), &model("llama")).expect_err("none matches").to_string();
+    assert!(error.contains("q_pro (perhaps q_proj?), color") && error.contains("down_proj, lm_head"), "{error}");
 }
 
 #[test]
@@ -72,7 +72,7 @@ fn layers_are_chosen_as_in_peft() {
     };
     assert_eq!(adapted(&layers(&["q_proj"], &[], &[0, 2]), "llama").len(), 2);
     assert_eq!(adapted(&layers(&["q_proj", "lm_head"], &[], &[1]), "llama").len(), 2, "lm_head is named in full");
-    // without a pattern the last number counts, which is the expert's
+    // Without a pattern the last number counts, which is the expert's.
     let experts = adapted(&layers(&["w1"], &[], &[2]), "mixtral");
     assert!(experts.len() == 3 && experts.iter().all(|n| n.contains("experts.2.")), "{experts:?}");
     let blocks = adapted(&layers(&["w1"], &["layers"], &[2]), "mixtral");

@@ -16,7 +16,7 @@ fn records_text_rows_and_report_are_shown() {
         "`train`: 24 rows, 20 trained on, 4 evaluated on",
         "columns: question, answer",
         "train: 20 records",
-        "note: nothing is padded, so every end token is learnt",
+        "note: nothing is padded, so every end token is learned",
         "memory: ",
         "on H200 (6 steps of ",
     ] {

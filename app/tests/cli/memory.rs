@@ -2,7 +2,7 @@
 
 use crate::folder::Folder;
 use halfbyte::config::recipe::Recipe;
-use halfbyte::run::{ModelPlace, Prepared, Start, prepare};
+use halfbyte::run::{ModelPlace, Prepared, RunStart, prepare};
 use halfbyte_core::device::cpu::{Cpu, CpuOptions};
 use halfbyte_core::device::{About, Device, Timing};
 use halfbyte_core::error::Result;
@@ -53,7 +53,7 @@ fn prepared(folder: &Folder, more: &[&str]) -> Prepared {
 /// The error of a run with these overrides on a device with `room` bytes.
 fn refused(folder: &Folder, more: &[&str], room: usize) -> String {
     let device = Box::new(Small(Cpu::new(CpuOptions::default()), room));
-    let error = prepared(folder, more).start(device, Start::Fresh).err().expect("too large");
+    let error = prepared(folder, more).start(device, RunStart::Fresh).err().expect("too large");
     assert_eq!(error.exit_code(), 4);
     assert!(!folder.path("run").exists(), "a refused run leaves no folder behind");
     error.to_string()
@@ -76,7 +76,7 @@ fn a_run_that_does_not_fit_is_told_what_would() {
     let error = refused(&folder, &["gradient_checkpointing=true"], 1000);
     assert!(error.contains("no batch size or length makes it fit"), "{error}");
     let device = Box::new(Small(Cpu::new(CpuOptions::default()), whole));
-    prepared(&folder, &[]).start(device, Start::Fresh).expect("just enough");
+    prepared(&folder, &[]).start(device, RunStart::Fresh).expect("just enough");
 }
 
 #[test]
@@ -84,5 +84,5 @@ fn the_advice_holds() {
     let folder = Folder::new();
     let advised = ["per_device_train_batch_size=2", "gradient_accumulation_steps=2"];
     let device = Box::new(Small(Cpu::new(CpuOptions::default()), bytes(&folder, &["gradient_checkpointing=true"]) - 1));
-    prepared(&folder, &advised).start(device, Start::Fresh).expect("it fits, as was said");
+    prepared(&folder, &advised).start(device, RunStart::Fresh).expect("it fits, as was said");
 }

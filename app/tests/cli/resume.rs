@@ -133,7 +133,7 @@ fn a_damaged_checkpoint_is_passed_over_aloud() {
     std::fs::remove_file(folder.path("run/checkpoint-36/adapter_model.safetensors")).expect("removed");
     std::fs::remove_file(folder.path("run/checkpoint-32/checksums.json")).expect("removed");
     let said = folder.run(&args(&RUN, &["--resume"])).fine();
-    for words in ["checkpoint-40 is passed over", "checkpoint-36 is passed over", "checkpoint-32 is passed over"] {
+    for words in ["checkpoint-40 is skipped", "checkpoint-36 is skipped", "checkpoint-32 is skipped"] {
         assert!(said.out.contains(words), "{words}: {}", said.out);
     }
     assert!(said.out.contains("resumed from run/checkpoint-28 (step 28)"), "{}", said.out);
@@ -273,13 +273,13 @@ fn what_cannot_be_gone_on_from_is_not_begun_anew_unasked() {
     let folder = Folder::new();
     folder.run(&args(&RUN, &["--set", "save_strategy=no"])).fine();
     let before = (adapter(&folder, "run"), metrics(&folder, "run"));
-    folder.run(&args(&RUN, &["--resume"])).refused(2, &["of a run without checkpoints", "--overwrite"]);
+    folder.run(&args(&RUN, &["--resume"])).refused(2, &["from a run without checkpoints", "--overwrite"]);
     assert!(before == (adapter(&folder, "run"), metrics(&folder, "run")));
     folder.run(&args(&RUN, &["--set", "output_dir=one", "--set", "max_steps=2"])).fine();
     std::fs::remove_file(folder.path("one/checkpoint-2/checksums.json")).expect("removed");
     folder
         .run(&args(&RUN, &["--set", "output_dir=one", "--resume"]))
-        .refused(2, &["one/checkpoint-2 is passed over", "--overwrite"]);
+        .refused(2, &["one/checkpoint-2 is skipped", "--overwrite"]);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use crate::decode::{Events, WandbRun, events, wandb};
 use crate::folder::Folder;
 use halfbyte::config::recipe::Recipe;
-use halfbyte::track::{Start, Trackers};
+use halfbyte::track::{RunDescription, Trackers};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
@@ -34,7 +34,7 @@ fn a_run_that_goes_on_voids_what_was_logged_after_its_checkpoint() {
     let text = text.replace("text_column = \"t\"", "run_name = \"a name\"");
     let recipe = Recipe::parse(&text, "r.toml", &[]).expect("a recipe");
     let resolved = recipe.resolved_toml();
-    let start = |resumed| Start { folder: folder.path(), recipe: &resolved, resumed };
+    let start = |resumed| RunDescription { folder: folder.path(), recipe: &resolved, resumed };
     let record = |step: usize, loss: f64| json!({"step": step, "loss": loss, "system.gpu.0.temp": 50 + step});
     {
         let mut trackers = Trackers::open(&recipe.training, start(None)).expect("opened");

@@ -1,4 +1,4 @@
-//! `adam8bit/`: 8-bit block quantisation and ten steps of each AdamW.
+//! `adam8bit/`: 8-bit blockwise quantization, and ten steps of every AdamW variant.
 
 use std::path::Path;
 
@@ -137,7 +137,7 @@ impl Trace {
     }
 }
 
-/// How many codes differ; an error when one differs by more than 1.
+/// The number of codes that differ; an error if one differs by more than 1.
 fn codes_off(ours: &[u8], golden: &[u8]) -> Result<usize, String> {
     if ours.len() != golden.len() {
         return Err(format!("{} codes, recorded {}", ours.len(), golden.len()));
@@ -148,7 +148,7 @@ fn codes_off(ours: &[u8], golden: &[u8]) -> Result<usize, String> {
     }
 }
 
-/// Worst differences so far: absolute, and the number of values that are not bit-equal.
+/// The largest absolute difference so far, and the number of values that are not bit-equal.
 struct Report {
     storage: DType,
     worst: f32,
@@ -161,7 +161,7 @@ impl Report {
         Self { storage, worst: 0.0, values: 0, differing: 0 }
     }
 
-    /// Compares at 1e-6 absolute, or one unit in the last place of bf16 storage.
+    /// Compares values within 1e-6 absolute, or within one unit in the last place of bf16 storage.
     fn add(&mut self, key: &str, ours: &[f32], golden: &Tensors) -> Result<(), String> {
         let golden = golden.f32(key)?;
         let off = worst(ours, &golden);

@@ -1,11 +1,11 @@
-//! `train/*/adapter_*` and `train/*/merged*`: PEFT's adapter folders read, written again and merged.
+//! `train/*/adapter_*` and `train/*/merged*`: reads PEFT's adapter folders, writes them again, and merges them.
 
 use std::path::{Path, PathBuf};
 
 use halfbyte::weights::adapter::Adapter;
-use halfbyte::weights::merge::{self, Base};
-use halfbyte::weights::quantize::{Absmax, Quantized, Scheme, load};
-use halfbyte::weights::safetensors::Checkpoint;
+use halfbyte::weights::merge::{self, MergeBase};
+use halfbyte::weights::quantize::{Absmax, QuantizedWeight, Scheme, load};
+use halfbyte::weights::safetensors::TensorFiles;
 use halfbyte_core::dtype::DType;
 use halfbyte_core::model::{Linear, linears};
 use halfbyte_core::quant::QuantKind;
@@ -47,12 +47,12 @@ fn text(e: impl std::fmt::Display) -> String {
     e.to_string()
 }
 
-/// Reads PEFT's folder, writes it, and compares the two.
+/// Reads PEFT's folder, writes it to another folder, and compares the two.
 fn roundtrip(root: &Path, folder: &Path, title: &str) -> Outcome {
     let json = |folder: &Path| -> Result<Value, String> {
         let file = std::fs::read_to_string(folder.join("adapter_config.json")).map_err(text)?;
         let mut value: Value = serde_json::from_str(&file).map_err(text)?;
-        // Alone in these folders: the target names are a set.
+        // PEFT stores the target names as a set, so their order is arbitrary.
         if let Some(list) = value["target_modules"].as_array_mut() {
             list.sort_by_key(Value::to_string);
         }
@@ -62,7 +62,7 @@ fn roundtrip(root: &Path, folder: &Path, title: &str) -> Outcome {
     let model = root.join("models").join(model);
     let config = halfbyte::config::config_json::open(&model).map_err(text)?;
     let adapter = Adapter::open(folder, &config).map_err(text)?;
-    let checkpoint = Checkpoint::open(&model).map_err(text)?;
+    let checkpoint = TensorFiles::open(&model).map_err(text)?;
     adapter.check_head(&checkpoint, &config).map_err(text)?;
     let ours = std::env::temp_dir().join(format!("halfbyte-golden-{}-{}", std::process::id(), title.replace(' ', "-")));
     let saved = adapter.save(&ours, checkpoint.get("lm_head.weight").as_ref()).map_err(text).and_then(|()| {
@@ -79,7 +79,7 @@ fn roundtrip(root: &Path, folder: &Path, title: &str) -> Outcome {
         return Err(format!("tensors {:?}, recorded {:?}", a.names(), b.names()));
     }
     for name in b.names() {
-        // The head's own weight is written as the checkpoint has it; PEFT writes the type it was loaded in.
+        // We store the head's weight in the checkpoint's type, PEFT in the type in which the model was loaded.
         if worst(&a.f32(&name)?, &b.f32(&name)?) != 0.0
             || (a.dtype(&name)? != b.dtype(&name)? && !name.contains("base_layer"))
         {
@@ -89,9 +89,9 @@ fn roundtrip(root: &Path, folder: &Path, title: &str) -> Outcome {
     Ok(format!("{} modules, {} tensors and the config equal", adapter.modules.len(), b.names().len()))
 }
 
-/// A trace: the model, how it was quantised, and the trained adapter.
+/// A trace: the model, its quantization scheme, and the trained adapter.
 struct Trace {
-    checkpoint: Checkpoint,
+    checkpoint: TensorFiles,
     modules: Vec<Linear>,
     adapter: Adapter,
     scheme: Option<Scheme>,
@@ -113,27 +113,28 @@ impl Trace {
             }),
         };
         Ok(Self {
-            checkpoint: Checkpoint::open(&model).map_err(text)?,
+            checkpoint: TensorFiles::open(&model).map_err(text)?,
             modules: linears(&config),
             adapter: Adapter::open(&folder.join("adapter_final"), &config).map_err(text)?,
             scheme,
-            // The models were loaded in f32 for f32 compute and quantised from that; the weights hold bf16 values.
+            // With f32 compute, the models were loaded in f32 and quantized from f32. The weights are exact in bf16.
             load_as: DType::F32,
         })
     }
 
-    /// The module called `name`, and where its adapter is.
+    /// The module called `name`, and the index of its adapter.
     fn module(&self, name: &str) -> Result<(&Linear, Option<usize>), String> {
         let module = self.modules.iter().find(|m| m.name == name).ok_or(format!("no module {name}"))?;
         Ok((module, self.adapter.modules.iter().position(|m| m.module.name == name)))
     }
 
-    fn is_quantised(&self, module: &Linear) -> bool {
+    fn is_quantized(&self, module: &Linear) -> bool {
         self.scheme.is_some() && halfbyte::weights::names::is_quantized(module, &[])
     }
 }
 
-/// `{kind}.{module}.weight`: f32 within 1e-6 of the largest weight, bf16 equal but for near-ties of the f32 sum.
+/// Compares `{kind}.{module}.weight`: f32 within 1e-6 of the largest weight, bf16 equal except for near-ties of the f32
+/// sum.
 fn merged(trace: &Trace, file: &Tensors) -> Outcome {
     let (mut worst_f32, mut values, mut ties) = (0.0f32, 0, 0);
     for key in file.names() {
@@ -141,8 +142,10 @@ fn merged(trace: &Trace, file: &Tensors) -> Outcome {
         let (module, at) = trace.module(weight.strip_suffix(".weight").ok_or("odd key")?)?;
         let dtype = if kind.contains("_bf16_") { DType::Bf16 } else { DType::F32 };
         let base = match trace.scheme {
-            Some(scheme) if kind.ends_with("dequantized") && trace.is_quantised(module) => Base::Dequantized(scheme),
-            _ => Base::Original,
+            Some(scheme) if kind.ends_with("dequantized") && trace.is_quantized(module) => {
+                MergeBase::Dequantized(scheme)
+            }
+            _ => MergeBase::Original,
         };
         let adapter = at.map(|i| (&trace.adapter.modules[i], &trace.adapter.weights[i]));
         let ours = merge::merged(&trace.checkpoint, module, adapter, base, trace.load_as, dtype).map_err(text)?;
@@ -161,7 +164,7 @@ fn merged(trace: &Trace, file: &Tensors) -> Outcome {
             }
             _ => {
                 for (i, (a, b)) in ours.iter().zip(&golden).enumerate().filter(|(_, (a, b))| a != b) {
-                    // One unit in the last of bf16's 8 digits.
+                    // One unit in the last place of bf16, which has 8 significant bits.
                     if (a - b).abs() > b.abs() / 128.0 {
                         return Err(format!("{key}[{i}]: {a:e}, recorded {b:e}"));
                     }
@@ -176,20 +179,20 @@ fn merged(trace: &Trace, file: &Tensors) -> Outcome {
     Ok(format!("{values} values, f32 worst {worst_f32:.1e} of the largest, {ties} bf16 near-ties"))
 }
 
-/// bitsandbytes keys of the merged, requantised model.
+/// Compares the bitsandbytes tensors of the merged and requantized model.
 fn merged_4bit(trace: &Trace, file: &Tensors) -> Outcome {
     let (mut codes, mut moved) = (0, 0);
     for key in file.names() {
         let Some(name) = key.strip_suffix(".weight") else { continue };
         let (module, at) = trace.module(name)?;
         let shape = [module.out_features, module.in_features];
-        let scheme = trace.scheme.ok_or("the trace is not quantised")?;
-        if !trace.is_quantised(module) {
+        let scheme = trace.scheme.ok_or("the trace is not quantized")?;
+        if !trace.is_quantized(module) {
             continue;
         }
         let tensor = trace.checkpoint.shaped(&key, &shape).map_err(text)?;
         let weight = load(&tensor, trace.load_as).map_err(text)?;
-        let base = Quantized::new(scheme, trace.load_as, shape, &weight);
+        let base = QuantizedWeight::new(scheme, trace.load_as, shape, &weight);
         let ours = match at {
             Some(i) => merge::requantized(&base, &trace.adapter.modules[i], &trace.adapter.weights[i]),
             None => base,
@@ -223,7 +226,7 @@ fn merged_4bit(trace: &Trace, file: &Tensors) -> Outcome {
             return Err(format!("{key}: scales off by {:e}", worst(&scales, &golden)));
         }
     }
-    // A code may move where the sum of the adapter's products, rounded in another order, lies on a threshold.
+    // A code may differ if a different order of summation moves the adapter's product across a threshold.
     if moved * 10_000 > codes {
         return Err(format!("{moved} of {codes} codes differ"));
     }

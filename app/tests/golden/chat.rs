@@ -1,5 +1,5 @@
-//! Conversations and literal special tokens, encoded: what mistral-common and transformers give. The files lie beside
-//! the tokenizers' golden encodings: `tokenizer_golden/` and `tokenizers/` of a set.
+//! Compares encoded conversations and literal special tokens with mistral-common and transformers. The files are in the
+//! same folders as the tokenizers' golden encodings: `tokenizer_golden/` and `tokenizers/` of a set.
 
 use std::path::Path;
 
@@ -49,7 +49,7 @@ fn encoder(model: &Path, legacy: bool) -> Result<Encoder, String> {
     Encoder::new(tokenizer, settings, &[], None).map_err(|e| e.to_string())
 }
 
-/// Ids of every record against those recorded.
+/// Compares the ids of every record with the recorded ones.
 fn compare(
     encoder: &Encoder,
     format: &RecordFormatter,
@@ -64,7 +64,8 @@ fn compare(
         if got != want {
             return Err(format!("{record}: {got:?}"));
         }
-        // A mask cuts text, but only where the tokens allow it, and hides all but the answers.
+        // A mask splits the text before it is tokenized. It must not change the ids, and must hide all except the
+        // answers.
         let masked = encoder.document(&marked, TrainOn::Assistant);
         if masked.ids != want {
             return Err(format!("masked, {record}: {:?}", masked.ids));

@@ -1,4 +1,4 @@
-//! `facts/`: parameter counts of real model sizes, as transformers and PEFT print them.
+//! `facts/`: parameter counts of models at their real sizes, as transformers and PEFT print them.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -50,11 +50,11 @@ fn base(model: &str, recorded: &Value) -> Outcome {
     for module in linears(&config).iter().filter(|m| names::is_quantized(m, &[])) {
         *leaves.entry(module.leaf).or_default() += 1;
     }
-    equal("quantised linears", json!(leaves), &sorted(&recorded["quantized_linears"]))?;
+    equal("quantized linears", json!(leaves), &sorted(&recorded["quantized_linears"]))?;
     Ok(format!("{} ({} packed)", counts.parameters, counts.packed))
 }
 
-/// The object with its keys sorted, for comparing with a map.
+/// The object with sorted keys, for comparison with a map.
 fn sorted(object: &Value) -> Value {
     let entries: BTreeMap<&String, &Value> = object.as_object().into_iter().flatten().collect();
     json!(entries)
@@ -88,7 +88,7 @@ fn lora(recorded: &Value) -> Outcome {
     Ok(format!("{trainable} of {}", base.packed + trainable))
 }
 
-/// The keys of an adapter file with their shapes.
+/// The tensor names of an adapter file with their shapes.
 fn keys(modules: &[&AdapterModule]) -> Value {
     let mut keys = BTreeMap::new();
     for AdapterModule { module, r, .. } in modules {

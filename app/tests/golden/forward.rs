@@ -1,8 +1,8 @@
 //! `forward/<model>/<variant>`: logits, hidden states, router logits and losses of whole models.
 //!
-//! f32 ("exact"): equal within what f32 itself leaves open. bf16 ("rounded"): both HF and we are off the f32 numbers, and we
-//! must not be further off than HF is, but for a margin of a half. The bf16 cases of dense models run in f16 too, for which
-//! nothing was recorded: against the f32 numbers, at a quarter of what bf16 may be off.
+//! f32 ("exact"): equal within the rounding error of f32. bf16 ("rounded"): our error and HF's are both measured from
+//! the f32 numbers, and ours may be at most 1.5 times as large as HF's. The bf16 cases of dense models also run in f16,
+//! for which nothing was recorded: they are compared with the f32 numbers, at a quarter of the tolerance of bf16.
 
 use std::cell::RefCell;
 use std::path::Path;
@@ -40,7 +40,7 @@ pub fn cases(root: &Path) -> Vec<Case> {
                 types.push((format!("{variant} as f16"), Ok(DType::F16)));
             }
             for (name, compute) in types {
-                // One session serves all cases of a variant.
+                // All cases of a variant share one session.
                 let shared: Rc<RefCell<Option<Loaded>>> = Rc::default();
                 let checkpoint = root.join("models").join(&model);
                 let (folder, title, facts) = (folder.clone(), variant.clone(), facts.clone());
@@ -68,23 +68,23 @@ struct Loaded {
     config: ModelConfig,
     inputs: Tensors,
     recorded: Tensors,
-    /// From meta.json.
+    /// The facts of this variant in meta.json.
     facts: Value,
-    /// Of a bf16 variant: the same in f32, with its facts.
+    /// For a bf16 variant, the tensors and facts of the f32 variant.
     reference: Option<(Tensors, Value)>,
 }
 
-/// What a run gave.
+/// The outputs of one run.
 struct Run {
     logits: Vec<f64>,
     loss: f64,
-    /// The auxiliary loss without its coefficient.
+    /// The auxiliary loss, without its coefficient.
     aux: f64,
     predicted: usize,
 }
 
 impl Loaded {
-    /// The one in `shared`, made if there is none yet.
+    /// Returns the value in `shared`, and makes it first if there is none.
     fn once<'a>(shared: &'a mut Option<Self>, make: &dyn Fn() -> Result<Self, String>) -> Result<&'a mut Self, String> {
         if shared.is_none() {
             *shared = Some(make()?);
@@ -133,7 +133,7 @@ impl Loaded {
         Ok(Run { logits, loss: -logp.iter().sum::<f64>(), aux: aux / coef, predicted: stream.batch.predicted() })
     }
 
-    /// What the buffer held after the last op that wrote it.
+    /// The content of the buffer after the last op that wrote it.
     fn seen(&self, name: &str) -> Result<Vec<f64>, String> {
         let seen = self.seen.lock().map_err(text)?;
         seen.get(&(Phase::Eval { adapter: false }, name.to_string()))
@@ -148,12 +148,13 @@ impl Loaded {
                 let (error, measured) = self.rounded(case)?;
                 error.check(measured, share(self.session.model.spec.compute))
             }
-            // Few tokens of one case do not hang on a rounding: they are compared all together.
+            // In a single case, the choice of experts depends on rounding for most tokens. Therefore the remaining
+            // tokens of all cases are compared together.
             (Some(_), Some(_)) => Ok(format!("{}", self.rounded(case)?.1)),
         }
     }
 
-    /// All recorded numbers of one case in f32.
+    /// Compares all recorded numbers of one case in f32.
     fn exact(&mut self, case: &str) -> Outcome {
         let stream = Stream::read(&self.inputs, case, self.config.sliding_window)?;
         let run = self.run(&stream)?;
@@ -189,7 +190,7 @@ impl Loaded {
         Ok(format!("{compared} tensors, {measured}"))
     }
 
-    /// The losses that were recorded; each must be within `limit` of the one in `facts` or of the one in `other`.
+    /// Compares the recorded losses: each must be within `limit` of the one in `facts` or of the one in `other`.
     fn losses(
         &self,
         run: &Run,
@@ -212,8 +213,8 @@ impl Loaded {
             ("loss_with_aux", mean + coef * run.aux),
         ];
         for (name, ours) in losses {
-            // The auxiliary loss counts tokens: in bf16 it jumps where one goes to another expert. It has no tolerance
-            // of its own there.
+            // The auxiliary loss counts tokens per expert: in bf16 it jumps when rounding sends a token to another
+            // expert, so it has no separate tolerance there.
             if name.contains("aux") && self.config.experts.is_none() || name == "aux_loss" && other.is_some() {
                 continue;
             }
@@ -231,7 +232,8 @@ impl Loaded {
         Ok(())
     }
 
-    /// Our error in bf16 and HF's, both measured from HF's f32, on the tokens that can be compared; and the losses.
+    /// Measures our error and HF's in bf16, both from HF's f32 numbers, on the comparable tokens. Checks the
+    /// losses, too.
     fn rounded(&mut self, case: &str) -> Result<(RoundedError, Measured), String> {
         let stream = Stream::read(&self.inputs, case, self.config.sliding_window)?;
         let run = self.run(&stream)?;
@@ -256,7 +258,7 @@ impl Loaded {
         Ok((error, measured))
     }
 
-    /// The logits of all cases of a Mixtral variant.
+    /// Compares the logits of all cases of a Mixtral variant together.
     fn rounded_together(&mut self) -> Outcome {
         let names: Vec<String> = self.facts.as_object().into_iter().flatten().map(|(name, _)| name.clone()).collect();
         let mut all = RoundedError::default();
@@ -275,14 +277,14 @@ impl Loaded {
     }
 }
 
-/// Squared errors in bf16, summed over the tokens that were compared.
+/// Squared errors in bf16, summed over the compared tokens.
 #[derive(Default)]
 struct RoundedError {
     tokens: usize,
     of: usize,
     ours: f64,
     hf: f64,
-    /// Squares of the f32 logits.
+    /// Sum of the squares of the f32 logits.
     size: f64,
 }
 
@@ -294,7 +296,7 @@ impl RoundedError {
     }
 }
 
-/// Tokens (of the stream) whose choice of experts does not hang on a rounding; all of a dense model.
+/// The tokens of the stream whose choice of experts does not depend on rounding; in a dense model, all tokens.
 fn stable_tokens(exact: &Tensors, case: &str, stream: &Stream, config: &ModelConfig) -> Result<Vec<usize>, String> {
     let mut stable = vec![true; stream.rows.len()];
     if let Some(experts) = &config.experts {

@@ -1,5 +1,6 @@
 //! `generate/<model>/<run>`: greedy decoding, token by token, and the logits of every step. `warpers`: the
-//! probabilities after temperature, top-k and top-p. Repetition penalty and min-p have no case here: they are not implemented.
+//! probabilities after temperature, top-k and top-p. Repetition penalty and min-p have no case here: they are not
+//! implemented.
 
 use std::path::{Path, PathBuf};
 
@@ -11,7 +12,7 @@ use halfbyte_core::session::batch::MicroBatch;
 use halfbyte_core::session::{Sampling, Session};
 use serde_json::Value;
 
-use crate::rig::{Measured, Setup, distance, dtype, ids, open, scheme, text, unlabelled};
+use crate::rig::{Measured, Setup, distance, dtype, ids, open, scheme, text, unlabeled};
 use crate::tensors::{Tensors, json, stems};
 use crate::walk::{Case, Outcome};
 
@@ -46,7 +47,7 @@ pub fn cases(root: &Path) -> Vec<Case> {
     cases
 }
 
-/// Which tokens take part, and their probabilities.
+/// Compares the set of kept tokens and their probabilities.
 fn warpers(file: &Path, config: &str, facts: &Value) -> Outcome {
     let file = Tensors::open(file)?;
     let number = |key: &str| facts["parameters"][key].as_f64();
@@ -104,7 +105,7 @@ impl Run {
             load_as: dtype(&facts["compute"])?,
             scheme: scheme(&facts["quant"])?,
             adapter: adapter.as_ref(),
-            // Two texts of a batch: the longest prompt has 14 tokens, and 64 follow.
+            // Room for a batch of two texts: the longest prompt has 14 tokens, and 64 are generated.
             tokens: 2 * 80,
             checkpointing: false,
             aux: None,
@@ -114,7 +115,7 @@ impl Run {
         Ok(Self { session, config, file: Tensors::open(file)?, facts, adapter: adapter.is_some() })
     }
 
-    /// prompt0, prompt1, …
+    /// The recorded prompts: prompt0, prompt1, …
     fn names(&self) -> Vec<String> {
         let is_prompt = |name: &&String| name.starts_with("prompt") && !name.contains('_');
         self.facts.as_object().into_iter().flatten().map(|(name, _)| name).filter(is_prompt).cloned().collect()
@@ -136,9 +137,9 @@ impl Run {
                 return Err(format!("{name}: {ours:?}, recorded {output:?}"));
             }
             tokens += output.len();
-            // A token's logits do not depend on what follows: one run gives those of all steps.
+            // A token's logits do not depend on later tokens, so one run gives the logits of all steps.
             let all: Vec<u32> = prompt.iter().chain(&output).copied().collect();
-            let batch = MicroBatch::new(&[&unlabelled(&all)], self.config.sliding_window);
+            let batch = MicroBatch::new(&[&unlabeled(&all)], self.config.sliding_window);
             let rows: Vec<usize> = (prompt.len() - 1..all.len() - 1).collect();
             let logits = self.session.logits(&batch, &rows, self.adapter).map_err(text)?;
             let d = distance(&logits, &self.file.f32(&format!("{name}.logits"))?);
@@ -151,7 +152,7 @@ impl Run {
         }
     }
 
-    /// The token that ends a text is emitted, then nothing.
+    /// The end token is returned, and nothing after it.
     fn end_of_text(&mut self) -> Outcome {
         let mut lengths = Vec::new();
         for name in self.names() {
@@ -171,7 +172,8 @@ impl Run {
         if lengths.is_empty() { Err("no case".into()) } else { Ok(format!("{lengths:?} tokens equal")) }
     }
 
-    /// The texts of a left-padded batch, here one after the other in one stream: each as if it were alone.
+    /// The texts of a left-padded batch. Here they are concatenated in one stream, and each must behave as if it were
+    /// alone.
     fn batch(&mut self) -> Outcome {
         let mask = self.file.i64("batched.attention_mask")?;
         let output = ids(&self.file.i64("batched.output_ids")?);
@@ -183,7 +185,7 @@ impl Run {
         };
         let mut texts: Vec<Vec<u32>> = (0..rows).map(prompt).collect();
         for step in 0..count {
-            let documents: Vec<_> = texts.iter().map(|ids| unlabelled(ids)).collect();
+            let documents: Vec<_> = texts.iter().map(|ids| unlabeled(ids)).collect();
             let batch = MicroBatch::new(&documents.iter().collect::<Vec<_>>(), self.config.sliding_window);
             let ends = texts.iter().scan(0, |end, ids| {
                 *end += ids.len();

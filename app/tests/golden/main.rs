@@ -1,5 +1,6 @@
-//! Numbers recorded with the Hugging Face stack, compared at the tolerances measured when they were recorded.
-//! Its own harness, so that every case's line is printed. `cargo test --test golden -- nf4` runs a part.
+//! Compares our numbers with numbers recorded from the Hugging Face stack, at tolerances measured during the recording.
+//! A custom harness prints a line for every case. `cargo test -p halfbyte --test golden -- nf4` runs the cases that
+//! match.
 
 #[path = "../../../tests/shared/cases.rs"]
 mod cases;
@@ -27,7 +28,7 @@ mod walk;
 
 use std::path::PathBuf;
 
-/// The project's own set and those that `HALFBYTE_GOLDEN` names.
+/// The project's own golden set and those that `HALFBYTE_GOLDEN` names.
 fn golden_roots() -> Vec<PathBuf> {
     let own = project::project().join("app/tests/data/golden");
     std::iter::once(own).chain(walk::named("HALFBYTE_GOLDEN")).collect()

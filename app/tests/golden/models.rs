@@ -1,11 +1,11 @@
-//! `models/*-bnb-4bit`: checkpoints that bitsandbytes quantised, against our quantisation of the same model.
+//! `models/*-bnb-4bit`: compares checkpoints that bitsandbytes quantized with our quantization of the same model.
 
 use std::path::Path;
 
 use halfbyte::config::recipe::LoadDtype;
 use halfbyte::weights::names::{check, is_quantized};
-use halfbyte::weights::quantize::{Absmax, Quantized, Scheme, load_dtype};
-use halfbyte::weights::safetensors::Checkpoint;
+use halfbyte::weights::quantize::{Absmax, QuantizedWeight, Scheme, load_dtype};
+use halfbyte::weights::safetensors::TensorFiles;
 use halfbyte_core::model::linears;
 
 use crate::tensors::{equal_bits, equal_bytes};
@@ -23,24 +23,24 @@ pub fn cases(root: &Path) -> Vec<Case> {
     cases
 }
 
-fn compare(original: &Path, quantised: &Path) -> halfbyte_core::error::Result<Outcome> {
-    let config = halfbyte::config::config_json::open(quantised)?;
+fn compare(original: &Path, quantized: &Path) -> halfbyte_core::error::Result<Outcome> {
+    let config = halfbyte::config::config_json::open(quantized)?;
     let Some(stored) = config.quantization.clone() else { return Ok(Err("no quantization_config".into())) };
-    let (original_config, ours) = (halfbyte::config::config_json::open(original)?, Checkpoint::open(original)?);
-    let theirs = Checkpoint::open(quantised)?;
+    let (original_config, ours) = (halfbyte::config::config_json::open(original)?, TensorFiles::open(original)?);
+    let theirs = TensorFiles::open(quantized)?;
     check(&ours, &original_config)?;
     check(&theirs, &config)?;
     let scheme = Scheme { kind: stored.kind, blocksize: 64, double: stored.double_quant };
     let mut count = 0;
     for module in linears(&config) {
         let shape = [module.out_features, module.in_features];
-        let read = Quantized::read(&theirs, &module.name, shape)?;
+        let read = QuantizedWeight::read(&theirs, &module.name, shape)?;
         if read.is_some() != is_quantized(&module, &stored.skip_modules) {
             return Ok(Err(format!("{} is {} 4 bits", module.name, if read.is_some() { "in" } else { "not in" })));
         }
         let Some(read) = read else { continue };
         let dtype = load_dtype(LoadDtype::Auto, &original_config, &ours, true);
-        let made = Quantized::from_checkpoint(&ours, &module.name, shape, dtype, scheme)?;
+        let made = QuantizedWeight::from_checkpoint(&ours, &module.name, shape, dtype, scheme)?;
         if let Err(wrong) = equal(&made, &read) {
             return Ok(Err(format!("{}: {wrong}", module.name)));
         }
@@ -49,7 +49,7 @@ fn compare(original: &Path, quantised: &Path) -> halfbyte_core::error::Result<Ou
     Ok(Ok(format!("{count} modules equal")))
 }
 
-fn equal(made: &Quantized, read: &Quantized) -> Result<(), String> {
+fn equal(made: &QuantizedWeight, read: &QuantizedWeight) -> Result<(), String> {
     equal_bytes("codes", &made.codes, &read.codes)?;
     if (made.kind, made.blocksize, made.dtype) != (read.kind, read.blocksize, read.dtype) {
         return Err("kind, block size or type differ".into());
@@ -57,12 +57,12 @@ fn equal(made: &Quantized, read: &Quantized) -> Result<(), String> {
     match (&made.absmax, &read.absmax) {
         (Absmax::Plain(a), Absmax::Plain(b)) => equal_bits("absmax", a, b),
         (Absmax::Nested(a), Absmax::Nested(b)) => {
-            // The mean's last bits depend on the order of the sum; what is quantised moves with it.
+            // The last bits of the mean depend on the order of the sum, and the nested codes depend on the mean.
             if (a.offset - b.offset).abs() > 1e-6 * b.offset.abs() {
                 return Err(format!("offset {:e}, recorded {:e}", a.offset, b.offset));
             }
             equal_bytes("nested codes", &a.codes, &b.codes)
         }
-        _ => Err("one is doubly quantised, the other not".into()),
+        _ => Err("one is double-quantized, the other is not".into()),
     }
 }

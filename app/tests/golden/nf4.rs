@@ -1,5 +1,5 @@
-//! `nf4/`: codes, scales and dequantised values of bitsandbytes' CUDA kernels, bit for bit. Quantised by the definition and by
-//! the op on the device that `HALFBYTE_DEVICE` names.
+//! `nf4/`: codes, scales and dequantized values of bitsandbytes' CUDA kernels, compared bit for bit with the definition
+//! and with the op on the device that `HALFBYTE_DEVICE` names.
 
 use std::path::Path;
 
@@ -112,11 +112,11 @@ fn compare(folder: &Path, stem: &str, variant: &str, facts: &Value) -> Outcome {
     equal_bits("absmax_restored", &restored, &expected.f32(&format!("{variant}.absmax_restored_f32"))?)?;
     let own = (scales == "dq").then(|| codebook4::nest(&plain, codebook4::mean(&plain)));
     on_device(kind, blocksize, &input, &codes, &plain, own)?;
-    let compared = dequantised(&expected, variant, kind, blocksize, &codes, &restored)?;
+    let compared = dequantized(&expected, variant, kind, blocksize, &codes, &restored)?;
     Ok(format!("{} codes, {} scales, {compared} equal", input.len(), restored.len()))
 }
 
-/// The op gives these codes and scales; double quantised with an offset of its own.
+/// Checks that the op on the device gives these codes and scales. With double quantization, it computes its own offset.
 fn on_device(
     kind: QuantKind,
     block: usize,
@@ -163,8 +163,8 @@ fn on_device(
     }
 }
 
-/// Compares with every type that was recorded; says which.
-fn dequantised(
+/// Compares the dequantized values in every recorded type. Returns the names of these types.
+fn dequantized(
     expected: &Tensors,
     variant: &str,
     kind: QuantKind,
@@ -183,5 +183,5 @@ fn dequantised(
             compared.push(name);
         }
     }
-    if compared.is_empty() { Err("no dequantised values recorded".into()) } else { Ok(compared.join("+")) }
+    if compared.is_empty() { Err("no dequantized values recorded".into()) } else { Ok(compared.join("+")) }
 }

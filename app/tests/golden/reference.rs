@@ -1,5 +1,6 @@
-//! Folders of `HALFBYTE_DATA`: trained models with reference numbers of transformers (`models/<m>/reference.safetensors`):
-//! logits, loss and router logits of one text, the gradients of every weight, greedy decoding.
+//! Compares the trained models in the folders of `HALFBYTE_DATA` with numbers from transformers
+//! (`models/<m>/reference.safetensors`): logits, loss and router logits of one text, the gradients of every weight, and
+//! greedy decoding.
 
 use std::path::{Path, PathBuf};
 
@@ -16,7 +17,7 @@ use halfbyte_core::session::batch::{Document, MicroBatch};
 use halfbyte_core::session::{Sampling, Session};
 use halfbyte_tokenizer::Tokenizer;
 
-use crate::rig::{Measured, Seen, Setup, distance, ids, open, relative, text, unlabelled};
+use crate::rig::{Measured, Seen, Setup, distance, ids, open, relative, text, unlabeled};
 use crate::tensors::{Tensors, stems};
 use crate::walk::{Case, Outcome};
 
@@ -60,7 +61,7 @@ fn session(folder: &Path, adapter: Option<&Adapter>, tokens: usize) -> Result<(S
     open(folder, setup, |name| name.ends_with(".router"))
 }
 
-/// The reference text: a document whose every token is predicted from those before it.
+/// The reference text: a document in which every token is predicted from the earlier ones.
 fn reference(folder: &Path) -> Result<(Tensors, ModelConfig, Document, MicroBatch), String> {
     let file = Tensors::open(folder.join("reference.safetensors"))?;
     let config = halfbyte::config::config_json::open(folder).map_err(text)?;
@@ -92,8 +93,8 @@ fn forward(folder: PathBuf) -> Outcome {
     Ok(format!("{} tokens: {measured}", all.len()))
 }
 
-/// The gradients of weights are not what we compute, but those of adapters follow from them: with y = Wx + s·B(Ax) they
-/// are dB = s·dW·Aᵀ and dA = s·Bᵀ·dW. Where A or B is zero, dW is that of the model alone, which was recorded.
+/// We compute no gradients of weights, but those of adapters follow from them: with y = Wx + s·B(Ax), dB = s·dW·Aᵀ and
+/// dA = s·Bᵀ·dW. If A or B is zero, the adapter does not change the model, and dW is the recorded gradient.
 fn gradients(folder: PathBuf) -> Outcome {
     let (file, config, document, batch) = reference(&folder)?;
     let lora = LoraConfig { r: 4, alpha: 6.0, targets: Targets::AllLinear, ..LoraConfig::default() };
@@ -103,7 +104,7 @@ fn gradients(folder: PathBuf) -> Outcome {
     let mut compared = 0;
     for b_is_zero in [true, false] {
         let mut state = 1u64;
-        // Plain multiplicative noise: any matrix will do.
+        // Any matrix will do; these are pseudorandom numbers.
         let mut noise = |n: usize| -> Vec<f32> {
             let next = |_| {
                 state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
@@ -154,14 +155,14 @@ fn gradients(folder: PathBuf) -> Outcome {
     Ok(format!("{compared} matrices, of the largest: {measured}"))
 }
 
-/// The recorded continuation; where our two best logits are closer than twice the tolerance on logits, the order of the
-/// two is open, and the comparison ends.
+/// Compares the recorded continuation. If our two best logits differ by less than twice the tolerance of logits, their
+/// order is undetermined, and the comparison ends.
 fn greedy_ids(folder: PathBuf) -> Outcome {
     let (file, config, ..) = reference(&folder)?;
     let recorded = ids(&file.i64("greedy_ids")?);
     let (mut session, _) = session(&folder, None, recorded.len())?;
-    // One run over the recorded text gives the choice at every place.
-    let batch = MicroBatch::new(&[&unlabelled(&recorded)], config.sliding_window);
+    // One run over the recorded text gives the choice at every position.
+    let batch = MicroBatch::new(&[&unlabeled(&recorded)], config.sliding_window);
     let all: Vec<usize> = (0..recorded.len()).collect();
     let logits = session.logits(&batch, &all, false).map_err(text)?;
     let tokenizer = Tokenizer::open(folder.join("tokenizer.model")).map_err(text)?;
@@ -191,7 +192,7 @@ fn greedy_ids(folder: PathBuf) -> Outcome {
     }
 }
 
-/// The text that was published with the model: 256 steps from the beginning of text.
+/// Compares the text that was published with the model: 256 steps from the begin-of-text token.
 fn greedy_text(folder: PathBuf) -> Outcome {
     let config = halfbyte::config::config_json::open(&folder).map_err(text)?;
     let expected = std::fs::read_to_string(folder.join("expected_greedy.txt")).map_err(text)?;

@@ -1,4 +1,5 @@
-//! Sessions for recorded models, recorded batches as streams of tokens, and how far two vectors are apart.
+//! Fixtures of the golden tests: sessions for recorded models, recorded batches as streams of tokens, and distances
+//! between vectors.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -8,7 +9,7 @@ use halfbyte::config::recipe::LoadDtype;
 use halfbyte::run::spec::{BLOCK, adapter_specs, base_schemes};
 use halfbyte::weights::adapter::Adapter;
 use halfbyte::weights::load::{load_base, write_adapter};
-use halfbyte::weights::safetensors::Checkpoint;
+use halfbyte::weights::safetensors::TensorFiles;
 use halfbyte_core::device::cpu::Written;
 use halfbyte_core::dtype::DType;
 use halfbyte_core::model::{LossSpec, OptimizerSpec, Spec, record};
@@ -26,28 +27,28 @@ pub fn text(e: impl std::fmt::Display) -> String {
     e.to_string()
 }
 
-/// What varies between the sessions of the recorded cases.
+/// The settings that vary between the sessions of the recorded cases.
 pub struct Setup<'a> {
     pub compute: DType,
-    /// The type in which the weights were loaded (and from which they were quantised).
+    /// The type in which the weights were loaded, and from which they were quantized.
     pub load_as: DType,
     pub scheme: Option<Scheme>,
     pub adapter: Option<&'a Adapter>,
     pub tokens: usize,
     pub checkpointing: bool,
-    /// Coefficient of the auxiliary loss.
+    /// Coefficient of the auxiliary loss, if it is part of the loss.
     pub aux: Option<f64>,
     pub optimizer: Option<OptimizerSpec>,
 }
 
-/// Everything floating that the ops of a phase wrote last, by phase and buffer name.
+/// The last values written to the watched float buffers, by phase and buffer name.
 pub type Seen = Arc<Mutex<HashMap<(Phase, String), Vec<f64>>>>;
 
-/// A session for the model in `folder`, loaded, with what it writes to the buffers that `watch` names. Capacity, chunks of the loss and selected
-/// rows are such that a run has fewer tokens than planned, several chunks, the last one not full.
+/// A session with the loaded model of `folder`, and the values that it writes to the buffers that `watch` selects. The
+/// capacity exceeds the tokens of a run, and the loss runs in several chunks, of which the last is not full.
 pub fn open(folder: &Path, setup: Setup, watch: fn(&str) -> bool) -> Result<(Session, Seen), String> {
     let config = halfbyte::config::config_json::open(folder).map_err(text)?;
-    let checkpoint = Checkpoint::open(folder).map_err(text)?;
+    let checkpoint = TensorFiles::open(folder).map_err(text)?;
     let spec = Spec {
         compute: setup.compute,
         tokens: setup.tokens,
@@ -79,7 +80,7 @@ pub fn open(folder: &Path, setup: Setup, watch: fn(&str) -> bool) -> Result<(Ses
     Ok((session, seen))
 }
 
-/// Writes the adapter and casts it.
+/// Writes the adapter to the session and casts it to the compute type.
 pub fn put_adapter(session: &mut Session, adapter: &Adapter) -> Result<(), String> {
     let names = adapter.modules.iter().map(|m| m.module.name.clone());
     let weights = names.zip(adapter.weights.iter().cloned()).collect();
@@ -87,7 +88,7 @@ pub fn put_adapter(session: &mut Session, adapter: &Adapter) -> Result<(), Strin
     session.begin().map_err(text)
 }
 
-/// `{"type": "nf4", "double": true}`, or null.
+/// Parses a scheme such as `{"type": "nf4", "double": true}`; null gives `None`.
 pub fn scheme(quant: &Value) -> Result<Option<Scheme>, String> {
     if quant.is_null() {
         return Ok(None);
@@ -96,29 +97,29 @@ pub fn scheme(quant: &Value) -> Result<Option<Scheme>, String> {
     Ok(Some(Scheme { kind, blocksize: BLOCK, double: quant["double"].as_bool().ok_or("no quant.double")? }))
 }
 
-/// How far a dense model may be off in `compute`, as a share of what it may be in bf16: f16 has three more bits, of which
-/// two are asked for.
+/// The tolerance of a dense model in `compute`, as a share of that in bf16. f16 has three more bits than bf16; we
+/// demand two of them.
 pub fn share(compute: DType) -> f64 {
     if compute == DType::F16 { 0.25 } else { 1.0 }
 }
 
-/// `float32`, `bfloat16`.
+/// Parses the name of a type, such as `float32` or `bfloat16`.
 pub fn dtype(name: &Value) -> Result<DType, String> {
     let name = name.as_str().ok_or("no type")?;
     DType::from_torch_name(name).ok_or(format!("odd type {name}"))
 }
 
-/// A recorded batch as a stream: padding dropped, documents one after the other.
+/// A recorded batch as a stream: concatenated documents without padding.
 pub struct Stream {
     pub documents: Vec<Document>,
     pub batch: MicroBatch,
-    /// Where each token of the stream is in the recorded `[batch · T]`.
+    /// The index of each token of the stream in the recorded `[batch · T]`.
     pub rows: Vec<usize>,
 }
 
 impl Stream {
-    /// Reads `{name}.input_ids`, `.labels`, and where they are `.attention_mask` and `.position_ids`. Documents are the
-    /// rows without their padding; with positions, what lies between restarts.
+    /// Reads `{name}.input_ids`, `.labels` and, if present, `.attention_mask` and `.position_ids`. A document is a row
+    /// without its padding. With position ids, a document begins wherever they restart.
     pub fn read(file: &Tensors, name: &str, window: Option<usize>) -> Result<Self, String> {
         let ids = file.i64(&format!("{name}.input_ids"))?;
         let labels = file.i64(&format!("{name}.labels"))?;
@@ -143,32 +144,32 @@ impl Stream {
         Ok(Self { documents, batch, rows })
     }
 
-    /// The rows of a recorded `[batch · T, cols]` that are in the stream.
+    /// Selects the rows of a recorded `[batch · T, cols]` that are in the stream.
     pub fn pick(&self, recorded: &[f32], cols: usize) -> Vec<f32> {
         self.rows.iter().flat_map(|&row| &recorded[row * cols..][..cols]).copied().collect()
     }
 }
 
-/// The whole text as a document without labels.
-pub fn unlabelled(ids: &[u32]) -> Document {
+/// A document of all `ids`, without labels.
+pub fn unlabeled(ids: &[u32]) -> Document {
     Document { labels: vec![IGNORED; ids.len()], ids: ids.to_vec() }
 }
 
-/// Non-negative integers as token ids.
+/// Converts nonnegative integers to token ids.
 pub fn ids(values: &[i64]) -> Vec<u32> {
     values.iter().map(|&id| id as u32).collect()
 }
 
-/// How far `ours` is from `golden`.
+/// The distance between our values and the golden ones.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Distance {
     /// Largest absolute difference.
     pub worst: f64,
-    /// Root mean square of the differences, divided by that of `golden`.
+    /// Root mean square of the differences, divided by that of the golden values.
     pub relative: f64,
 }
 
-/// Distance of two vectors; infinite where one is not finite or the lengths differ.
+/// The distance of two vectors. It is infinite if a value is not finite or the lengths differ.
 pub fn distance(ours: &[f64], golden: &[f32]) -> Distance {
     if ours.len() != golden.len() || ours.iter().any(|x| !x.is_finite()) {
         return Distance { worst: f64::INFINITY, relative: f64::INFINITY };
@@ -180,23 +181,23 @@ pub fn distance(ours: &[f64], golden: &[f32]) -> Distance {
     Distance { worst, relative: if squares == 0.0 { 0.0 } else { (squares / size).sqrt() } }
 }
 
-/// |a − b| / |b|.
+/// The relative difference |ours − golden| / |golden|.
 pub fn relative(ours: f64, golden: f64) -> f64 {
     if ours == golden { 0.0 } else { (ours - golden).abs() / golden.abs() }
 }
 
-/// Measurements of one case by name: the worst of each, checked against its limit when it is added.
+/// The measurements of one case: the worst value under each name. Every value is checked against its limit when added.
 #[derive(Default)]
 pub struct Measured(Vec<(String, f64)>);
 
 impl Measured {
-    /// Notes `value`; an error if it is above `limit` (or not a number).
+    /// Adds `value`; an error if it exceeds `limit` or is NaN.
     pub fn within(&mut self, what: &str, value: f64, limit: f64, place: &str) -> Result<(), String> {
         match self.0.iter_mut().find(|(name, _)| name == what) {
             Some((_, worst)) => *worst = worst.max(value),
             None => self.0.push((what.into(), value)),
         }
-        // Not `value > limit`, which lets NaN pass.
+        // `value > limit` would let NaN pass.
         if value <= limit { Ok(()) } else { Err(format!("{what} off by {value:.2e} (limit {limit:.0e}) {place}")) }
     }
 }

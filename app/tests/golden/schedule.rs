@@ -1,17 +1,17 @@
-//! Learning rates, step counts and the group-by-length order of `transformers.Trainer`.
+//! Compares learning rates, step counts and the group-by-length order with `transformers.Trainer`.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use halfbyte::data::sampler::group_by_length;
 use halfbyte::train::length::Length;
-use halfbyte::train::schedule::{Schedule, Shape, warmup_steps};
+use halfbyte::train::schedule::{Schedule, ScheduleKind, warmup_steps};
 use safetensors::SafeTensors;
 use serde_json::Value;
 
 use crate::walk::{Case, Outcome};
 
-/// One case per learning-rate table, per Trainer run, per ordering; one for all warm-up roundings.
+/// One case for each learning-rate table, Trainer run and ordering, and one for all warm-up roundings.
 pub fn cases(root: &Path) -> Vec<Case> {
     let dir = root.join("schedule");
     let mut cases = Vec::new();
@@ -46,7 +46,7 @@ fn read(path: &PathBuf) -> Option<Value> {
     Some(serde_json::from_str(&text).expect("a golden file is valid JSON"))
 }
 
-/// The limit is 1e-12 relative (f64).
+/// Compares a table of learning rates (f64) within 1e-12 relative.
 fn learning_rates(file: &Path, name: &str, spec: &Value, rate: f64) -> Outcome {
     let bytes = std::fs::read(file).map_err(|e| e.to_string())?;
     let tensors = SafeTensors::deserialize(&bytes).map_err(|e| e.to_string())?;
@@ -68,7 +68,8 @@ fn learning_rates(file: &Path, name: &str, spec: &Value, rate: f64) -> Outcome {
     if Some(warmup as f64) != number("num_warmup_steps") {
         return Err(format!("{warmup} warm-up steps"));
     }
-    let shape = Shape::parse(spec["scheduler"].as_str().expect("scheduler"), &kwargs).map_err(|e| e.to_string())?;
+    let shape =
+        ScheduleKind::parse(spec["scheduler"].as_str().expect("scheduler"), &kwargs).map_err(|e| e.to_string())?;
     let schedule = Schedule::new(shape, rate, warmup, total).map_err(|e| e.to_string())?;
     let mut worst: f64 = 0.0;
     for (step, &want) in want.iter().enumerate() {
@@ -85,7 +86,7 @@ fn learning_rates(file: &Path, name: &str, spec: &Value, rate: f64) -> Outcome {
 fn trainer_steps(run: &Value) -> Outcome {
     let count = |key: &str| run.get(key).and_then(Value::as_u64).map(|n| n as usize);
     let number = |key: &str| run.get(key).and_then(Value::as_f64).unwrap_or(0.0);
-    // `max_steps` is an input where `epochs` is absent, and an output elsewhere.
+    // `max_steps` is an input if `epochs` is absent, else an output.
     let epochs = run.get("epochs").and_then(Value::as_f64);
     let length = Length {
         samples: count("samples").ok_or("no samples")?,

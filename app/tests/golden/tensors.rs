@@ -1,4 +1,4 @@
-//! Recorded tensors, and how far ours are from them.
+//! Reads recorded tensors, and compares ours with them.
 
 use half::{bf16, f16};
 use safetensors::{Dtype, SafeTensors};
@@ -23,7 +23,7 @@ impl Tensors {
         SafeTensors::deserialize(&self.bytes).map_err(|e| format!("{}: {e}", self.path.display()))
     }
 
-    /// All names, sorted.
+    /// The names of all tensors, sorted.
     pub fn names(&self) -> Vec<String> {
         let mut names: Vec<String> =
             self.parsed().map_or(Vec::new(), |t| t.names().into_iter().map(String::from).collect());
@@ -45,7 +45,7 @@ impl Tensors {
         Ok((t.shape().to_vec(), t.dtype(), t.data().to_vec()))
     }
 
-    /// A float tensor, widened to f32.
+    /// Reads a float tensor, widened to f32.
     pub fn f32(&self, name: &str) -> Result<Vec<f32>, String> {
         let (_, dtype, data) = self.view(name)?;
         match dtype {
@@ -56,7 +56,7 @@ impl Tensors {
         }
     }
 
-    /// A tensor of integers.
+    /// Reads a tensor of I64.
     pub fn i64(&self, name: &str) -> Result<Vec<i64>, String> {
         match self.view(name)? {
             (_, Dtype::I64, data) => Ok(data.as_chunks().0.iter().map(|b| i64::from_le_bytes(*b)).collect()),
@@ -68,7 +68,7 @@ impl Tensors {
         Ok(self.view(name)?.0)
     }
 
-    /// A tensor of bytes.
+    /// Reads a tensor of U8.
     pub fn u8(&self, name: &str) -> Result<Vec<u8>, String> {
         match self.view(name)? {
             (_, Dtype::U8, data) => Ok(data),
@@ -94,8 +94,8 @@ pub fn stems(folder: &Path, suffix: &str) -> Vec<String> {
     stems
 }
 
-/// Equal bit for bit, except that all NaN are equal, and zeros of either sign: the recordings hold no −0, which the
-/// kernels give for zero blocks and for FP4's code 8.
+/// Checks that the values are equal bit for bit, but treats all NaNs as equal and ignores the sign of zero: the kernels
+/// give −0 for zero blocks and for FP4's code 8, while the recordings contain no −0.
 pub fn equal_bits(what: &str, ours: &[f32], golden: &[f32]) -> Result<(), String> {
     if ours.len() != golden.len() {
         return Err(format!("{what}: {} values, recorded {}", ours.len(), golden.len()));
@@ -115,7 +115,7 @@ pub fn equal_bits(what: &str, ours: &[f32], golden: &[f32]) -> Result<(), String
     }
 }
 
-/// Equal bytes.
+/// Checks that the bytes are equal. The error counts the differences and shows the first.
 pub fn equal_bytes(what: &str, ours: &[u8], golden: &[u8]) -> Result<(), String> {
     if ours.len() != golden.len() {
         return Err(format!("{what}: {} bytes, recorded {}", ours.len(), golden.len()));
@@ -134,7 +134,7 @@ pub fn equal_bytes(what: &str, ours: &[u8], golden: &[u8]) -> Result<(), String>
     }
 }
 
-/// The largest absolute difference; infinite when lengths differ or a value is not finite on one side only.
+/// The largest absolute difference. It is infinite if the lengths differ or a value is finite on one side only.
 pub fn worst(ours: &[f32], golden: &[f32]) -> f32 {
     if ours.len() != golden.len() {
         return f32::INFINITY;

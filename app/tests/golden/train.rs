@@ -1,19 +1,20 @@
-//! `train/<trace>`: training from a recorded initial adapter on recorded batches: loss, gradient norm and learning rate of
-//! every step, the gradients of the first, the adapter after the first and the last, losses and logits of the evaluation.
+//! `train/<trace>`: trains from a recorded initial adapter on recorded batches. Compares loss, gradient norm and
+//! learning rate of every step, the gradients of the first step, the adapter after the first and the last step, and the
+//! losses and logits of the evaluation batch.
 //!
-//! The bf16 traces of dense models run in f16 too, for which nothing was recorded: against their f32 twins, at a quarter of
-//! what bf16 may be off.
+//! A trace with bf16 compute has a twin: the same trace with f32 compute. The bf16 traces of dense models also run in
+//! f16, for which nothing was recorded: they are compared with the twin, at a quarter of the tolerance of bf16.
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
-use halfbyte::train::schedule::{Schedule, Shape, warmup_steps};
+use halfbyte::train::schedule::{Schedule, ScheduleKind, warmup_steps};
 use halfbyte::weights::adapter::{Adapter, LoraWeights};
 use halfbyte::weights::load::{read_adapter, read_gradients};
-use halfbyte::weights::merge::{self, Base};
+use halfbyte::weights::merge::{self, MergeBase};
 use halfbyte::weights::names::is_quantized;
-use halfbyte::weights::quantize::Quantized;
-use halfbyte::weights::safetensors::{Checkpoint, Output, write};
+use halfbyte::weights::quantize::QuantizedWeight;
+use halfbyte::weights::safetensors::{Output, TensorFiles, write};
 use halfbyte::weights::targets::AdapterModule;
 use halfbyte_core::dtype::DType;
 use halfbyte_core::model::ModelConfig;
@@ -33,11 +34,11 @@ pub fn cases(root: &Path) -> Vec<Case> {
     let mut cases = Vec::new();
     for (i, name) in stems(&root.join("train"), "").into_iter().enumerate() {
         let folder = root.join("train").join(&name);
-        // Without its batches a trace is about its adapter alone (`adapters`).
+        // A trace without batches only serves the cases in `adapters`.
         if !folder.join("batches.safetensors").is_file() {
             continue;
         }
-        // The recorded numbers hold with and without checkpointing.
+        // Checkpointing does not change the numbers, so the traces alternate between the two settings.
         let checkpointing = i % 2 == 0;
         let open_as = {
             let (root, folder) = (root.to_path_buf(), folder.clone());
@@ -72,24 +73,24 @@ pub fn cases(root: &Path) -> Vec<Case> {
     cases
 }
 
-/// How far our numbers may be off.
+/// The tolerances of a trace.
 struct Limits {
-    /// Relative: of a step, of an evaluation.
+    /// Relative error of the loss of a step or an evaluation.
     loss: f64,
     grad_norm: f64,
-    /// L2 of the difference to the recorded adapter, as a share of the recorded change.
+    /// L2 norm of the difference to the recorded adapter, divided by that of the recorded change.
     adapter: f64,
 }
 
 struct Trace {
     spec: Value,
     trace: Value,
-    /// bf16 traces: the same with f32 compute, and its folder.
+    /// For bf16 traces: the same trace with f32 compute, and its folder.
     twin: Option<(Value, PathBuf)>,
     model: PathBuf,
     config: ModelConfig,
     folder: PathBuf,
-    /// The adapter that training starts from.
+    /// The adapter from which training starts.
     init: Adapter,
     steps: Vec<Vec<Stream>>,
     eval: Stream,
@@ -105,7 +106,7 @@ fn keys(module: &str) -> [String; 2] {
 }
 
 impl Trace {
-    /// The trace in `folder`, to be run in `compute` instead of the type that it was recorded in.
+    /// Reads the trace in `folder`. `compute` replaces the recorded compute type.
     fn open(root: &Path, folder: &Path, checkpointing: bool, compute: Option<DType>) -> Result<Self, String> {
         let trace = json(&folder.join("trace.json"))?;
         let spec = trace["spec"].clone();
@@ -187,20 +188,22 @@ impl Trace {
     /// The learning rate of every step.
     fn rates(&self) -> Result<Vec<f64>, String> {
         let sched = &self.spec["sched"];
-        let shape = Shape::parse(sched["name"].as_str().ok_or("no sched.name")?, &Default::default()).map_err(text)?;
+        let shape =
+            ScheduleKind::parse(sched["name"].as_str().ok_or("no sched.name")?, &Default::default()).map_err(text)?;
         let number = |key: &str| sched[key].as_f64().unwrap_or(0.0);
         let total = self.steps.len();
         let warmup = warmup_steps(total, number("warmup_steps"), number("warmup_ratio"));
         Ok(Schedule::new(shape, self.number("lr")?, warmup, total).map_err(text)?.table())
     }
 
-    /// Mean loss of the evaluation batch, with the auxiliary loss where it is trained on.
+    /// Mean loss of the evaluation batch, plus the auxiliary loss if the trace trains with it.
     fn evaluate(&self, session: &mut Session, adapter: bool) -> Result<f64, String> {
         let logp = session.eval(&self.eval.batch, adapter).map_err(text)?.logp;
         Ok(-logp.iter().sum::<f64>() / self.eval.batch.predicted() as f64)
     }
 
-    /// Relative distance to the recorded number; in bf16 to the nearer of the trace's and its twin's, in f16 to the twin's.
+    /// The relative error against the recorded number. In bf16, the trace's or its twin's number counts, whichever is
+    /// nearer; in f16, the twin's.
     fn off(&self, ours: f64, at: impl Fn(&Value) -> &Value) -> Result<f64, String> {
         let golden = |trace: &Value| at(trace).as_f64().ok_or_else(|| format!("recorded: {}", at(trace)));
         let off = relative(ours, golden(&self.trace)?);
@@ -211,7 +214,7 @@ impl Trace {
         }
     }
 
-    /// Forward and backward over the micro-batches of a step; returns the losses.
+    /// Runs forward and backward over the micro-batches of a step, and returns their losses.
     fn accumulate(&self, session: &mut Session, step: usize) -> Result<Vec<f64>, String> {
         session.begin().map_err(text)?;
         let items = num_items(self.steps[step].iter().flat_map(|s| &s.documents as &[Document]));
@@ -227,7 +230,7 @@ impl Trace {
         Ok(losses)
     }
 
-    /// The whole trace.
+    /// Runs the whole trace and compares it with the recorded numbers.
     fn steps(&self) -> Outcome {
         let limits = &self.limits;
         let mut measured = Measured::default();
@@ -261,7 +264,7 @@ impl Trace {
             let off = self.off(update.grad_norm, |t| &t["steps"][step]["grad_norm"])?;
             measured.within("norm", off, limits.grad_norm, &place)?;
             measured.within("rate", self.off(rate, |t| &t["steps"][step]["learning_rate"])?, 1e-12, &place)?;
-            // On the device it is an f32.
+            // The device stores the learning rate as f32.
             if update.learning_rate as f32 != rate as f32 {
                 return Err(format!("step {step}: used learning rate {}, not {rate}", update.learning_rate));
             }
@@ -284,7 +287,7 @@ impl Trace {
         Ok(format!("{} steps: {measured}", rates.len()))
     }
 
-    /// Saves the trained adapter with our logits of the evaluation batch, for `tests/peft/check.py`.
+    /// Saves the trained adapter and our logits of the evaluation batch for `tests/peft/check.py`.
     fn keep(&self, session: &mut Session, folder: &Path) -> Result<(), String> {
         let mut weights = read_adapter(session).map_err(text)?;
         let of = |m: &AdapterModule| weights.remove(&m.module.name).ok_or(format!("no adapter of {}", m.module.name));
@@ -310,7 +313,7 @@ impl Trace {
         write(&folder.join("logits.safetensors"), &tensors).map_err(text)
     }
 
-    /// The accumulated gradients of the first step, not clipped.
+    /// Compares the accumulated gradients of the first step, before clipping.
     fn gradients(&self, session: &mut Session, measured: &mut Measured) -> Result<(), String> {
         let folder = self.twin.as_ref().map_or(&self.folder, |(_, folder)| folder);
         let file = Tensors::open(folder.join("grads_step0.safetensors"))?;
@@ -324,7 +327,7 @@ impl Trace {
         for (module, gradient) in &ours {
             for (key, ours) in keys(module).iter().zip([&gradient.a, &gradient.b]) {
                 if !file.has(key) {
-                    // An expert without a token: PyTorch leaves no gradient.
+                    // PyTorch stores no gradient for an expert that received no token.
                     if ours.iter().any(|g| *g != 0.0) {
                         return Err(format!("{key} has a gradient, recorded none"));
                     }
@@ -349,7 +352,7 @@ impl Trace {
         }
     }
 
-    /// The parameters that AdamW skips in this step are those that have no gradient in PyTorch.
+    /// Checks that AdamW skips exactly the parameters that have no gradient in PyTorch in this step.
     fn untouched(&self, session: &mut Session, step: usize) -> Result<(), String> {
         let Some(golden) = self.trace["steps"][step]["parameters_without_gradient"].as_array() else { return Ok(()) };
         let golden: HashSet<&str> = golden.iter().filter_map(Value::as_str).collect();
@@ -363,7 +366,7 @@ impl Trace {
         }
     }
 
-    /// Our adapter against a recorded one, after `steps` steps.
+    /// Compares our adapter after `steps` steps with the recorded one.
     fn adapter(
         &self,
         what: &str,
@@ -391,12 +394,12 @@ impl Trace {
         }
         let (eight_bit, last) = (self.spec["optim"] == "bnb_adamw8bit", steps == self.steps.len());
         if last || eight_bit {
-            // A first step of a warm-up changes nothing.
+            // The first step of a warm-up has learning rate 0 and changes nothing.
             let share = if difference == 0.0 { 0.0 } else { (difference / change).sqrt() };
             measured.within(what, share, self.limits.adapter, "relative L2")?;
         }
-        // After one step this alone can be asked: Adam's first update is g / (|g| + ε), so the rounding of the few
-        // gradients that are as small as ε moves the L2 norm by up to 1e-3.
+        // After one step, only single elements can be compared: Adam's first update is g / (|g| + ε), so rounding
+        // errors of the few gradients that are as small as ε change the L2 norm by up to 1e-3.
         if self.compute == DType::F32 && !eight_bit {
             let limit = 0.1 * self.number("lr")? * steps as f64;
             measured.within(&format!("{what}, one element"), worst, limit, "")?;
@@ -404,7 +407,7 @@ impl Trace {
         Ok(())
     }
 
-    /// Recomputing blocks changes no bit of the gradients.
+    /// Checks that recomputing blocks changes no bit of the gradients.
     fn same_bits(&self) -> Outcome {
         let run = |checkpointing| -> Result<_, String> {
             let mut session = self.session(&self.init, checkpointing)?;
@@ -419,7 +422,7 @@ impl Trace {
         }
     }
 
-    /// Logits of the evaluation batch with the recorded adapters, before and after.
+    /// Compares the logits of the evaluation batch with the recorded adapters, before and after training.
     fn recorded(&self) -> Outcome {
         let mut measured = Measured::default();
         let mut session = self.session(&self.init, self.checkpointing)?;
@@ -441,8 +444,8 @@ impl Trace {
                 measured.within("loss", self.off(loss, |t| &t["eval"][name])?, 1e-5, name)?;
             } else {
                 measured.within("loss", self.off(loss, |t| &t["eval"][name])?, self.limits.loss, name)?;
-                // The twin starts from the same adapter, but does not end with the same. A Mixtral's logits jump where
-                // a token goes to another expert.
+                // The twin starts from the same adapter but ends with another one, so only `before` can be compared. A
+                // Mixtral's logits jump when rounding sends a token to another expert.
                 if let (Some((_, twin)), "before", None) = (&self.twin, name, &self.config.experts) {
                     let exact = Tensors::open(twin.join("eval_logits.safetensors"))?.f32(name)?;
                     let exact = self.eval.pick(&exact, cols);
@@ -456,7 +459,7 @@ impl Trace {
         Ok(format!("{} tokens: {measured}", all.len()))
     }
 
-    /// The evaluation loss of models with the final adapter merged into their weights.
+    /// Compares the evaluation loss of models with the final adapter merged into their weights.
     fn merged(&self) -> Outcome {
         let mut measured = Measured::default();
         let last = Adapter::open(&self.folder.join("adapter_final"), &self.config).map_err(text)?;
@@ -481,9 +484,9 @@ impl Trace {
         Ok(format!("{measured}"))
     }
 
-    /// Overwrites the linears of an unquantised session.
+    /// Overwrites the linears of an unquantized session with merged weights.
     fn put_merged(&self, session: &mut Session, last: &Adapter, kind: &str) -> Result<(), String> {
-        let checkpoint = Checkpoint::open(&self.model).map_err(text)?;
+        let checkpoint = TensorFiles::open(&self.model).map_err(text)?;
         let store = if kind.contains("_bf16_") { DType::Bf16 } else { DType::F32 };
         for module in linears(&self.config) {
             let at = last.modules.iter().position(|m| m.module.name == module.name);
@@ -492,12 +495,12 @@ impl Trace {
             let values = match (scheme, kind) {
                 (Some(scheme), "merged_4bit_requantized") => {
                     let shape = [module.out_features, module.in_features];
-                    let base = Quantized::from_checkpoint(&checkpoint, &module.name, shape, DType::F32, scheme);
+                    let base = QuantizedWeight::from_checkpoint(&checkpoint, &module.name, shape, DType::F32, scheme);
                     let base = base.map_err(text)?;
                     adapter.map_or(base.clone(), |(m, w)| merge::requantized(&base, m, w)).dequantize()
                 }
                 _ => {
-                    let base = scheme.map_or(Base::Original, Base::Dequantized);
+                    let base = scheme.map_or(MergeBase::Original, MergeBase::Dequantized);
                     merge::merged(&checkpoint, &module, adapter, base, DType::F32, store).map_err(text)?
                 }
             };
@@ -511,7 +514,7 @@ impl Trace {
     }
 }
 
-/// Cosine of the angle between two vectors; 1 if both are zero.
+/// Cosine of the angle between two vectors. 1 if both are zero.
 fn cosine(a: &[f64], b: &[f32]) -> f64 {
     let dot = |x: &dyn Fn(usize) -> f64, y: &dyn Fn(usize) -> f64| (0..a.len()).map(|i| x(i) * y(i)).sum::<f64>();
     let (a_at, b_at) = (|i: usize| a[i], |i: usize| f64::from(b[i]));

@@ -1,7 +1,7 @@
-//! Walks golden sets. A set is a folder of the layout of `app/tests/data/golden`; `HALFBYTE_GOLDEN` names more of them
-//! (several separated by ':'). `HALFBYTE_DATA` names folders of trained models with reference numbers (`reference`).
-//! Every case prints one line with what was measured; a set that is named but has no case in any area is a failure,
-//! so that a mistyped path cannot pass.
+//! Finds and runs the cases of golden sets. A set is a folder with the layout of `app/tests/data/golden`;
+//! `HALFBYTE_GOLDEN` names more sets, separated by ':'. `HALFBYTE_DATA` names folders of trained models with reference
+//! numbers (`reference`). Every case prints a line with its measurements. A named set without any case is a failure, so
+//! that a mistyped path cannot pass.
 
 use std::path::{Path, PathBuf};
 
@@ -12,9 +12,9 @@ use crate::cases::Tally;
 
 /// One comparison with recorded numbers.
 pub struct Case {
-    /// Path-like name, unique in its area: `nf4/odd_bf16_333 nf4.bs64.dq`.
+    /// A path-like name, unique in its area, such as `nf4/odd_bf16_333 nf4.bs64.dq`.
     pub name: String,
-    /// Computes and compares.
+    /// Computes our numbers and compares them.
     pub run: Box<dyn FnOnce() -> Outcome>,
 }
 
@@ -25,13 +25,13 @@ impl Case {
     }
 }
 
-/// Lists the cases of one area (a folder of the set) found under a root; empty when the set lacks the area.
+/// Lists the cases of one area (a folder of the set) in the set `root`; empty if the set lacks the area.
 pub type Collect = fn(root: &Path) -> Vec<Case>;
 
-/// The areas of a kind of set, by name.
+/// The areas of one kind of set, by name.
 pub type Areas = [(&'static str, Collect)];
 
-/// The folders that an environment variable names; relative ones as seen from the root of the repository.
+/// The folders that an environment variable lists. Relative paths start at the root of the repository.
 pub fn named(variable: &str) -> Vec<PathBuf> {
     let places = std::env::var_os(variable).unwrap_or_default();
     std::env::split_paths(&places)
@@ -40,7 +40,7 @@ pub fn named(variable: &str) -> Vec<PathBuf> {
         .collect()
 }
 
-/// Runs every case of `sets` that the command line asks for; true if none failed.
+/// Runs every case of `sets` that the command line selects. Returns whether none failed.
 pub fn run(sets: &[(PathBuf, &Areas)]) -> bool {
     let mut tally = Tally::from_args();
     for (root, areas) in sets {

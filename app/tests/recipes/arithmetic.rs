@@ -1,4 +1,5 @@
-//! How many optimiser steps the recipes have: A's 500, and B's and D's as TRL 0.7's `ConstantLengthDataset` packs.
+//! Checks the number of optimizer steps of the recipes: 500 for A; for B and D, the number that follows from the
+//! packing of TRL 0.7's `ConstantLengthDataset`.
 
 use std::path::Path;
 
@@ -41,8 +42,8 @@ fn c() -> Outcome {
     equal("steps", &report["steps"], 100)
 }
 
-/// Rows and steps of a recipe that packs, compared with a word-for-word rendering of TRL 0.7 on texts of random length.
-/// Rows are short so that the data fill several of TRL's buffers of 1024 × 3.6 × row characters.
+/// Compares rows and steps of a packing recipe with a literal translation of TRL 0.7, on texts of random length. Rows
+/// are short, so that the data fills several of TRL's buffers, which hold 1024 × 3.6 × row length characters each.
 fn wrapped(name: &str, batch: usize, accumulation: usize, epochs: Option<usize>) -> Outcome {
     const ROW: usize = 16;
     let folder = Folder::new();
@@ -74,10 +75,10 @@ fn wrapped(name: &str, batch: usize, accumulation: usize, epochs: Option<usize>)
     let row = format!("max_seq_length={ROW}");
     let settings = ["model_name_or_path=model", "dataset=data", "split=train", &row];
     let report = ran(run(&folder, "inspect-data", name, &settings, &["--json"]));
-    // B evaluates every ten of its 1000 steps, D never: the predicted time knows.
+    // B evaluates every 10 of its 1000 steps, D never. The predicted time must include that.
     equal("evaluations", &report["time"]["H200"]["evaluations"], if epochs.is_none() { 100 } else { 0 })?;
     let report = &report["train"];
-    // BOS and EOS once: a literal <s> or </s> in B's text is the token, not a second one.
+    // BOS and EOS appear once: a literal <s> or </s> in B's text becomes that token, so no second one is added.
     let settings = DocumentSettings { add_bos: true, add_eos: true, legacy: true };
     let tokenizer = open_tokenizer(&folder.path("model")).map_err(|e| e.to_string())?;
     let encoder = Encoder::new(tokenizer, settings, &[], None).map_err(|e| e.to_string())?;
@@ -95,8 +96,8 @@ fn wrapped(name: &str, batch: usize, accumulation: usize, epochs: Option<usize>)
     Ok(format!("{rows} rows of {buffers} buffers, {steps} steps"))
 }
 
-/// How many rows TRL 0.7's `ConstantLengthDataset` yields, and from how many buffers. `tokens` counts a text's ids with
-/// the begin token and the concatenation token.
+/// The number of rows that TRL 0.7's `ConstantLengthDataset` yields, and the number of buffers that it fills. `tokens`
+/// counts the ids of a text, including the begin token and the concatenation token.
 fn constant_length_dataset(texts: &[String], tokens: impl Fn(&str) -> usize, seq_length: usize) -> (usize, usize) {
     let max_buffer_size = seq_length as f64 * 3.6 * 1024.0;
     let mut iterator = texts.iter();

@@ -1,5 +1,5 @@
-//! Every recipe at the size of its real model, without weights: the memory that `plan` shows is within the budget of
-//! the recipe's page, and the line of trainable parameters is PEFT's.
+//! Plans every recipe for its real model, without weights. The memory must be within the budget on the recipe's page,
+//! and the line of trainable parameters must equal PEFT's.
 
 use std::path::Path;
 
@@ -10,7 +10,7 @@ use crate::project::project;
 use crate::rig::{json, run, set};
 use crate::walk::{Case, Outcome};
 
-/// A recipe, its model as the recorded counts call it, and GiB that it must fit into.
+/// Recipe, name of its model in the recorded counts, and memory budget in GiB.
 const RECIPES: [(&str, &str, f64); 7] = [
     ("a-mistral-chat", "mistral-7b-v0.1", 12.0),
     ("b-mixtral-instructions", "mixtral-8x7b-v0.1", 80.0),
@@ -18,12 +18,12 @@ const RECIPES: [(&str, &str, f64); 7] = [
     ("d-llama-korean", "llama-2-7b", 24.0),
     ("lora-16-bit", "mistral-7b-v0.1", 24.0),
     ("mixtral-experts", "mixtral-8x7b-v0.1", 48.0),
-    // What is left of 12 GB when the driver and a desktop have taken theirs.
+    // A 12 GB card minus the memory of the driver and a desktop.
     ("12-gb-card", "mistral-7b-v0.1", 10.0),
 ];
 
-/// Model, checkpointing, and milliseconds of a step of 4 × 2048 tokens, NF4 with double quantisation, r = 16 on all seven
-/// linears, AdamW in f32, as measured on an H200: docs/benchmarks/step-h200.md.
+/// Model, checkpointing, and milliseconds per step as measured on an H200 (docs/benchmarks/step-h200.md): 4 × 2048
+/// tokens, NF4 with double quantization, r = 16 on all seven linears, AdamW in f32.
 const MEASURED: [(&str, bool, f64); 3] =
     [("mistral-7b-v0.1", false, 707.0), ("mistral-7b-v0.1", true, 956.0), ("llama-2-7b", false, 665.0)];
 
@@ -62,7 +62,7 @@ fn plan(name: &str, model: &str, budget: f64) -> Outcome {
     }
 }
 
-/// The lines that PEFT and the tutorials print for the recipe's adapter, where they were recorded.
+/// The lines that PEFT and the tutorials print for the recipe's adapter, if they were recorded.
 fn recorded(name: &str, model: &str) -> Result<Option<[String; 2]>, String> {
     let recipe = halfbyte::config::recipe::Recipe::open(Path::new(&crate::rig::recipe(name)), &[]);
     let recipe = recipe.map_err(|e| e.to_string())?;
@@ -79,17 +79,17 @@ fn recorded(name: &str, model: &str) -> Result<Option<[String; 2]>, String> {
     let fact = facts["lora"].as_array().into_iter().flatten().find(fits);
     let line = |fact: &Value, part: &str| fact[part]["line"].as_str().unwrap_or("?").to_string();
     let found = fact.map(|f| [line(f, "peft_print_trainable_parameters"), line(f, "tutorial_style")]);
-    // The tutorials' four were all recorded, and the one with experts.
+    // The lines of all other recipes were recorded.
     if found.is_none() && !["lora-16-bit", "12-gb-card"].contains(&name) {
         return Err("nothing was recorded for this adapter".into());
     }
     Ok(found)
 }
 
-/// The predicted time of a step is the measured one, within five percent.
+/// Checks that the predicted time of a step is within five percent of the measured one.
 fn step_time(model: &str, checkpointing: bool, measured: f64) -> Outcome {
     let folder = Folder::empty();
-    // Four records that are cut to 2048 tokens each: no token is longer than a character of three bytes.
+    // Four records, each truncated to 2048 tokens: a record has 2048 characters, and every token covers at most one.
     let text = "\u{ac00}".repeat(2048);
     folder.text("data.jsonl", &format!("{{\"text\": \"{text}\"}}\n").repeat(4));
     let checkpointing = format!("gradient_checkpointing={checkpointing}");
@@ -113,7 +113,7 @@ fn step_time(model: &str, checkpointing: bool, measured: f64) -> Outcome {
         &checkpointing,
     ];
     let recipe = std::fs::read_to_string(crate::rig::recipe("12-gb-card")).map_err(|e| e.to_string())?;
-    // One record cannot be split into two sets.
+    // Without a test split, all four records are trained on.
     let lines: Vec<&str> = recipe.lines().filter(|line| !line.starts_with("test_size")).collect();
     folder.text("recipe.toml", &lines.join("\n"));
     let args: Vec<&str> =

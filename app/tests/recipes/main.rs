@@ -1,8 +1,9 @@
-//! The recipes of docs/recipes, from the command line: every one parses, plans and prepares data; the four that follow
-//! tutorials format records as the tutorials do, count steps as they do, and run from end to end on the CPU with a tiny
-//! model. Its own harness, so that every case's line is printed: `cargo test --test recipes -- twins` runs a part.
+//! Tests the recipes of docs/recipes through the command line. Every recipe parses, plans and prepares data. The four
+//! that follow tutorials format records and count steps as the tutorials do, and run from end to end on the CPU with a
+//! tiny model. A custom harness prints a line for every case. `cargo test -p halfbyte --test recipes -- twins` runs the
+//! cases that match.
 //!
-//! `HALFBYTE_DATA` names folders of real data sets, tokenizers and trained models, which are walked too.
+//! `HALFBYTE_DATA` names folders of real data sets, tokenizers and trained models, which are tested, too.
 
 mod arithmetic;
 #[path = "../../../tests/shared/cases.rs"]

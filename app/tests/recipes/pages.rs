@@ -1,4 +1,4 @@
-//! Every recipe parses, says the same when its defaults are written out, and has a page.
+//! Every recipe parses, keeps its meaning when its defaults are written out, and has a page.
 
 use std::path::Path;
 
@@ -8,7 +8,7 @@ use crate::project::project;
 use crate::rig::recipe;
 use crate::walk::{Case, Outcome};
 
-/// How the quickstart's base model was made: not a recipe.
+/// The file that describes how the quickstart's base model was trained. It is not a recipe.
 const NO_RECIPE: &str = "quickstart-base";
 
 /// The names of all recipes.
@@ -28,10 +28,10 @@ pub fn cases(_: &Path) -> Vec<Case> {
 fn page(name: &str) -> Outcome {
     let parsed = Recipe::open(Path::new(&recipe(name)), &[]).map_err(|e| e.to_string())?;
     let mut again = Recipe::parse(&parsed.resolved_toml(), name, &[]).map_err(|e| e.to_string())?;
-    // Keys without effect are not written out.
+    // The resolved recipe leaves out keys without effect.
     again.notes = parsed.notes.clone();
     if again != parsed {
-        return Err("the resolved recipe says something else".into());
+        return Err("the resolved recipe differs from the recipe".into());
     }
     let page = std::fs::read_to_string(project().join(format!("docs/recipes/{name}.md")));
     let page = page.map_err(|e| format!("{name}.md: {e}"))?;
@@ -39,7 +39,7 @@ fn page(name: &str) -> Outcome {
     if !page.contains(&file) {
         return Err(format!("{name}.md does not name {file}"));
     }
-    // Every setting that a page shows as a command must be one of the program.
+    // Every `--set` key on a page must exist.
     for setting in page.split("--set ").skip(1).map(|rest| rest.split(['\n', ' ', '`', '\\']).next().unwrap_or("")) {
         let key = setting.trim_start_matches('\'').split('=').next().unwrap_or("");
         if halfbyte::config::keys::lookup(key).is_none() {

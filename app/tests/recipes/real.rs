@@ -1,6 +1,6 @@
-//! What `HALFBYTE_DATA` names, case by case: every data set in `datasets` that holds instructions or dialogs is prepared
-//! by every tutorial's recipe with every tokenizer that fits its full-size model; every model in `models` is trained a
-//! few steps by every recipe.
+//! Tests with the folders of `HALFBYTE_DATA`. Every tutorial's recipe prepares every data set in `datasets` that has
+//! instructions or dialogs, with every tokenizer that fits its full-size model. Every tutorial's recipe trains every
+//! model in `models` for a few steps.
 
 use std::path::{Path, PathBuf};
 
@@ -9,7 +9,7 @@ use crate::rig::{TUTORIALS, json, parse_lines, recipe, run, set, write_data};
 use crate::shapes::Sample;
 use crate::walk::{Case, Outcome};
 
-/// The entries of a folder, in order; none if there is no such folder.
+/// The sorted entries of a folder; none if the folder does not exist.
 fn entries(folder: PathBuf) -> Vec<PathBuf> {
     let mut found: Vec<PathBuf> = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|e| e.path()).collect();
     found.sort();
@@ -20,7 +20,7 @@ fn name(path: &Path) -> String {
     path.file_stem().unwrap_or_default().to_string_lossy().into_owned()
 }
 
-/// Data sets by name, with their samples.
+/// The data sets by name, with their files.
 fn data_sets(root: &Path) -> Vec<(String, PathBuf)> {
     let sets = entries(root.join("datasets")).into_iter().filter(|p| p.extension().is_some_and(|e| e == "jsonl"));
     sets.map(|path| (name(&path), path)).collect()
@@ -32,7 +32,7 @@ fn samples(path: &Path) -> Result<Vec<Sample>, String> {
     if samples.is_empty() { Err(format!("{}: no instruction, no dialog", path.display())) } else { Ok(samples) }
 }
 
-/// Every recipe × tokenizer × data set, at full model size.
+/// One case for every recipe, tokenizer and data set, with the full-size model.
 pub fn data(root: &Path) -> Vec<Case> {
     let tokenizers = entries(root.join("tokenizers")).into_iter().filter(|t| t.join("tokenizer.model").is_file());
     let tokenizers: Vec<PathBuf> = tokenizers.collect();
@@ -60,7 +60,7 @@ fn prepare(recipe: &str, tokenizer: &Path, data: &Path) -> Outcome {
         settings.push(&all);
     }
     if recipe == "d-llama-korean" {
-        // A tenth of these few records would not fill a row.
+        // A tenth of these few records would not fill a packed row.
         settings.push("split=train");
     }
     let said = run(&folder, "inspect-data", recipe, &settings, &["--dummy-weights", "--json"]);
@@ -76,7 +76,7 @@ fn prepare(recipe: &str, tokenizer: &Path, data: &Path) -> Outcome {
     Ok(format!("{} records, {} rows, {} steps", train["records"], train["rows"], train["steps"]))
 }
 
-/// Every recipe × model, with data sets in turn.
+/// One case for every recipe and model. The data sets take turns.
 pub fn models(root: &Path) -> Vec<Case> {
     let models = entries(root.join("models"))
         .into_iter()

@@ -1,17 +1,18 @@
-//! Instructions and dialogs in the columns of the tutorials' data sets.
+//! Converts instructions and dialogs to the columns of the tutorials' data sets.
 
 use serde_json::{Value, json};
 
 /// One record of an instruction set or of self-chat dialogs.
 pub struct Sample {
-    /// Questions with their answers.
+    /// The questions with their answers.
     turns: Vec<(String, String)>,
-    /// What the first question is about; may be empty.
+    /// The input of the first question, possibly empty.
     input: String,
 }
 
 impl Sample {
-    /// Of `instruction`, `input`, `output`, or of a Baize dialog in `input`; none if the record is neither.
+    /// Reads a record with `instruction`, `input` and `output`, or a Baize dialog in `input`. `None` for any other
+    /// record.
     pub fn of(record: &Value) -> Option<Sample> {
         let text = |key: &str| record[key].as_str().map(String::from);
         if let (Some(instruction), Some(output)) = (text("instruction"), text("output")) {

@@ -1,5 +1,5 @@
-//! Each tutorial's recipe from end to end on the CPU, reduced by `--set` alone: the quickstart's model and texts, few
-//! steps. Data, pre-flight report, training, evaluation, adapter, an answer.
+//! Runs each tutorial's recipe from end to end on the CPU, reduced with `--set` to the quickstart's model and texts and
+//! a few steps. Checks the report, training, evaluation, the adapter, and generation.
 
 use std::path::Path;
 
@@ -10,13 +10,13 @@ use crate::rig::{parse_lines, recipe, set, write_data};
 use crate::shapes::Sample;
 use crate::walk::{Case, Outcome};
 
-/// What reduces a recipe, and what its report must say.
+/// The settings that reduce a recipe, and the expected results.
 struct Twin {
     recipe: &'static str,
     settings: &'static [&'static str],
-    /// The optimiser steps that it then has.
+    /// The expected number of optimizer steps; 0 skips the check.
     steps: usize,
-    /// Parts of the pre-flight report.
+    /// Texts that the report must contain.
     says: &'static [&'static str],
 }
 
@@ -85,13 +85,13 @@ const MIXTRAL: &str = r#"{"model_type": "mixtral", "hidden_size": 64, "intermedi
     "num_attention_heads": 2, "num_key_value_heads": 1, "max_position_embeddings": 512, "rms_norm_eps": 1e-5,
     "num_local_experts": 8, "num_experts_per_tok": 2, "torch_dtype": "float32", "tie_word_embeddings": false, "vocab_size": "#;
 
-/// The quickstart's instruction set.
+/// The training records of the quickstart.
 fn samples() -> Vec<Sample> {
     let value = |line: &str| serde_json::from_str(line).expect("JSON");
     halfbyte::quickstart::TRAIN.lines().filter_map(|line| Sample::of(&value(line))).collect()
 }
 
-/// Trains `twin` on the model in `folder/model` and looks at everything that it leaves.
+/// Trains `twin` on the model in `folder/model` and checks all its output.
 fn run(folder: &Folder, twin: &Twin, notes: &[String]) -> Outcome {
     write_data(folder, twin.recipe, &samples());
     let file = recipe(twin.recipe);
@@ -130,7 +130,7 @@ fn run(folder: &Folder, twin: &Twin, notes: &[String]) -> Outcome {
     Ok(format!("{steps} steps, evaluation loss {first:.3} → {last:.3}"))
 }
 
-/// The adapter is in PEFT's format and says what the recipe says.
+/// Checks that the adapter is in PEFT's format, with the recipe's settings.
 fn adapter(folder: &Folder, name: &str) {
     let config = std::fs::read_to_string(folder.path("out/adapter_config.json")).expect("an adapter");
     let config: Value = serde_json::from_str(&config).expect("JSON");

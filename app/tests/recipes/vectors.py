@@ -1,6 +1,6 @@
-"""What the formatting functions of the four tutorials return for records of our own (Python 3, no packages).
+"""Applies the formatting functions of the four tutorials to records of our own (Python 3, no packages).
 
-    python tests/recipes/vectors.py > tests/recipes/vectors.json
+    python app/tests/recipes/vectors.py > app/tests/recipes/vectors.json
 """
 
 import json
@@ -14,7 +14,7 @@ def chat(sample):
 
 
 def create_prompt(sample):
-    """B: SFTTrainer(formatting_func=create_prompt). The roles are swapped: the answer is given, the question is learnt."""
+    """B: SFTTrainer(formatting_func=create_prompt). The roles are swapped: the answer is given, the question is learned."""
     bos_token = "<s>"
     original_system_message = PREAMBLE
     system_message = (
@@ -39,7 +39,7 @@ def create_text_row(instruction, output, input):
 
 
 def create_text_row_of_the_notebook(instruction, output, input):
-    """C: what the notebook's cell says: an escaped backslash, so the text holds a backslash and an n."""
+    """C: the notebook's cell. It escapes the backslash, so the text has a backslash and an n instead of a line break."""
     return f"<s>[INST] {instruction} here are the inputs {input} [/INST] \\n {output} </s>"
 
 
@@ -48,7 +48,7 @@ def code(sample):
 
 
 def code_as_called(sample):
-    """C: as the notebook calls it: the second parameter is `output`, the second argument is the input."""
+    """C: the notebook's call, whose second argument is the input although the second parameter is `output`."""
     return create_text_row_of_the_notebook(sample["instruction"], sample["input"], sample["output"])
 
 
@@ -58,14 +58,14 @@ def korean(sample):
 
 
 TASKS = [
-    ("Name a colour.", "", "Blue."),
+    ("Name a color.", "", "Blue."),
     ("Add the numbers.\n1 and 2", "x = [1]\n", "  The sum is 3.\n"),
     ("한국의 수도는?", "지도", "서울입니다. {{ not a template }} <b>\u00a0&amp;"),
     ("Say </s> and <s> as text.", "[/INST]", "I say </s> {% if %}."),
     ("", "", ""),
 ]
 DIALOGS = [
-    "The conversation between a person and a helper. [INST] Name a colour.\n[/INST] Blue.",
+    "The conversation between a person and a helper. [INST] Name a color.\n[/INST] Blue.",
     "One. [INST] a\n[/INST] b\n[INST]c\n[/INST]d",
     "한국의 수도는? [/INST] 서울",
     " spaces at both ends \n",

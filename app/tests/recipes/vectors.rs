@@ -1,4 +1,4 @@
-//! Every record of vectors.json (vectors.py made it) becomes the text that the tutorial's function returns.
+//! Checks that a recipe formats every record of vectors.json (made by vectors.py) as the tutorial's function does.
 
 use std::path::Path;
 
@@ -8,7 +8,7 @@ use crate::folder::Folder;
 use crate::rig::{TUTORIALS, lines, parse_lines, run};
 use crate::walk::{Case, Outcome};
 
-/// Tutorial C's cell as it stands: a backslash and an n, and the answer where the input belongs.
+/// Tutorial C's cell, unchanged: it has a backslash and an n instead of a line break, and swaps answer and input.
 const AS_CALLED: &str =
     r#"template="<s>[INST] {{ instruction }} here are the inputs {{ output }} [/INST] \\n {{ input }} </s>""#;
 
@@ -33,7 +33,7 @@ fn compare(name: &str, vectors: &[Value], settings: &[&str]) -> Outcome {
     folder.text("data/train.jsonl", &lines(vectors.iter().map(|v| &v["record"])));
     folder.text("data/test.jsonl", &lines(vectors.iter().map(|v| &v["record"])));
     let mut all = vec!["model_name_or_path=model", "dataset=data", "split=train", "max_seq_length=16"];
-    // A draws its records; all of them are wanted, in their own order.
+    // A selects records at random. The test selects all of them and computes the shuffled order.
     let whole = format!("select={}", vectors.len());
     if name == "a-mistral-chat" {
         all.push(&whole);
