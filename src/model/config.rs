@@ -6,7 +6,7 @@ use crate::quant::QuantKind;
 
 /// The architectures that halfbyte knows.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Family {
+pub enum Architecture {
     /// Llama 1 to 3.
     Llama,
     /// Mistral: Llama with a sliding window.
@@ -15,21 +15,21 @@ pub enum Family {
     Mixtral,
 }
 
-impl Family {
+impl Architecture {
     /// `model_type` in config.json.
     pub fn model_type(self) -> &'static str {
         match self {
-            Family::Llama => "llama",
-            Family::Mistral => "mistral",
-            Family::Mixtral => "mixtral",
+            Architecture::Llama => "llama",
+            Architecture::Mistral => "mistral",
+            Architecture::Mixtral => "mixtral",
         }
     }
     /// The prefix of the Hugging Face class names (`LlamaDecoderLayer`).
     pub fn class_prefix(self) -> &'static str {
         match self {
-            Family::Llama => "Llama",
-            Family::Mistral => "Mistral",
-            Family::Mixtral => "Mixtral",
+            Architecture::Llama => "Llama",
+            Architecture::Mistral => "Mistral",
+            Architecture::Mixtral => "Mixtral",
         }
     }
 }
@@ -64,7 +64,7 @@ pub struct QuantConfig {
 #[derive(Clone, Debug, PartialEq)]
 pub struct ModelConfig {
     /// The architecture.
-    pub family: Family,
+    pub family: Architecture,
     /// Rows of the embedding and of the head.
     pub vocab_size: usize,
     /// Width of the residual stream.

@@ -10,7 +10,7 @@ use crate::tape::{Ranges, Tape};
 
 /// Properties in which the phases that run the stack differ.
 #[derive(Clone, Copy, Debug)]
-pub struct Run {
+pub struct StackPass {
     /// Adapters and dropout.
     pub with: AdapterUse,
     /// Whether this is the pass that trains: blocks may be recomputed, experts are marked as touched.
@@ -23,17 +23,17 @@ pub struct Run {
 const NOISE_SITE: u32 = 0;
 
 /// Embeddings and all blocks. Returns the residual stream, `[T,D]`, and the router logits of each layer.
-pub fn stack(t: &mut Tape, config: &ModelConfig, params: &Params, run: Run) -> (View, Vec<View>) {
+pub fn stack(t: &mut Tape, config: &ModelConfig, params: &Params, pass: StackPass) -> (View, Vec<View>) {
     let inputs = &params.exchange;
     let mut x = t.embed("embedded", inputs.ids, params.embedding);
-    if let Some(magnitude) = inputs.noise.filter(|_| run.training) {
+    if let Some(magnitude) = inputs.noise.filter(|_| pass.training) {
         x = t.noise("noisy", x, inputs.seed, NOISE_SITE, magnitude);
     }
     let mut router_logits = Vec::new();
     for (i, layer) in params.blocks.iter().enumerate() {
         t.scoped(&format!("layers.{i}"), |t| {
-            let record = |t: &mut Tape| block(t, config, layer, inputs, x, run);
-            let (out, logits) = if run.training && run.checkpointing { t.checkpoint(record) } else { record(t) };
+            let record = |t: &mut Tape| block(t, config, layer, inputs, x, pass);
+            let (out, logits) = if pass.training && pass.checkpointing { t.checkpoint(record) } else { record(t) };
             x = out;
             router_logits.extend(logits);
         });
@@ -48,17 +48,17 @@ fn block(
     layer: &Block,
     inputs: &Exchange,
     x: View,
-    run: Run,
+    pass: StackPass,
 ) -> (View, Option<View>) {
     let h = t.rms_norm("input_norm", x, layer.input_norm, config.rms_norm_eps);
-    let a = attention(t, config, layer, inputs, h, run);
+    let a = attention(t, config, layer, inputs, h, pass);
     let x = t.add("attended", x, a);
 
     let h = t.rms_norm("post_norm", x, layer.post_norm, config.rms_norm_eps);
     let (y, logits) = match &layer.router {
-        None => (mlp(t, layer, h, None, run), None),
+        None => (mlp(t, layer, h, None, pass), None),
         Some(router) => {
-            let (y, logits) = experts(t, layer, router, h, run);
+            let (y, logits) = experts(t, layer, router, h, pass);
             (y, Some(logits))
         }
     };
@@ -66,31 +66,31 @@ fn block(
 }
 
 /// Self-attention with rotary positions. h `[T,D]`; returns `[T,D]`.
-fn attention(t: &mut Tape, config: &ModelConfig, layer: &Block, inputs: &Exchange, h: View, run: Run) -> View {
+fn attention(t: &mut Tape, config: &ModelConfig, layer: &Block, inputs: &Exchange, h: View, pass: StackPass) -> View {
     let (wide, narrow) = (config.q_width(), config.kv_width());
-    let qkv = layer.qkv.forward(t, h, None, run.with, t.compute);
+    let qkv = layer.qkv.forward(t, h, None, pass.with, t.compute);
     let (q, k, v) = (qkv.columns(0, wide), qkv.columns(wide, narrow), qkv.columns(wide + narrow, narrow));
     t.rope(q, inputs.pos, inputs.inv_freq);
     t.rope(k, inputs.pos, inputs.inv_freq);
     let ranges = Ranges { lo: inputs.lo, hi: inputs.hi, qlo: inputs.qlo, qhi: inputs.qhi };
     let a = t.attention(q, k, v, ranges, config.heads, config.kv_heads);
-    layer.o.forward(t, a, None, run.with, t.compute)
+    layer.o.forward(t, a, None, pass.with, t.compute)
 }
 
 /// `down(silu(gate(h)) · up(h))`; with groups, the rows belong to experts. h `[n,D]`; returns `[n,D]`.
-fn mlp(t: &mut Tape, layer: &Block, h: View, groups: Option<Groups>, run: Run) -> View {
-    let gate_up = layer.gate_up.forward(t, h, groups, run.with, t.compute);
+fn mlp(t: &mut Tape, layer: &Block, h: View, groups: Option<Groups>, pass: StackPass) -> View {
+    let gate_up = layer.gate_up.forward(t, h, groups, pass.with, t.compute);
     let width = gate_up.cols / 2;
     let a = t.swiglu(gate_up.columns(0, width), gate_up.columns(width, width));
-    layer.down.forward(t, a, groups, run.with, t.compute)
+    layer.down.forward(t, a, groups, pass.with, t.compute)
 }
 
 /// Mixtral's mixture of experts: each token goes to two of them. h `[T,D]`; returns the weighted sum of its two
 /// experts for each token, `[T,D]`, and the router's logits, `[T,E]`.
-fn experts(t: &mut Tape, layer: &Block, router: &Projection, h: View, run: Run) -> (View, View) {
-    let logits = router.forward(t, h, None, run.with, t.compute);
-    let routed = t.route(logits, layer.touched.filter(|_| run.training));
+fn experts(t: &mut Tape, layer: &Block, router: &Projection, h: View, pass: StackPass) -> (View, View) {
+    let logits = router.forward(t, h, None, pass.with, t.compute);
+    let routed = t.route(logits, layer.touched.filter(|_| pass.training));
     let rows = t.gather(h, &routed);
-    let y = mlp(t, layer, rows, Some(routed.groups), run);
+    let y = mlp(t, layer, rows, Some(routed.groups), pass);
     (t.combine(y, &routed), logits)
 }

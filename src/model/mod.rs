@@ -20,7 +20,7 @@ mod rope;
 mod spec;
 mod steps;
 
-pub use config::{Experts, Family, ModelConfig, QuantConfig};
+pub use config::{Architecture, Experts, ModelConfig, QuantConfig};
 pub use exchange::{Exchange, Selected};
 pub use linear::{AdapterTensor, Base, LoraFactor, Projection};
 pub use names::{EMBEDDING, HEAD, Linear, linears};

@@ -2,7 +2,7 @@
 
 use super::head;
 use super::linear::AdapterUse;
-use super::llama::{Run, stack};
+use super::llama::{StackPass, stack};
 use super::params::{self, Params};
 use super::spec::Spec;
 use crate::error::Result;
@@ -41,7 +41,8 @@ pub fn record_on(mut t: Tape, spec: Spec) -> Result<Model> {
         let with = AdapterUse { enabled: adapter, dropout: None };
         eval(&mut t, &spec, &params, with);
         if spec.logits_rows > 0 {
-            let (x, _) = stack(&mut t, &spec.config, &params, Run { with, training: false, checkpointing: false });
+            let (x, _) =
+                stack(&mut t, &spec.config, &params, StackPass { with, training: false, checkpointing: false });
             head::selected_logits(&mut t, &spec, &params, x, with);
             t.finish(Phase::Logits { adapter });
         }
@@ -69,8 +70,8 @@ fn begin(t: &mut Tape, params: &Params) {
 /// Forward, loss, backward.
 fn micro(t: &mut Tape, spec: &Spec, params: &Params) {
     let with = AdapterUse { enabled: true, dropout: Some((spec.dropout, params.exchange.seed)) };
-    let run = Run { with, training: true, checkpointing: spec.checkpointing };
-    let (x, router_logits) = stack(t, &spec.config, params, run);
+    let pass = StackPass { with, training: true, checkpointing: spec.checkpointing };
+    let (x, router_logits) = stack(t, &spec.config, params, pass);
     let h = head::final_norm(t, spec, params, x);
     let end = t.position();
     if let (Some(coef), Some(aux)) = (spec.loss.aux, params.exchange.aux) {
@@ -107,8 +108,8 @@ fn update(t: &mut Tape, spec: &Spec, params: &Params) {
 
 /// Forward and loss.
 fn eval(t: &mut Tape, spec: &Spec, params: &Params, with: AdapterUse) {
-    let run = Run { with, training: false, checkpointing: false };
-    let (x, router_logits) = stack(t, &spec.config, params, run);
+    let pass = StackPass { with, training: false, checkpointing: false };
+    let (x, router_logits) = stack(t, &spec.config, params, pass);
     let h = head::final_norm(t, spec, params, x);
     if let (Some(coef), Some(aux)) = (spec.loss.aux, params.exchange.aux) {
         t.aux_loss(&router_logits, coef, params.exchange.control, aux, false);

@@ -3,7 +3,7 @@
 use halfbyte_core::device::cpu::{Cpu, CpuOptions};
 use halfbyte_core::dtype::DType;
 use halfbyte_core::model::{AdapterSpec, Fill, LossSpec, Model, OptimizerKind, OptimizerSpec, Spec, record};
-use halfbyte_core::model::{Experts, Family, ModelConfig, Rope, RopeScaling};
+use halfbyte_core::model::{Architecture, Experts, ModelConfig, Rope, RopeScaling};
 use halfbyte_core::op::{Betas, ControlRule, View};
 use halfbyte_core::quant::{QuantKind, Scheme};
 use halfbyte_core::session::Session;
@@ -36,7 +36,7 @@ impl Random {
 /// Two layers, width 8, grouped heads, a window of 4; with 4 experts if `moe`.
 pub fn config(moe: bool) -> ModelConfig {
     ModelConfig {
-        family: if moe { Family::Mixtral } else { Family::Mistral },
+        family: if moe { Architecture::Mixtral } else { Architecture::Mistral },
         vocab_size: 19,
         hidden_size: 8,
         intermediate_size: 12,

@@ -1,12 +1,12 @@
 //! The shapes of well-known models.
 
 use halfbyte_core::dtype::DType;
-use halfbyte_core::model::{Experts, Family, ModelConfig, Rope, RopeScaling};
+use halfbyte_core::model::{Architecture, Experts, ModelConfig, Rope, RopeScaling};
 
 /// Llama-2-7B.
 fn llama_2_7b() -> ModelConfig {
     ModelConfig {
-        family: Family::Llama,
+        family: Architecture::Llama,
         vocab_size: 32000,
         hidden_size: 4096,
         intermediate_size: 11008,
@@ -30,7 +30,7 @@ fn llama_2_7b() -> ModelConfig {
 /// Mistral-7B v0.1.
 fn mistral_7b() -> ModelConfig {
     ModelConfig {
-        family: Family::Mistral,
+        family: Architecture::Mistral,
         intermediate_size: 14336,
         kv_heads: 8,
         max_positions: 32768,
@@ -54,7 +54,7 @@ pub fn model(name: &str) -> ModelConfig {
         },
         "mistral-7b-v0.1" => mistral_7b(),
         "mixtral-8x7b-v0.1" => ModelConfig {
-            family: Family::Mixtral,
+            family: Architecture::Mixtral,
             sliding_window: None,
             rope: Rope { theta: 1e6, scaling: RopeScaling::None },
             experts: Some(Experts { count: 8, per_token: 2, aux_loss_coef: 0.02, output_router_logits: false }),

@@ -1,7 +1,7 @@
 //! The module tree of a model as PyTorch prints it (`print(model)`), with equal neighbours folded.
 
 use crate::weights::names::is_quantized;
-use halfbyte_core::model::{Family, ModelConfig};
+use halfbyte_core::model::{Architecture, ModelConfig};
 use halfbyte_core::model::{HEAD, Linear, linears};
 
 /// A module: its class with what its brackets hold, or its children.
@@ -47,7 +47,7 @@ pub fn module_tree(config: &ModelConfig, quantized: Option<&[String]>) -> String
                 children.push(("experts".into(), list((0..experts.count).map(expert).collect())));
                 ("block_sparse_moe", node("MixtralSparseMoeBlock", children))
             }
-            (None, Family::Llama | Family::Mistral | Family::Mixtral) => {
+            (None, Architecture::Llama | Architecture::Mistral | Architecture::Mixtral) => {
                 ("mlp", node(&format!("{prefix}MLP"), with_activation(of(&|m| m.name.contains(".mlp.")))))
             }
         };

@@ -6,7 +6,7 @@ use super::fields::Fields;
 use super::model_fields::refuse_unknown;
 use halfbyte_core::dtype::DType;
 use halfbyte_core::error::{Error, Result};
-use halfbyte_core::model::{Experts, Family, ModelConfig, QuantConfig};
+use halfbyte_core::model::{Architecture, Experts, ModelConfig, QuantConfig};
 use halfbyte_core::quant::QuantKind;
 
 /// Reads `config.json` of a model folder.
@@ -34,9 +34,9 @@ fn read(f: &Fields) -> Result<ModelConfig> {
     refuse_unknown(f)?;
     let (default_kv, default_positions, default_eps, default_theta) = match family {
         // The defaults of LlamaConfig, MistralConfig and MixtralConfig (transformers 4.57).
-        Family::Llama => (None, 2048, 1e-6, 1e4),
-        Family::Mistral => (Some(8), 131072, 1e-6, 1e4),
-        Family::Mixtral => (Some(8), 131072, 1e-5, 1e6),
+        Architecture::Llama => (None, 2048, 1e-6, 1e4),
+        Architecture::Mistral => (Some(8), 131072, 1e-6, 1e4),
+        Architecture::Mixtral => (Some(8), 131072, 1e-5, 1e6),
     };
     let (hidden_size, heads) = (f.required_count("hidden_size")?, f.required_count("num_attention_heads")?);
     let kv_heads = f.count("num_key_value_heads")?.or(default_kv).unwrap_or(heads);
@@ -96,8 +96,8 @@ fn check_sizes(config: &ModelConfig, f: &Fields) -> Result<()> {
     }
 }
 
-fn family(f: &Fields) -> Result<Family> {
-    let known = [Family::Llama, Family::Mistral, Family::Mixtral];
+fn family(f: &Fields) -> Result<Architecture> {
+    let known = [Architecture::Llama, Architecture::Mistral, Architecture::Mixtral];
     let hint = "halfbyte trains Llama, Mistral and Mixtral models (model_type llama, mistral, mixtral)";
     let name =
         f.text("model_type")?.ok_or_else(|| f.wrong("model_type", "the architecture is not named").hint(hint))?;
@@ -114,19 +114,19 @@ fn family(f: &Fields) -> Result<Family> {
     }
 }
 
-fn sliding_window(f: &Fields, family: Family) -> Result<Option<usize>> {
+fn sliding_window(f: &Fields, family: Architecture) -> Result<Option<usize>> {
     match (family, f.map.get("sliding_window")) {
-        (Family::Llama, Some(v)) if !v.is_null() => Err(f
+        (Architecture::Llama, Some(v)) if !v.is_null() => Err(f
             .wrong("sliding_window", "Llama models have no window")
             .hint("remove the field (transformers ignores it for Llama), or set model_type to \"mistral\"")),
         // MistralConfig's default; MixtralConfig has none.
-        (Family::Mistral, None) => Ok(Some(4096)),
+        (Architecture::Mistral, None) => Ok(Some(4096)),
         _ => f.count("sliding_window"),
     }
 }
 
-fn experts(f: &Fields, family: Family) -> Result<Option<Experts>> {
-    if family != Family::Mixtral {
+fn experts(f: &Fields, family: Architecture) -> Result<Option<Experts>> {
+    if family != Architecture::Mixtral {
         let keys = ["num_local_experts", "num_experts_per_tok"];
         return match keys.into_iter().find(|k| f.get(k).is_some()) {
             Some(key) => Err(f.wrong(key, "only Mixtral models have experts").hint("set model_type to \"mixtral\"")),

@@ -6,8 +6,8 @@ use regex::Regex;
 use crate::config::lora::{LoraConfig, Pattern, Targets};
 use crate::suggest::nearest;
 use halfbyte_core::error::{Error, Result};
+use halfbyte_core::model::{Architecture, ModelConfig};
 use halfbyte_core::model::{EMBEDDING, HEAD, Linear, linears};
-use halfbyte_core::model::{Family, ModelConfig};
 
 /// PEFT's default for `target_modules`, the same for Llama, Mistral and Mixtral.
 const DEFAULT: [&str; 2] = ["q_proj", "v_proj"];
@@ -98,7 +98,7 @@ pub fn resolve(lora: &LoraConfig, model: &ModelConfig) -> Result<Resolution> {
     Ok(Resolution { modules, unmatched })
 }
 
-fn none_matched(lora: &LoraConfig, family: Family, all: &[Linear]) -> Error {
+fn none_matched(lora: &LoraConfig, family: Architecture, all: &[Linear]) -> Error {
     let choices = leaves(all).join(", ");
     match &lora.targets {
         Targets::Matching(Pattern::Regex(regex)) => {
@@ -137,12 +137,12 @@ fn leaves(all: &[Linear]) -> Vec<&'static str> {
 
 /// Suggests a module for the unmatched `name`: the one with the same role in this architecture, else the one with the
 /// most similar name.
-fn suggestions(name: &str, family: Family, all: &[Linear]) -> Vec<String> {
+fn suggestions(name: &str, family: Architecture, all: &[Linear]) -> Vec<String> {
     let leaf = name.rsplit('.').next().unwrap_or(name);
     let pairs = [("gate_proj", "w1"), ("up_proj", "w3"), ("down_proj", "w2")];
     let same = pairs.iter().find_map(|(dense, expert)| match family {
-        Family::Mixtral if leaf == *dense => Some(expert),
-        Family::Llama | Family::Mistral if leaf == *expert => Some(dense),
+        Architecture::Mixtral if leaf == *dense => Some(expert),
+        Architecture::Llama | Architecture::Mistral if leaf == *expert => Some(dense),
         _ => None,
     });
     let near = same.copied().or_else(|| nearest(leaf, leaves(all)));

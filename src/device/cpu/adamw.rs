@@ -9,7 +9,7 @@
 //! Arithmetic is f32. `round` is the type in which the parameters (and torch's moments) are stored: identity for
 //! f32; slices hold values that `round` leaves as they are.
 
-use super::memory::Memory;
+use super::memory::CpuMemory;
 use crate::op::{AdamState, AdamW, Control, SEGMENT_FIELDS, Segment, View};
 use crate::quant::blockwise8::{self, BLOCK};
 
@@ -176,7 +176,7 @@ fn keep_sign(moment: f32, code: u8) -> u8 {
 }
 
 /// Updates tensor by tensor. Only f32 (f64 programs are for gradients).
-pub fn adamw(mem: &mut Memory, op: &AdamW) {
+pub fn adamw(mem: &mut CpuMemory, op: &AdamW) {
     let fields = mem.slice::<f32>(&op.control, 0).to_vec();
     if fields[Control::Skipped as usize] != 0.0 {
         return;

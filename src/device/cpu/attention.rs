@@ -1,18 +1,18 @@
 //! Softmax attention with grouped key/value heads. Which keys a token sees is data: `lo[t] .. hi[t]`; causality, packed
 //! documents, Mistral's window and a cache are all values of these arrays.
 
-use super::memory::{Mat, Memory};
+use super::memory::{CpuMemory, Matrix};
 use super::real::{Real, dot};
 use crate::op::{Attention, AttentionBwd};
 use rayon::prelude::*;
 
 /// Head `h` of row `t`.
-fn head<'a, A: Real>(m: &'a Mat<A>, t: usize, h: usize, d: usize) -> &'a [A] {
+fn head<'a, A: Real>(m: &'a Matrix<A>, t: usize, h: usize, d: usize) -> &'a [A] {
     &m.row(t)[h * d..(h + 1) * d]
 }
 
 /// Returns out `[T, heads·d]` and lse `[T, heads]`. A token that sees nothing gets zeros, and an lse of −∞.
-pub fn attention<A: Real>(mem: &Memory, op: &Attention, live: usize) -> (Vec<A>, Vec<A>) {
+pub fn attention<A: Real>(mem: &CpuMemory, op: &Attention, live: usize) -> (Vec<A>, Vec<A>) {
     let Attention { heads, kv_heads, .. } = *op;
     let (q, k, v) = (mem.load::<A>(&op.q, live), mem.load::<A>(&op.k, live), mem.load::<A>(&op.v, live));
     let (lo, hi) = (mem.slice::<i32>(&op.lo, live), mem.slice::<i32>(&op.hi, live));
@@ -38,7 +38,7 @@ pub fn attention<A: Real>(mem: &Memory, op: &Attention, live: usize) -> (Vec<A>,
 }
 
 /// Gradients of attention: delta `[T, heads]`, dq, dk, dv.
-pub struct Grads<A> {
+pub struct AttentionGrads<A> {
     /// `Σ dout · out` of each head.
     pub delta: Vec<A>,
     /// Like q.
@@ -51,7 +51,7 @@ pub struct Grads<A> {
 
 /// With `p = exp(scale·q·k − lse)` and `ds = p·(dout·v − delta)`: `dq = scale·Σ_j ds·k`, `dk = scale·Σ_t ds·q`,
 /// `dv = Σ_t p·dout` (Dao et al. 2022). dq goes over the keys of a query; dk, dv over the queries of a key.
-pub fn attention_bwd<A: Real>(mem: &Memory, op: &AttentionBwd, live: usize) -> Grads<A> {
+pub fn attention_bwd<A: Real>(mem: &CpuMemory, op: &AttentionBwd, live: usize) -> AttentionGrads<A> {
     let Attention { heads, kv_heads, .. } = op.forward;
     let matrices = [op.forward.q, op.forward.k, op.forward.v, op.forward.out, op.forward.lse, op.dout];
     let [q, k, v, out, lse, dout] = matrices.map(|view| mem.load::<A>(&view, live));
@@ -88,7 +88,7 @@ pub fn attention_bwd<A: Real>(mem: &Memory, op: &AttentionBwd, live: usize) -> G
             }
         }
     });
-    Grads { delta, dq, dk, dv }
+    AttentionGrads { delta, dq, dk, dv }
 }
 
 /// `y += a·x`.

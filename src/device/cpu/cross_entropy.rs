@@ -1,7 +1,7 @@
 //! Cross-entropy of a chunk of rows: log-probabilities, which targets are the most probable token, and the gradient of
 //! the logits in the same pass.
 
-use super::memory::Mat;
+use super::memory::Matrix;
 use super::real::Real;
 use crate::op::IGNORED;
 use rayon::prelude::*;
@@ -18,7 +18,7 @@ pub struct Loss<A> {
 
 /// logits `[n,V]`, targets and weight `[n]`; `gradient`: with dlogits.
 pub fn cross_entropy<A: Real>(
-    logits: &Mat<A>,
+    logits: &Matrix<A>,
     targets: &[i32],
     weight: &[A],
     loss_scale: A,
@@ -63,11 +63,11 @@ mod tests {
     #[test]
     fn a_hit_is_the_first_of_the_largest() {
         let row = [1.0f32, 3.0, -2.0, 3.0];
-        let logits = Mat::new(5, 4, row.repeat(5));
+        let logits = Matrix::new(5, 4, row.repeat(5));
         let loss = cross_entropy(&logits, &[1, 3, 0, IGNORED, 2], &[1.0; 5], 1.0, false);
         assert_eq!(loss.hit, [1, 0, 0, 0, 0]);
         // −0 and 0 are equal.
-        let logits = Mat::new(2, 2, vec![-0.0f32, 0.0, 0.0, -0.0]);
+        let logits = Matrix::new(2, 2, vec![-0.0f32, 0.0, 0.0, -0.0]);
         assert_eq!(cross_entropy(&logits, &[0, 0], &[1.0; 2], 1.0, false).hit, [1, 1]);
     }
 }

@@ -1,14 +1,14 @@
 //! One op on the CPU: load the operands, call the family, store the results. The exhaustive match of this device.
 
-use super::attention::{self, Grads};
+use super::attention::{self, AttentionGrads};
 use super::cross_entropy::cross_entropy;
-use super::memory::{Mat, Memory};
+use super::memory::{CpuMemory, Matrix};
 use super::real::Real;
 use super::{adamw, embed, gemm, gemv, grad_norm, nf4, permute, pointwise, rms_norm, rope, route, sample, swiglu};
 use crate::op::{Control, CrossEntropy, Gemm, Op, Route, SampleField, Transfer, View};
 
 /// Runs `op` with `live` tokens. `late_copies`: an asynchronous copy happens at its `Wait`, not at its `Start`.
-pub fn exec<A: Real>(mem: &mut Memory, op: &Op, live: usize, late_copies: bool) {
+pub fn exec<A: Real>(mem: &mut CpuMemory, op: &Op, live: usize, late_copies: bool) {
     match op {
         Op::Embed { ids, table, out } => {
             let rows = embed::embed(mem.slice(ids, live), &mem.load::<A>(table, live));
@@ -55,7 +55,7 @@ pub fn exec<A: Real>(mem: &mut Memory, op: &Op, live: usize, late_copies: bool) 
             mem.store(&op.lse, live, &lse);
         }
         Op::AttentionBwd(op) => {
-            let grads: Grads<A> = attention::attention_bwd(mem, op, live);
+            let grads: AttentionGrads<A> = attention::attention_bwd(mem, op, live);
             mem.store(&op.delta, live, &grads.delta);
             mem.store(&op.dq, live, &grads.dq);
             mem.store(&op.dk, live, &grads.dk);
@@ -128,7 +128,7 @@ pub fn exec<A: Real>(mem: &mut Memory, op: &Op, live: usize, late_copies: bool) 
             mem.store(dweights, live, &dw);
         }
         Op::AuxLoss { logits, coef, control, aux, dlogits } => {
-            let layers: Vec<Mat<A>> = logits.iter().map(|l| mem.load(l, live)).collect();
+            let layers: Vec<Matrix<A>> = logits.iter().map(|l| mem.load(l, live)).collect();
             let loss_scale = mem.load::<A>(control, live).data()[Control::LossScale as usize];
             let (loss, gradients) = route::aux_loss(&layers, *coef, loss_scale);
             mem.store(aux, live, &[loss]);
@@ -147,7 +147,7 @@ pub fn exec<A: Real>(mem: &mut Memory, op: &Op, live: usize, late_copies: bool) 
             }
         }
         Op::Sample { logits, rule, seed, token } => {
-            let narrow = |m: Mat<A>| -> Vec<f32> { m.data().iter().map(|x| x.f64() as f32).collect() };
+            let narrow = |m: Matrix<A>| -> Vec<f32> { m.data().iter().map(|x| x.f64() as f32).collect() };
             let (cols, values, fields) = (logits.cols, narrow(mem.load(logits, live)), narrow(mem.load(rule, live)));
             let field = |f: SampleField| fields[f as usize];
             let (temperature, top_p) = (field(SampleField::Temperature), field(SampleField::TopP));
@@ -182,11 +182,11 @@ pub fn exec<A: Real>(mem: &mut Memory, op: &Op, live: usize, late_copies: bool) 
     }
 }
 
-fn optional<'a, A: Real>(mem: &'a Memory, view: &Option<View>, live: usize) -> Option<Mat<'a, A>> {
+fn optional<'a, A: Real>(mem: &'a CpuMemory, view: &Option<View>, live: usize) -> Option<Matrix<'a, A>> {
     view.as_ref().map(|v| mem.load(v, live))
 }
 
-fn transfer(mem: &mut Memory, copy: &Transfer, live: usize) {
+fn transfer(mem: &mut CpuMemory, copy: &Transfer, live: usize) {
     assert!(copy.from.ld == copy.from.cols && copy.to.ld == copy.to.cols, "copies are contiguous");
     let size = mem.dtype(&copy.from).bytes();
     let n = copy.from.rows.count(live) * copy.from.cols * size;

@@ -1,6 +1,6 @@
 //! The three products of a linear layer, plain and grouped by expert, through the `gemm` crate.
 
-use super::memory::Mat;
+use super::memory::Matrix;
 use super::real::Real;
 use crate::op::Form;
 
@@ -31,10 +31,10 @@ pub fn measured_flops() -> f64 {
 /// token-sided operands; without it there is one group. Returns the rows that `out` has; rows of no group are zero.
 pub fn gemm<A: Real>(
     form: Form,
-    a: &Mat<A>,
-    b: &Mat<A>,
+    a: &Matrix<A>,
+    b: &Matrix<A>,
     scale: f64,
-    plus: Option<&Mat<A>>,
+    plus: Option<&Matrix<A>>,
     offsets: Option<&[i32]>,
 ) -> Vec<A> {
     let whole = [0, a.rows as i32];

@@ -11,7 +11,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 /// A dense matrix of accumulators; borrowed where the storage already is one.
-pub struct Mat<'a, A: Real> {
+pub struct Matrix<'a, A: Real> {
     /// Number of rows.
     pub rows: usize,
     /// Number of columns.
@@ -19,7 +19,7 @@ pub struct Mat<'a, A: Real> {
     data: Cow<'a, [A]>,
 }
 
-impl<A: Real> Mat<'_, A> {
+impl<A: Real> Matrix<'_, A> {
     /// A matrix of these elements, row by row.
     pub fn new(rows: usize, cols: usize, data: Vec<A>) -> Self {
         assert_eq!(data.len(), rows * cols);
@@ -36,14 +36,14 @@ impl<A: Real> Mat<'_, A> {
 }
 
 /// All buffers of a program.
-pub struct Memory {
+pub struct CpuMemory {
     program: Arc<Program>,
     plan: Arc<Plan>,
     device: Vec<u64>,
     host: Vec<u64>,
 }
 
-impl Memory {
+impl CpuMemory {
     /// Zeroed memory for the program.
     pub fn new(program: Arc<Program>, plan: Arc<Plan>) -> Result<Self> {
         let zeroed = |bytes: usize| {
@@ -84,12 +84,12 @@ impl Memory {
     }
 
     /// The live rows of `view` as accumulators.
-    pub fn load<A: Real>(&self, view: &View, live: usize) -> Mat<'_, A> {
+    pub fn load<A: Real>(&self, view: &View, live: usize) -> Matrix<'_, A> {
         let (rows, cols) = (view.rows.count(live), view.cols);
         let dtype = self.dtype(view);
         if dtype == A::DTYPE && (view.ld == cols || rows <= 1) {
             let data = &self.elements::<A>(view)[..rows * cols];
-            return Mat { rows, cols, data: Cow::Borrowed(data) };
+            return Matrix { rows, cols, data: Cow::Borrowed(data) };
         }
         let mut data = Vec::with_capacity(rows * cols);
         for i in 0..rows {
@@ -101,7 +101,7 @@ impl Memory {
                 _ => unreachable!("{} holds integers", self.program.info(view.buf).name),
             }
         }
-        Mat { rows, cols, data: Cow::Owned(data) }
+        Matrix { rows, cols, data: Cow::Owned(data) }
     }
 
     fn extend<E: Copy, A>(&self, data: &mut Vec<A>, view: &View, row: usize, convert: impl Fn(&E) -> A) {

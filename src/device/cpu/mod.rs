@@ -23,7 +23,7 @@ mod route;
 pub mod sample;
 mod swiglu;
 
-pub use memory::Memory;
+pub use memory::CpuMemory;
 pub use real::Real;
 
 use super::{About, Device, DeviceKind, Timing};
@@ -80,7 +80,7 @@ pub struct Written<'a> {
     pub name: &'a str,
     view: View,
     live: usize,
-    memory: &'a Memory,
+    memory: &'a CpuMemory,
 }
 
 impl Written<'_> {
@@ -104,13 +104,13 @@ pub type Observer = Box<dyn FnMut(Written) + Send>;
 pub struct Cpu {
     options: CpuOptions,
     observer: Option<Observer>,
-    loaded: Option<Loaded>,
+    loaded: Option<CpuProgram>,
 }
 
-struct Loaded {
+struct CpuProgram {
     program: Arc<Program>,
     plan: Arc<Plan>,
-    memory: Memory,
+    memory: CpuMemory,
 }
 
 impl Cpu {
@@ -124,7 +124,7 @@ impl Cpu {
         Self { observer: Some(observer), ..self }
     }
 
-    fn loaded(&mut self) -> Result<&mut Loaded> {
+    fn loaded(&mut self) -> Result<&mut CpuProgram> {
         self.loaded.as_mut().ok_or_else(|| Error::run("the device was used before a program was loaded"))
     }
 
@@ -132,7 +132,7 @@ impl Cpu {
         let options = self.options;
         // Taken out while the rest of the device is borrowed.
         let mut observer = self.observer.take();
-        let Loaded { program, plan, memory } = self.loaded()?;
+        let CpuProgram { program, plan, memory } = self.loaded()?;
         assert!(live <= program.tokens, "{live} tokens in a program planned for {}", program.tokens);
         let Some(index) = program.phases.iter().position(|(p, _)| *p == phase) else {
             return Err(Error::run(format!("the program has no phase {phase:?}")));
@@ -166,7 +166,7 @@ impl Cpu {
 
 /// Fills with NaN the arena operands of `op` whose life satisfies `when` — except where another buffer of the op shares
 /// their address.
-fn poison(memory: &mut Memory, program: &Program, plan: &Plan, op: &Op, when: impl Fn(crate::plan::Life) -> bool) {
+fn poison(memory: &mut CpuMemory, program: &Program, plan: &Plan, op: &Op, when: impl Fn(crate::plan::Life) -> bool) {
     let arena = |b: Buf| program.info(b).place == Place::Arena;
     let touched: Vec<(Buf, Access)> = op.accesses().iter().map(|(v, a)| (v.buf, *a)).collect();
     for &(buf, _) in touched.iter().filter(|(b, _)| arena(*b)) {
@@ -181,11 +181,11 @@ fn poison(memory: &mut Memory, program: &Program, plan: &Plan, op: &Op, when: im
 
 impl Device for Cpu {
     fn allocate(&mut self, program: Arc<Program>, plan: Arc<Plan>) -> Result<()> {
-        let mut memory = Memory::new(program.clone(), plan.clone())?;
+        let mut memory = CpuMemory::new(program.clone(), plan.clone())?;
         for (buf, bytes) in &program.constants {
             memory.bytes_mut(*buf).copy_from_slice(bytes);
         }
-        self.loaded = Some(Loaded { program, plan, memory });
+        self.loaded = Some(CpuProgram { program, plan, memory });
         Ok(())
     }
 

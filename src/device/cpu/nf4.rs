@@ -1,12 +1,12 @@
 //! 4-bit weights: decoding and encoding with the codebooks of [`codebook4`].
 
-use super::memory::Memory;
+use super::memory::CpuMemory;
 use super::real::Real;
 use crate::op::Weight4;
 use crate::quant::codebook4::{self, NestedScales};
 
 /// The values of a 4-bit weight, row by row.
-pub fn dequantize<A: Real>(mem: &Memory, weight: &Weight4) -> Vec<A> {
+pub fn dequantize<A: Real>(mem: &CpuMemory, weight: &Weight4) -> Vec<A> {
     let restored = weight.nested.map(|nested| {
         NestedScales {
             codes: mem.slice::<u8>(&weight.absmax, 0).to_vec(),
@@ -23,7 +23,7 @@ pub fn dequantize<A: Real>(mem: &Memory, weight: &Weight4) -> Vec<A> {
 }
 
 /// Quantizes `values` and stores codes and scales.
-pub fn quantize(mem: &mut Memory, values: &[f32], weight: &Weight4) {
+pub fn quantize(mem: &mut CpuMemory, values: &[f32], weight: &Weight4) {
     let mut codes = vec![0; values.len().div_ceil(2)];
     let mut scales = vec![0.0; values.len().div_ceil(weight.block)];
     codebook4::quantize(weight.kind, weight.block, values, &mut codes, &mut scales);

@@ -1,11 +1,11 @@
 //! The way back from rows sorted by expert to tokens. (The way there is a row gather: `embed` with `source` as ids.)
 
-use super::memory::Mat;
+use super::memory::Matrix;
 use super::real::{Real, dot};
 use rayon::prelude::*;
 
 /// `out[t] = plus[t] + Σ_k weights[t,k] · y[slots[t,k]]`; returns `[T,D]`.
-pub fn combine<A: Real>(y: &Mat<A>, weights: Option<&Mat<A>>, slots: &[i32], plus: Option<&Mat<A>>) -> Vec<A> {
+pub fn combine<A: Real>(y: &Matrix<A>, weights: Option<&Matrix<A>>, slots: &[i32], plus: Option<&Matrix<A>>) -> Vec<A> {
     let tokens = slots.len() / 2;
     let mut out = plus.map_or_else(|| vec![A::zero(); tokens * y.cols], |p| p.data().to_vec());
     out.par_chunks_mut(y.cols).enumerate().for_each(|(t, out)| {
@@ -19,7 +19,7 @@ pub fn combine<A: Real>(y: &Mat<A>, weights: Option<&Mat<A>>, slots: &[i32], plu
 }
 
 /// Returns `dy[slots[t,k]] = weights[t,k] · dout[t]` and `dweights[t,k] = ⟨dout[t], y[slots[t,k]]⟩`.
-pub fn combine_bwd<A: Real>(dout: &Mat<A>, y: &Mat<A>, weights: &Mat<A>, slots: &[i32]) -> (Vec<A>, Vec<A>) {
+pub fn combine_bwd<A: Real>(dout: &Matrix<A>, y: &Matrix<A>, weights: &Matrix<A>, slots: &[i32]) -> (Vec<A>, Vec<A>) {
     let mut dy = vec![A::zero(); y.rows * y.cols];
     let mut dweights = vec![A::zero(); slots.len()];
     for (i, &slot) in slots.iter().enumerate() {

@@ -1,17 +1,17 @@
 //! Element by element: sums, dropout, noise, casts.
 
-use super::memory::Mat;
+use super::memory::Matrix;
 use super::real::Real;
 use crate::random::philox;
 use rayon::prelude::*;
 
 /// `a + b`.
-pub fn add<A: Real>(a: &Mat<A>, b: &Mat<A>) -> Vec<A> {
+pub fn add<A: Real>(a: &Matrix<A>, b: &Matrix<A>) -> Vec<A> {
     a.data().iter().zip(b.data()).map(|(&a, &b)| a + b).collect()
 }
 
 /// `plus + x · keep / (1 − p)`; element i is dropped if its random number is below p.
-pub fn dropout<A: Real>(x: &Mat<A>, seed: [u32; 2], site: u32, p: f64, plus: Option<&Mat<A>>) -> Vec<A> {
+pub fn dropout<A: Real>(x: &Matrix<A>, seed: [u32; 2], site: u32, p: f64, plus: Option<&Matrix<A>>) -> Vec<A> {
     let scale = A::of((1.0 - p).recip());
     // p as a threshold on 32 random bits.
     let threshold = (p * 4_294_967_296.0) as u64;
@@ -28,7 +28,7 @@ pub fn dropout<A: Real>(x: &Mat<A>, seed: [u32; 2], site: u32, p: f64, plus: Opt
 }
 
 /// `x + magnitude · u`, u in (−1, 1); with magnitude 0, x itself.
-pub fn noise<A: Real>(x: &Mat<A>, seed: [u32; 2], site: u32, magnitude: A) -> Vec<A> {
+pub fn noise<A: Real>(x: &Matrix<A>, seed: [u32; 2], site: u32, magnitude: A) -> Vec<A> {
     let mut out = x.data().to_vec();
     if magnitude == A::zero() {
         return out; // −0 + 0 would be another number's bits
@@ -46,7 +46,7 @@ pub fn signed_unit(random: u32) -> f32 {
 }
 
 /// Each of `parts` equal slabs of x goes to the top left of its slab of an `[rows, cols]` result; the rest is zero.
-pub fn cast<A: Real>(x: &Mat<A>, parts: usize, rows: usize, cols: usize) -> Vec<A> {
+pub fn cast<A: Real>(x: &Matrix<A>, parts: usize, rows: usize, cols: usize) -> Vec<A> {
     let (from, to) = (x.rows / parts, rows / parts);
     let mut out = vec![A::zero(); rows * cols];
     for i in 0..x.rows {

@@ -1,13 +1,13 @@
 //! RMSNorm (Zhang & Sennrich 2019), with the two roundings of HF's `LlamaRMSNorm`: the normalized row is cast to the
 //! storage type before it is multiplied by the weight.
 
-use super::memory::Mat;
+use super::memory::Matrix;
 use super::real::{Real, dot};
 use crate::dtype::DType;
 use rayon::prelude::*;
 
 /// x `[T,D]`, weight `[1,D]`; returns out `[T,D]` and rstd `[T,1]`.
-pub fn rms_norm<A: Real>(x: &Mat<A>, weight: &[A], eps: f64, storage: DType) -> (Vec<A>, Vec<A>) {
+pub fn rms_norm<A: Real>(x: &Matrix<A>, weight: &[A], eps: f64, storage: DType) -> (Vec<A>, Vec<A>) {
     let mut out = vec![A::zero(); x.rows * x.cols];
     let mut rstd = vec![A::zero(); x.rows];
     out.par_chunks_mut(x.cols).zip(&mut rstd).enumerate().for_each(|(t, (out, rstd))| {
@@ -21,7 +21,13 @@ pub fn rms_norm<A: Real>(x: &Mat<A>, weight: &[A], eps: f64, storage: DType) -> 
 }
 
 /// `dx = plus + rstd·(g − x·rstd²·mean(g·x))` with `g = dout·weight`.
-pub fn rms_norm_bwd<A: Real>(dout: &Mat<A>, x: &Mat<A>, weight: &[A], rstd: &[A], plus: Option<&Mat<A>>) -> Vec<A> {
+pub fn rms_norm_bwd<A: Real>(
+    dout: &Matrix<A>,
+    x: &Matrix<A>,
+    weight: &[A],
+    rstd: &[A],
+    plus: Option<&Matrix<A>>,
+) -> Vec<A> {
     let mut dx = vec![A::zero(); x.rows * x.cols];
     dx.par_chunks_mut(x.cols).enumerate().for_each(|(t, dx)| {
         let (x, r) = (x.row(t), rstd[t]);

@@ -1,13 +1,13 @@
 //! Rotary position embedding (Su et al. 2021) in HF's half-split layout: element i of a head turns with element i + d/2.
 
-use super::memory::Mat;
+use super::memory::Matrix;
 use super::real::Real;
 use crate::dtype::DType;
 use rayon::prelude::*;
 
 /// x `[T, heads·d]`, pos `[T]`, inv_freq `[d/2]`; returns the turned x. Angles are f32 products as in HF (in f64 an angle at
 /// position 10⁴ is already another one); cos and sin are rounded to the storage type, as HF casts them.
-pub fn rope<A: Real>(x: &Mat<A>, pos: &[i32], inv_freq: &[A], inverse: bool, storage: DType) -> Vec<A> {
+pub fn rope<A: Real>(x: &Matrix<A>, pos: &[i32], inv_freq: &[A], inverse: bool, storage: DType) -> Vec<A> {
     let half = inv_freq.len();
     let mut out = x.data().to_vec();
     out.par_chunks_mut(x.cols).zip(pos).for_each(|(row, &pos)| {

@@ -1,6 +1,6 @@
 //! Top-2 routing of Mixtral, and its load-balancing loss.
 
-use super::memory::Mat;
+use super::memory::Matrix;
 use super::real::Real;
 use rayon::prelude::*;
 
@@ -35,7 +35,7 @@ fn top2<A: Real>(p: &[A]) -> [usize; 2] {
 }
 
 /// logits `[T,E]`.
-pub fn route<A: Real>(logits: &Mat<A>) -> Routing<A> {
+pub fn route<A: Real>(logits: &Matrix<A>) -> Routing<A> {
     let (t, e) = (logits.rows, logits.cols);
     let (mut weights, mut experts) = (Vec::with_capacity(2 * t), Vec::with_capacity(2 * t));
     let mut offsets = vec![0i32; e + 1];
@@ -64,7 +64,12 @@ pub fn route<A: Real>(logits: &Mat<A>) -> Routing<A> {
 
 /// The renormalized pair is the softmax of the two chosen logits, so only these two have a gradient:
 /// `dl_k = w_k (dw_k − Σ w dw)`.
-pub fn route_bwd<A: Real>(dweights: &Mat<A>, logits: &Mat<A>, experts: &[i32], plus: Option<&Mat<A>>) -> Vec<A> {
+pub fn route_bwd<A: Real>(
+    dweights: &Matrix<A>,
+    logits: &Matrix<A>,
+    experts: &[i32],
+    plus: Option<&Matrix<A>>,
+) -> Vec<A> {
     let e = logits.cols;
     let mut dlogits = plus.map_or_else(|| vec![A::zero(); logits.rows * e], |p| p.data().to_vec());
     dlogits.par_chunks_mut(e).enumerate().for_each(|(t, dl)| {
@@ -81,7 +86,7 @@ pub fn route_bwd<A: Real>(dweights: &Mat<A>, logits: &Mat<A>, experts: &[i32], p
 /// `aux = coef · E · Σ_{k,e} f[k,e] · P[e]` over the rows of all layers together; f is the share of rows whose k-th
 /// choice is e (a constant for the gradient), P the mean probability (Fedus et al. 2021, as in HF's Mixtral).
 /// Returns aux and the gradient of each layer's logits, times `loss_scale`.
-pub fn aux_loss<A: Real>(layers: &[Mat<A>], coef: f64, loss_scale: A) -> (A, Vec<Vec<A>>) {
+pub fn aux_loss<A: Real>(layers: &[Matrix<A>], coef: f64, loss_scale: A) -> (A, Vec<Vec<A>>) {
     let e = layers[0].cols;
     let n = A::of(layers.iter().map(|l| l.rows).sum::<usize>() as f64);
     let probabilities: Vec<Vec<Vec<A>>> =
