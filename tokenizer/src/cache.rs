@@ -1,18 +1,19 @@
-//! What words were encoded to, so that the second "the" costs one look-up. Bounded, and never wrong: whole keys are
-//! compared. Two tables, for the short words that make up most of any text and for the longer ones (indented
-//! identifiers, mostly); each is two-way associative, and the older entry makes room.
+//! Remembers the ids of words, so that the second "the" costs one look-up. The cache is bounded, and it compares whole
+//! keys, so it is never wrong. It has two tables: one for the short words that make up most of any text, one for longer
+//! words (mostly indented identifiers). Both are two-way set associative and evict the older entry.
 
 use crate::hash::{hash_bytes, mix, seed};
 
-/// Words of more bytes are not kept.
+/// Longer words, in bytes, are not kept.
 pub(crate) const LONGEST: usize = 62;
-const SHORT: usize = 15;
+/// The most bytes of a short word.
+pub(crate) const SHORT: usize = 15;
 const SHORT_IDS: usize = 4;
 const LONG_IDS: usize = 15;
 
-/// Key and ids. The key holds the word in its lower 15 bytes, its length in the next four bits, the number of ids in
-/// the uppermost four. As plain numbers, so that a fresh table is memory that the system zeroes page by page when it
-/// is first touched.
+/// Key and ids. The key holds the word in its lower 15 bytes, the word's length in the next four bits, and the number
+/// of ids in the top four. All-zero entries are free, so the system provides a fresh table as zeroed pages on first
+/// touch.
 type Short = [u128; 2];
 
 fn packed_ids(ids: &[u32]) -> u128 {
@@ -34,35 +35,57 @@ struct Long {
 }
 
 const FREE: Long = Long { key: [0; LONGEST], len: 0, count: 0, ids: [0; LONG_IDS] };
-/// All of a short key but the number of ids.
+/// The bits of a short key without the number of ids.
 const KEY: u128 = u128::MAX >> 4;
 
-/// See the head of this file.
+/// The cache; see the module's documentation.
 pub(crate) struct WordCache {
-    short: Vec<[Short; 2]>,
+    /// Sets of two entries, from [`base`](Self::base) on.
+    short: Vec<u128>,
+    /// Where the first set begins, so that each lies in one line of the processor's cache.
+    base: usize,
+    /// The number of sets, less one.
+    short_mask: usize,
     long: Vec<[Long; 2]>,
-    /// How many sets `long` gets when the first long word comes.
+    /// The number of sets of `long`, which is allocated for the first long word.
     long_sets: usize,
     seed: u64,
 }
 
-const SHORT_SETS: usize = 1 << 15;
+const SHORT_SETS: usize = 1 << 16;
 const LONG_SETS: usize = 1 << 12;
 
-/// `text[start..end]` packed with its length.
+/// `MASKS[n]` has the bits of the first `n` bytes.
+const MASKS: [u128; SHORT + 1] = {
+    let mut masks = [0; SHORT + 1];
+    let mut len = 1;
+    while len <= SHORT {
+        masks[len] = masks[len - 1] << 8 | 0xff;
+        len += 1;
+    }
+    masks
+};
+
+/// Packs `text[start..end]`, of at most [`SHORT`] bytes, and its length into a key.
 #[inline(always)]
 fn pack(text: &[u8], start: usize, end: usize) -> u128 {
-    let len = end - start;
+    let len = (end - start).min(SHORT);
     let bytes = match text.get(start..start + 16).and_then(|b| b.first_chunk::<16>()) {
         Some(bytes) => *bytes,
         None => {
             let mut bytes = [0; 16];
-            bytes[..len].copy_from_slice(&text[start..end]);
+            bytes[..len].copy_from_slice(&text[start..start + len]);
             bytes
         }
     };
-    let mask = (1u128 << (8 * len)) - 1;
-    u128::from_le_bytes(bytes) & mask | (len as u128) << 120
+    u128::from_le_bytes(bytes) & MASKS[len] | (len as u128) << 120
+}
+
+/// Where to look for a short word.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Place {
+    key: u128,
+    set: usize,
 }
 
 impl WordCache {
@@ -70,29 +93,58 @@ impl WordCache {
         Self::with_sets(SHORT_SETS, LONG_SETS)
     }
 
-    /// Powers of two.
+    /// Both numbers are powers of two.
     fn with_sets(short_sets: usize, long_sets: usize) -> Self {
-        Self { short: vec![[[0; 2]; 2]; short_sets], long: Vec::new(), long_sets, seed: seed() }
+        let short = vec![0u128; 4 * short_sets + 3];
+        // A vector of these numbers is aligned to 16 bytes, so that the next line is at most three of them away.
+        let base = short.as_ptr().align_offset(64).min(3);
+        Self { short, base, short_mask: short_sets - 1, long: Vec::new(), long_sets, seed: seed() }
     }
 
-    /// Appends the ids of the word `text[start..end]`, which is not empty, to `out` if they are known.
+    /// Appends the ids of the word `text[start..end]`, which is not empty, to `out`. Returns false if they are not
+    /// known.
     #[inline(always)]
     pub(crate) fn get(&self, text: &[u8], start: usize, end: usize, out: &mut Vec<u32>) -> bool {
         if end - start > SHORT {
             return self.get_long(&text[start..end], out);
         }
+        self.get_at(self.place(text, start, end), out)
+    }
+
+    /// Where the word `text[start..end]` is found; for a word of more than [`SHORT`] bytes, some place.
+    #[inline(always)]
+    pub(crate) fn place(&self, text: &[u8], start: usize, end: usize) -> Place {
         let key = pack(text, start, end);
-        let set = &self.short[short_hash(key, self.seed) & (self.short.len() - 1)];
-        // Chosen without a branch: nothing foretells which of the two it is.
-        let entry = set[usize::from(set[1][0] & KEY == key)];
+        Place { key, set: self.set(key) }
+    }
+
+    /// Reads from a place, which brings it into the processor's cache. The reads of several places overlap.
+    #[inline(always)]
+    pub(crate) fn touch(&self, place: Place) -> u64 {
+        self.short[place.set] as u64
+    }
+
+    /// The same as [`get`](Self::get) for a word of at most [`SHORT`] bytes.
+    #[inline(always)]
+    pub(crate) fn get_at(&self, Place { key, set }: Place, out: &mut Vec<u32>) -> bool {
+        let set = &self.short[set..set + 4];
+        // Selected without a branch, which would be unpredictable.
+        let second = 2 * usize::from(set[2] & KEY == key);
+        let entry: Short = [set[second], set[second + 1]];
         if entry[0] & KEY != key {
             return false;
         }
-        // All ids are copied and the surplus dropped: cheaper than a copy of variable length.
+        // Copying all four ids and dropping the surplus is cheaper than a copy of variable length.
         let count = (entry[0] >> 124) as usize;
         out.extend_from_slice(&unpacked_ids(entry[1]));
         out.truncate(out.len() - (SHORT_IDS - count));
         true
+    }
+
+    /// Where the set of a key begins.
+    #[inline(always)]
+    fn set(&self, key: u128) -> usize {
+        self.base + 4 * (short_hash(key, self.seed) & self.short_mask)
     }
 
     fn get_long(&self, word: &[u8], out: &mut Vec<u32>) -> bool {
@@ -111,10 +163,10 @@ impl WordCache {
     pub(crate) fn put(&mut self, word: &[u8], ids: &[u32]) {
         if word.len() <= SHORT && ids.len() <= SHORT_IDS {
             let key = pack(word, 0, word.len());
-            let at = short_hash(key, self.seed) & (self.short.len() - 1);
-            let set = &mut self.short[at];
-            set[1] = set[0];
-            set[0] = [key | (ids.len() as u128) << 124, packed_ids(ids)];
+            let set = self.set(key);
+            let set = &mut self.short[set..set + 4];
+            set.copy_within(..2, 2);
+            set[..2].copy_from_slice(&[key | (ids.len() as u128) << 124, packed_ids(ids)]);
         } else if word.len() > SHORT && word.len() <= LONGEST && ids.len() <= LONG_IDS {
             if self.long.is_empty() {
                 self.long = vec![[FREE; 2]; self.long_sets];
@@ -141,9 +193,9 @@ mod tests {
 
     #[test]
     fn words_come_back_or_are_unknown() {
-        // One set of each kind: all words meet there, and what is found must still be right.
+        // With one set of each kind all words collide; whatever is found must still be right.
         let mut cache = WordCache::with_sets(1, 1);
-        // Words of all lengths up to 70, of which many differ in their last letter or their length only.
+        // Words of all lengths up to 70; many differ in their last letter or their length only.
         let word =
             |i: usize| format!("{}{}", "x".repeat(i % 71), if i.is_multiple_of(3) { "y" } else { "" }).into_bytes();
         let ids = |i: usize| (0..i % 18).map(|k| (i % 1000 + k) as u32).collect::<Vec<_>>();

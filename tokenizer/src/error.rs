@@ -1,8 +1,8 @@
-//! What can go wrong: always with the place (file, field, value) and, where a user can act, what to do.
+//! Errors. Each names the place (file, field, value) and, where the user can act, what to do.
 
 use std::path::{Path, PathBuf};
 
-/// A tokenizer that cannot be read, or an id that it does not have.
+/// Why a tokenizer cannot be read, trained or used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -13,15 +13,15 @@ pub enum Error {
         doing: &'static str,
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
-    /// An error of one of the other kinds, in this file.
+    /// An error of another kind, with the file that it occurred in.
     #[error("{}: {source}", path.display())]
     InFile {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The error itself.
         source: Box<Error>,
     },
     /// The bytes are not a SentencePiece model.
@@ -30,7 +30,7 @@ pub enum Error {
         /// The field and the offset at which reading failed.
         what: String,
     },
-    /// A SentencePiece model, but one whose fields contradict each other.
+    /// The file's fields contradict each other.
     #[error("invalid tokenizer: {what}")]
     Invalid {
         /// The field, the value, and what was expected.
@@ -42,18 +42,18 @@ pub enum Error {
         /// The field, its value, and what is supported.
         what: String,
     },
-    /// The text is not JSON, or not of the shape of a `tokenizer.json`.
+    /// The text is not JSON, or does not have the shape of a `tokenizer.json`.
     #[error("not a tokenizer.json: {0}")]
     Json(#[from] serde_json::Error),
-    /// An id that the vocabulary does not have.
-    #[error("token id {id} is outside of the vocabulary of {size} pieces")]
+    /// The vocabulary does not have this id.
+    #[error("token id {id} is outside the vocabulary of {size} pieces")]
     NoSuchId {
         /// The id.
         id: u32,
         /// The number of pieces.
         size: usize,
     },
-    /// The trainer's settings or its text do not allow a vocabulary.
+    /// The trainer's settings and its text do not yield a vocabulary.
     #[error("cannot train: {what}")]
     Train {
         /// The setting, its value, and what to change.
@@ -77,7 +77,7 @@ impl Error {
     pub(crate) fn train(what: impl Into<String>) -> Self {
         Error::Train { what: what.into() }
     }
-    /// Says in which file.
+    /// Adds the file to the error.
     pub(crate) fn in_file(self, path: &Path) -> Self {
         match self {
             Error::Io { .. } | Error::InFile { .. } => self,

@@ -1,4 +1,5 @@
-//! SentencePiece BPE tokenizer: exact and fast. Where releases of SentencePiece differ, 0.2.3 is followed.
+//! BPE tokenizers, exact and fast: SentencePiece's (Llama 2, Mistral 7B, Mixtral), with the ids of SentencePiece 0.2.3,
+//! and byte-level ones (Llama 3, Qwen, SmolLM2, Mistral's Tekken), with the ids of Hugging Face's `tokenizers` 0.22.2.
 //!
 //! ```
 //! # fn main() -> Result<(), halfbyte_tokenizer::Error> {
@@ -8,12 +9,12 @@
 //! let ids = tokenizer.encode("the king");
 //! assert_eq!(tokenizer.decode(&ids)?, "the king");
 //!
-//! // Text never produces control tokens; a chat layout is put together from ids and from contents by themselves.
+//! // Text never produces control tokens. Build a chat layout from their ids and from each content by itself.
 //! let mut prompt: Vec<u32> = tokenizer.bos().into_iter().chain(tokenizer.id_of("[INST]")).collect();
 //! tokenizer.encode_into("Who is the king?", &mut prompt);
 //! prompt.extend(tokenizer.id_of("[/INST]"));
 //!
-//! // As ids are generated, the text can be shown: never half a character.
+//! // Show text while ids are generated: never half a character.
 //! let mut decoder = tokenizer.decoder();
 //! for id in ids {
 //!     print!("{}", decoder.push(id)?);
@@ -23,38 +24,37 @@
 //! # }
 //! ```
 //!
-//! The modules, in the order in which a text meets them:
+//! The modules, from the ground up:
 //!
 //! * [`Pieces`] are the vocabulary as the file has it;
-//! * [`model_file`] reads and writes `.model` files (`proto` is their wire format), `hf_json` reads `tokenizer.json`;
-//! * `normalize` applies character rules (`charsmap`), spaces and the dummy prefix;
-//! * `user_defined` finds pieces that come before any merging;
-//! * `vocab` is the vocabulary compiled for merging: characters, pairs, and where text can be cut;
-//! * `assemble` checks all of it and puts a [`Tokenizer`] together;
-//! * `encode` cuts the text, looks parts up (`cache`) or merges them (`merge`);
-//! * `special` splits at literal special tokens first, where that is asked for;
-//! * `decode` turns ids back into text, whole or as they come.
-//! * `train` makes a model from text.
+//! * [`model_file`] reads and writes `.model` files (`proto` is their wire format), `json` reads `tokenizer.json` and
+//!   Tekken's JSON;
+//! * `vocab` is a vocabulary compiled for merging, `merge` merges, `cache` remembers the ids of words;
+//! * `matcher` finds literals in a text, `unicode` knows character classes and NFC;
+//! * `sentencepiece` and `byte_level` are the two kinds of tokenizer;
+//! * `encode`, `special` and `decode` are the methods of [`Tokenizer`], the same for both kinds;
+//! * `train` learns a SentencePiece vocabulary from text.
 
-mod assemble;
+mod byte_level;
 mod cache;
-mod charsmap;
 mod decode;
 mod encode;
 mod error;
 mod hash;
-mod hf_json;
+mod json;
+mod matcher;
 mod merge;
 pub mod model_file;
-mod normalize;
 mod pieces;
 mod proto;
+mod scratch;
+mod sentencepiece;
 mod special;
 mod train;
-mod user_defined;
+mod unicode;
 mod vocab;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::OnceLock;
 
@@ -66,91 +66,110 @@ pub use pieces::{Piece, PieceKind, Pieces};
 pub use special::{SpaceRule, SpecialTokens};
 pub use train::Trainer;
 
-use decode::{Leading, Surfaces};
-use normalize::Normalizer;
-use user_defined::UserDefined;
-use vocab::{Order, Vocab};
+use byte_level::ByteLevel;
+use sentencepiece::{Normalizer, SentencePiece};
+use vocab::Order;
 
 /// A tokenizer, ready to encode and decode from any number of threads.
 pub struct Tokenizer {
-    pieces: Pieces,
-    vocab: Vocab,
-    normalizer: Normalizer,
-    user: UserDefined,
-    /// Whether a user-defined piece holds a space, which plain text may write in two ways, or lack before it.
-    user_with_space: bool,
-    /// What each unused piece is made of.
-    unused: HashMap<u32, (u32, u32)>,
-    /// Pieces of one character that text never produces: unused ones, which are made of nothing, and NUL.
-    withheld: HashSet<u32>,
-    /// The ids of the 256 bytes, if characters without a piece become bytes.
-    byte_ids: Option<Box<[u32; 256]>>,
-    unk: u32,
-    bos: Option<u32>,
-    eos: Option<u32>,
-    pad: Option<u32>,
-    unk_surface: String,
-    leading: Leading,
-    /// Pieces whose text is also that of a reserved one, and that one.
-    twins: Vec<(u32, u32)>,
-    /// What only decoding needs is made when it is first asked for; so are the next two.
-    surfaces: OnceLock<Surfaces>,
-    default_special: OnceLock<SpecialTokens>,
+    engine: Engine,
+    /// The ids that the file's template puts before and after a text.
+    frame: Frame,
+    /// Built when first needed, as is the next.
+    special: OnceLock<SpecialTokens>,
     ids: OnceLock<HashMap<Box<str>, u32>>,
-    pool: encode::Pool,
+}
+
+/// The two kinds of tokenizer.
+enum Engine {
+    SentencePiece(Box<SentencePiece>),
+    ByteLevel(Box<ByteLevel>),
+}
+
+/// The ids around a text.
+#[derive(Default)]
+struct Frame {
+    begin: Vec<u32>,
+    end: Vec<u32>,
 }
 
 impl Tokenizer {
     /// Reads a `.model` file.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        let read = std::fs::read(path);
-        let bytes = read.map_err(|source| Error::Io { doing: "read", path: path.to_owned(), source })?;
-        Self::from_bytes(&bytes).map_err(|e| e.in_file(path))
+        Self::from_bytes(&read(path)?).map_err(|e| e.in_file(path))
     }
 
-    /// From the bytes of a `.model` file.
+    /// Builds a tokenizer from the bytes of a `.model` file.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
         Self::from_model(ModelFile::parse(bytes)?)
     }
 
-    /// From a model in memory.
+    /// Builds a tokenizer from a model in memory.
     pub fn from_model(model: ModelFile) -> Result<Self> {
         let normalizer = Normalizer::new(&model)?;
-        // A score that is not a number has no place in any order.
+        // NaN has no place in an order.
         if let Some(id) = model.pieces.scores().iter().position(|score| score.is_nan()) {
             let text = model.pieces.text(id);
             return Err(Error::invalid(format!("the score of piece {id} {text:?} is not a number")));
         }
-        Self::assemble(model, normalizer, Order::Scores)
+        let engine = SentencePiece::assemble(model, normalizer, Order::Scores)?;
+        Ok(Self::new(Engine::SentencePiece(Box::new(engine)), Frame::default()))
     }
 
-    /// The number of pieces; ids are smaller.
+    /// Reads a `tokenizer.json` or Mistral's `tekken.json`; see [`from_json`](Self::from_json).
+    pub fn open_json(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        Self::from_json(&read(path)?).map_err(|e| e.in_file(path))
+    }
+
+    /// Builds a tokenizer from the bytes of a `tokenizer.json` of type BPE, either of the Llama 2 and Mistral 7B kind
+    /// (`▁` for spaces) or byte-level (Llama 3, Qwen, SmolLM2), or of Mistral's `tekken.json`. The content tells which.
+    ///
+    /// As for a `.model`, [`encode`](Self::encode) never produces special tokens;
+    /// [`encode_special`](Self::encode_special) with [`default_special_tokens`](Self::default_special_tokens) does what
+    /// transformers does with the file. A SentencePiece vocabulary decodes by SentencePiece's rule for broken UTF-8.
+    ///
+    /// Whatever in the file would change ids is followed or refused by name. `truncation` and `padding` are ignored, as
+    /// transformers sets them anew in each call.
+    pub fn from_json(bytes: &[u8]) -> Result<Self> {
+        json::read(bytes)
+    }
+
+    fn new(engine: Engine, frame: Frame) -> Self {
+        Self { engine, frame, special: OnceLock::new(), ids: OnceLock::new() }
+    }
+
+    /// The number of pieces. Every id is smaller.
     pub fn vocab_size(&self) -> usize {
-        self.pieces.len()
+        self.pieces().len()
     }
 
     /// The pieces in the order of their ids.
     pub fn pieces(&self) -> &Pieces {
-        &self.pieces
+        match &self.engine {
+            Engine::SentencePiece(engine) => &engine.pieces,
+            Engine::ByteLevel(engine) => &engine.pieces,
+        }
     }
 
-    /// The text of a piece as the file has it, `▁` for a space.
+    /// The text of a piece as the file has it: a space is `▁` in a SentencePiece vocabulary. A byte-level vocabulary
+    /// writes each byte as one printable character (`Ġ` for a space), except in its added tokens.
     pub fn piece(&self, id: u32) -> Option<&str> {
-        self.pieces.get(id).map(|p| p.text)
+        self.pieces().get(id).map(|p| p.text)
     }
 
-    /// What a piece is for.
+    /// The kind of a piece.
     pub fn kind(&self, id: u32) -> Option<PieceKind> {
-        self.pieces.get(id).map(|p| p.kind)
+        self.pieces().get(id).map(|p| p.kind)
     }
 
-    /// The id of a piece, given as the file has it. Of two pieces with one text, the reserved one (control, unknown,
-    /// byte).
+    /// The id of a piece, given as the file has it. Where two pieces have the same text, the reserved one (control,
+    /// unknown, byte).
     pub fn id_of(&self, piece: &str) -> Option<u32> {
         let ids = self.ids.get_or_init(|| {
             let reserved = |kind| matches!(kind, PieceKind::Control | PieceKind::Unknown | PieceKind::Byte);
-            let all = || self.pieces.iter().zip(0..);
+            let all = || self.pieces().iter().zip(0..);
             let plain = all().filter(|(p, _)| !reserved(p.kind));
             let last = all().filter(|(p, _)| reserved(p.kind));
             plain.chain(last).map(|(p, id)| (p.text.into(), id)).collect()
@@ -158,23 +177,62 @@ impl Tokenizer {
         ids.get(piece).copied()
     }
 
-    /// The id that stands for what the vocabulary cannot express (`<unk>`).
+    /// The id that stands for what the vocabulary cannot express (`<unk>`). A byte-level tokenizer can express every
+    /// text and has no such piece; it returns [`vocab_size`](Self::vocab_size), which is the id of nothing.
     pub fn unk(&self) -> u32 {
-        self.unk
+        match &self.engine {
+            Engine::SentencePiece(engine) => engine.unk,
+            Engine::ByteLevel(engine) => engine.pieces.len() as u32,
+        }
     }
 
-    /// The id that begins a text (`<s>`), if there is one.
+    /// The id that begins a text (`<s>`), if there is one. A byte-level `tokenizer.json` has one if it puts exactly one
+    /// token before each text (`<|begin_of_text|>`).
     pub fn bos(&self) -> Option<u32> {
-        self.bos
+        match &self.engine {
+            Engine::SentencePiece(engine) => engine.bos,
+            Engine::ByteLevel(engine) => engine.bos.or_else(|| only(&self.frame.begin)),
+        }
     }
 
-    /// The id that ends a text (`</s>`), if there is one.
+    /// The id that ends a text (`</s>`), if there is one. A byte-level `tokenizer.json` has one if it puts exactly one
+    /// token after each text; the end token that a model is trained with is often named by `tokenizer_config.json`
+    /// only.
     pub fn eos(&self) -> Option<u32> {
-        self.eos
+        match &self.engine {
+            Engine::SentencePiece(engine) => engine.eos,
+            Engine::ByteLevel(engine) => engine.eos.or_else(|| only(&self.frame.end)),
+        }
     }
 
-    /// The id that fills up batches, if there is one; Llama's and Mistral's models have none.
+    /// The id that pads batches, if a `.model` has one; Llama's and Mistral's models have none.
     pub fn pad(&self) -> Option<u32> {
-        self.pad
+        match &self.engine {
+            Engine::SentencePiece(engine) => engine.pad,
+            Engine::ByteLevel(engine) => engine.pad,
+        }
     }
+
+    /// The ids that a `tokenizer.json` puts before each text when special tokens are added (transformers'
+    /// `add_special_tokens=True`). Empty for other files.
+    pub fn begin_ids(&self) -> &[u32] {
+        &self.frame.begin
+    }
+
+    /// The ids that a `tokenizer.json` puts after each text when special tokens are added. Empty for other files.
+    pub fn end_ids(&self) -> &[u32] {
+        &self.frame.end
+    }
+}
+
+/// The id of a frame's side that has exactly one.
+fn only(ids: &[u32]) -> Option<u32> {
+    match ids {
+        &[id] => Some(id),
+        _ => None,
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>> {
+    std::fs::read(path).map_err(|source| Error::Io { doing: "read", path: path.to_owned(), source })
 }

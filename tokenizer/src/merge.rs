@@ -1,24 +1,39 @@
-//! Byte-pair merging of a run of symbols: again and again the pair with the lowest rank, the leftmost on ties.
+//! Byte-pair merging of a run of symbols: repeatedly merges the pair with the lowest rank, the leftmost of equal ones.
 //!
-//! Two ways with one result. [`merge_short`] looks through all pairs for each merge, which nothing beats for a word.
-//! [`merge_long`] keeps the pairs in a queue, so that a megabyte without a place to cut is O(n log n).
+//! Two algorithms give the same result. [`merge_short`] scans all pairs for each merge, which is fastest for a word.
+//! [`merge_long`] keeps the pairs in a queue, so that a megabyte without a place to cut takes O(n log n).
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 use crate::vocab::{Merge, PairTable};
 
-/// Runs of more symbols go through the queue.
+/// Longer runs, in symbols, go through the queue.
 pub(crate) const SHORT: usize = 48;
 
 const NO_RANK: u32 = u32::MAX;
 const NOTHING: Merge = Merge { rank: NO_RANK, symbol: 0 };
 const END: u32 = u32::MAX;
 
-/// Buffers that are kept between calls.
+/// What each two bytes merge into. The table has 512 kB, but a text uses only a few of them, which stay in the L1
+/// cache. The table of all pairs is too large for that.
+pub(crate) struct BytePairs {
+    /// `[first << 8 | second]`
+    merges: Vec<Merge>,
+}
+
+impl BytePairs {
+    /// The merges of the bytes with these symbols.
+    pub(crate) fn new(table: &PairTable, symbols: &[u32; 256]) -> Self {
+        let pairs = symbols.iter().flat_map(|left| symbols.iter().map(move |right| (*left, *right)));
+        Self { merges: pairs.map(|(left, right)| table.get(left, right).unwrap_or(NOTHING)).collect() }
+    }
+}
+
+/// Merges; keeps its buffers between calls.
 #[derive(Default)]
 pub(crate) struct Merger {
-    /// What symbol `i` and the one after it merge into.
+    /// What symbol `i` and its successor merge into.
     pairs: Vec<Merge>,
     prev: Vec<u32>,
     next: Vec<u32>,
@@ -30,16 +45,29 @@ impl Merger {
     #[inline]
     pub(crate) fn merge(&mut self, table: &PairTable, symbols: &mut Vec<u32>) {
         if symbols.len() <= SHORT {
+            self.pairs.clear();
+            self.pairs.extend(symbols.windows(2).map(|w| table.get(w[0], w[1]).unwrap_or(NOTHING)));
             self.merge_short(table, symbols);
         } else {
             self.merge_long(table, symbols, 1);
         }
     }
 
+    /// The same for the symbols of a word's bytes, whose first merges are known from `bytes`.
+    #[inline]
+    pub(crate) fn merge_bytes(&mut self, table: &PairTable, bytes: &BytePairs, word: &[u8], symbols: &mut Vec<u32>) {
+        if symbols.len() <= SHORT {
+            self.pairs.clear();
+            self.pairs.extend(word.windows(2).map(|w| bytes.merges[usize::from(w[0]) << 8 | usize::from(w[1])]));
+            self.merge_short(table, symbols);
+        } else {
+            self.merge_long(table, symbols, 1);
+        }
+    }
+
+    /// The same for a short run whose merges are in `self.pairs`.
     fn merge_short(&mut self, table: &PairTable, symbols: &mut Vec<u32>) {
         let pairs = &mut self.pairs;
-        pairs.clear();
-        pairs.extend(symbols.windows(2).map(|w| table.get(w[0], w[1]).unwrap_or(NOTHING)));
         loop {
             let mut best = (NO_RANK, 0);
             for (at, pair) in pairs.iter().enumerate() {
@@ -63,7 +91,7 @@ impl Merger {
         }
     }
 
-    /// Stops when `fewest` symbols are left.
+    /// The same for long runs; stops when `fewest` symbols are left.
     pub(crate) fn merge_long(&mut self, table: &PairTable, symbols: &mut Vec<u32>, fewest: usize) {
         let Self { pairs, prev, next, queue } = self;
         let count = symbols.len() as u32;
@@ -84,7 +112,7 @@ impl Merger {
         pairs.push(NOTHING);
         while let Some((rank, left)) = queue.pop() {
             let at = left as usize;
-            // A pair whose left or right side has merged since has another rank now, or none.
+            // If a side of the pair has merged since, the position has another rank now, or none.
             if pairs[at].rank != rank || left_over <= fewest {
                 continue;
             }
@@ -123,16 +151,15 @@ impl Merger {
     }
 }
 
-/// A priority queue of (rank, position) that knows that pairs of one rank mostly come up from left to right: such a
-/// pair goes to the end of its rank's list in constant time; the others go into a heap. The ranks with a list are
-/// found through a tree of bits.
+/// A priority queue of (rank, position). Pairs of one rank mostly arrive from left to right; such a pair is appended to
+/// its rank's list in constant time. The others go into a heap. A tree of bits finds the lowest rank with a list.
 #[derive(Default)]
 struct Queue {
-    /// First and last node of each rank's list.
+    /// The first and the last node of each rank's list.
     lists: Vec<(u32, u32)>,
-    /// Position, and the next node.
+    /// A position, and the next node.
     nodes: Vec<(u32, u32)>,
-    /// Level 0 has a bit for each rank with a list, level n + 1 one for each word of level n that is not zero.
+    /// Level 0 has a bit for each rank with a list, level n + 1 a bit for each nonzero word of level n.
     levels: Vec<Vec<u64>>,
     late: BinaryHeap<Reverse<(u32, u32)>>,
 }
@@ -186,7 +213,7 @@ impl Queue {
         let mut level = 0;
         loop {
             if self.levels.len() == level {
-                // A level on top must know what is below it.
+                // A new level summarizes the level below it.
                 let below = level.checked_sub(1).map(|b: usize| self.levels[b].clone()).unwrap_or_default();
                 let mut bits = vec![0; words];
                 for (i, _) in below.iter().enumerate().filter(|(_, word)| **word != 0) {

@@ -1,27 +1,27 @@
-//! The SentencePiece `.model` file: its pieces and the settings that encoding and decoding depend on.
+//! The SentencePiece `.model` file: its pieces, and the settings on which encoding and decoding depend.
 
 use crate::error::{Error, Result};
 use crate::pieces::{PieceKind, Pieces, Unchecked};
 use crate::proto::{Fields, Value, Writer};
 
-/// The settings of a model that matter for encoding and decoding, and the pieces.
+/// The pieces of a model, and the settings that matter for encoding and decoding.
 #[derive(Clone, PartialEq, Debug)]
 pub struct ModelFile {
     /// The vocabulary in the order of the ids.
     pub pieces: Pieces,
     /// Characters without a piece become the bytes of their UTF-8 form.
     pub byte_fallback: bool,
-    /// The dummy space goes behind the text and not before it.
+    /// The dummy space goes after the text instead of before it.
     pub treat_whitespace_as_suffix: bool,
     /// What the unknown piece decodes to.
     pub unk_surface: String,
     /// The names of the unknown, begin, end and padding pieces.
     pub names: Names,
-    /// How text is normalised before it is cut into pieces.
+    /// How text is normalized before it is cut into pieces.
     pub normalizer: NormalizerSpec,
 }
 
-/// The names under which the special pieces are found.
+/// The texts of the special pieces.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Names {
     /// Usually `<unk>`.
@@ -34,7 +34,7 @@ pub struct Names {
     pub pad: String,
 }
 
-/// How text is normalised.
+/// How text is normalized.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct NormalizerSpec {
     /// The rules' name ("identity", "nmt_nfkc").
@@ -43,7 +43,7 @@ pub struct NormalizerSpec {
     pub precompiled_charsmap: Vec<u8>,
     /// Put a space before the text.
     pub add_dummy_prefix: bool,
-    /// Drop spaces at both ends and all but one of a run.
+    /// Drop spaces at both ends, and all but one of each run.
     pub remove_extra_whitespaces: bool,
     /// Write a space as `▁`.
     pub escape_whitespaces: bool,
@@ -56,7 +56,7 @@ impl Default for Names {
 }
 
 impl Default for NormalizerSpec {
-    /// The defaults of the file format, that is of absent fields.
+    /// The values that the file format gives to absent fields.
     fn default() -> Self {
         Self {
             name: String::new(),
@@ -81,7 +81,7 @@ impl Default for ModelFile {
     }
 }
 
-/// The kinds in the numbering of the file, which starts at 1.
+/// The kinds as the file numbers them, starting at 1.
 const KINDS: [PieceKind; 6] = [
     PieceKind::Normal,
     PieceKind::Unknown,
@@ -97,9 +97,9 @@ impl ModelFile {
     /// Reads a `.model` file's bytes. Only BPE models are accepted.
     pub fn parse(bytes: &[u8]) -> Result<Self> {
         let mut model = Self::default();
-        // An absent field means the format's default, which is unigram.
+        // The format's default is unigram.
         let mut model_type = 1;
-        // A piece takes some sixteen bytes, of which half are text.
+        // A piece takes about sixteen bytes, half of them text.
         let mut pieces = Unchecked::with_capacity(bytes.len() / 15, bytes.len() / 2);
         let mut fields = Fields::new(bytes, "the model");
         while let Some((field, value)) = fields.next()? {
@@ -150,8 +150,8 @@ impl ModelFile {
         Ok(())
     }
 
-    /// The bytes of a `.model` file that SentencePiece loads. Of the trainer's settings only those that this struct
-    /// holds are written, and those that SentencePiece insists on.
+    /// The bytes of a `.model` file that SentencePiece loads. Of the trainer's settings it has only those that this
+    /// struct holds and those that SentencePiece requires.
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut out = Writer::default();
         for piece in self.pieces.iter() {
@@ -176,7 +176,7 @@ impl ModelFile {
     }
 
     fn trainer_bytes(&self) -> Vec<u8> {
-        // SentencePiece refuses a model whose special ids in the trainer's settings do not exist; -1 is "none".
+        // SentencePiece refuses a model whose trainer settings name ids that do not exist; -1 means none.
         let id = |name: &str| match self.pieces.iter().position(|p| p.text == name) {
             Some(id) => id as u64,
             None => -1i64 as u64,
@@ -228,7 +228,7 @@ fn parse_piece(bytes: &[u8], pieces: &mut Unchecked) -> Result<()> {
     Ok(())
 }
 
-/// A piece as nearly all are written: its text, of less than 128 bytes, and its score, in this order and nothing else.
+/// Reads the usual form of a piece: a text of less than 128 bytes, then a score, and nothing else.
 fn plain_piece(bytes: &[u8]) -> Option<(&[u8], f32)> {
     let (&[0x0a, len @ ..0x80], rest) = bytes.split_first_chunk()? else { return None };
     let (text, &[0x15, ref score @ ..]) = rest.split_at_checked(len.into())? else { return None };

@@ -1,32 +1,35 @@
-//! The entries of a vocabulary, in as little memory as they need: a tokenizer is loaded as fast as memory can be filled.
+//! The entries of a vocabulary, stored compactly: writing fresh memory is most of the cost of loading a tokenizer.
 
 use std::fmt;
 
-/// What a piece is for.
+/// How a SentencePiece vocabulary writes a space.
+pub(crate) const SPACE_MARK: char = '▁';
+
+/// The kind of a piece.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum PieceKind {
-    /// An ordinary piece, made by merging.
+    /// An ordinary piece, produced by merging.
     Normal,
     /// The one piece that stands for what the vocabulary cannot express.
     Unknown,
     /// A token that text never produces and that decodes to nothing (`<s>`).
     Control,
-    /// Found in the text before any merging, and never merged.
+    /// Found in the text before any merging, and never merged with its neighbors.
     UserDefined,
-    /// Merged like a normal piece, then taken apart again.
+    /// Merged like a normal piece, then split again into the two pieces that it was merged from.
     Unused,
     /// One byte (`<0x0A>`).
     Byte,
 }
 
-/// One entry of the vocabulary; its index in the file is its id.
+/// An entry of the vocabulary; its index in the file is its id.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Piece<'a> {
-    /// The text, with `▁` for a space.
+    /// The text as the file has it, with `▁` or `Ġ` for a space.
     pub text: &'a str,
-    /// The merge with the highest score goes first.
+    /// The piece with the highest score is merged first. Files with a list of merges have no scores; theirs are 0.
     pub score: f32,
-    /// What it is for.
+    /// Its kind.
     pub kind: PieceKind,
 }
 
@@ -41,16 +44,16 @@ pub struct Pieces {
     kinds: Vec<PieceKind>,
 }
 
-/// Pieces whose texts have not been looked at yet: all at once is cheaper.
+/// Pieces whose texts are not yet known to be UTF-8: checking all at once is cheaper.
 #[derive(Default)]
 pub(crate) struct Unchecked {
     texts: Vec<u8>,
-    /// The texts are missing.
+    /// Everything but the texts.
     pieces: Pieces,
 }
 
 impl Unchecked {
-    /// Room for `count` pieces with `bytes` of text in all.
+    /// An empty list with room for `count` pieces and `bytes` of text in all.
     pub(crate) fn with_capacity(count: usize, bytes: usize) -> Self {
         let pieces = Pieces {
             texts: String::new(),
@@ -70,12 +73,12 @@ impl Unchecked {
         self.pieces.kinds.push(kind);
     }
 
-    /// How many pieces there are.
+    /// The number of pieces.
     pub(crate) fn len(&self) -> usize {
         self.pieces.len()
     }
 
-    /// The pieces, or the first whose text is not UTF-8.
+    /// The pieces, or the index of the first whose text is not UTF-8.
     pub(crate) fn check(self) -> Result<Pieces, usize> {
         let Self { texts, mut pieces } = self;
         match String::from_utf8(texts) {
@@ -104,12 +107,17 @@ impl Pieces {
         self.kinds.push(kind);
     }
 
-    /// How many pieces there are.
+    /// Changes the kind of a piece that exists.
+    pub(crate) fn set_kind(&mut self, id: u32, kind: PieceKind) {
+        self.kinds[id as usize] = kind;
+    }
+
+    /// The number of pieces.
     pub fn len(&self) -> usize {
         self.kinds.len()
     }
 
-    /// Whether there are none.
+    /// Whether there are no pieces.
     pub fn is_empty(&self) -> bool {
         self.kinds.is_empty()
     }
@@ -129,7 +137,7 @@ impl Pieces {
         &self.scores
     }
 
-    /// What the pieces are for, in the order of the ids.
+    /// The kinds in the order of the ids.
     pub(crate) fn kinds(&self) -> &[PieceKind] {
         &self.kinds
     }
@@ -162,4 +170,29 @@ impl fmt::Debug for Pieces {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         f.debug_list().entries(self.iter()).finish()
     }
+}
+
+/// Appends `text`; with `escape`, each `▁` becomes a space.
+pub(crate) fn push_spaced(out: &mut String, mut text: &str, escape: bool) {
+    while escape && let Some(rest) = text.strip_prefix(SPACE_MARK) {
+        out.push(' ');
+        text = rest;
+    }
+    // Searching for the mark's first byte is cheaper, and most texts do not have it.
+    while escape
+        && text.as_bytes().contains(&0xe2)
+        && let Some(at) = text.find(SPACE_MARK)
+    {
+        out.push_str(&text[..at]);
+        out.push(' ');
+        text = &text[at + SPACE_MARK.len_utf8()..];
+    }
+    out.push_str(text);
+}
+
+/// The byte that a piece of the form `<0x0A>` stands for.
+pub(crate) fn byte_of(piece: &str) -> Option<u8> {
+    let hex = piece.strip_prefix("<0x")?.strip_suffix('>')?;
+    let valid = hex.len() == 2 && hex.bytes().all(|b| matches!(b, b'0'..=b'9' | b'A'..=b'F'));
+    valid.then(|| u8::from_str_radix(hex, 16).ok()).flatten()
 }

@@ -1,9 +1,9 @@
-//! The protobuf wire format, as much of it as a `.model` file needs: varints, 32-bit, 64-bit and length-delimited
-//! fields. Reading borrows from the input and never allocates, so that no length in a hostile file can make it do so.
+//! The part of the protobuf wire format that a `.model` file needs: varints, 32-bit, 64-bit and length-delimited
+//! fields. Reading borrows from the input and never allocates, so a hostile length cannot exhaust memory.
 
 use crate::error::{Error, Result};
 
-/// One field's value.
+/// The value of a field.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Value<'a> {
     Varint(u64),
@@ -12,7 +12,7 @@ pub(crate) enum Value<'a> {
     Bytes(&'a [u8]),
 }
 
-/// Walks the fields of one message.
+/// Iterates over the fields of a message.
 pub(crate) struct Fields<'a> {
     bytes: &'a [u8],
     at: usize,
@@ -43,7 +43,7 @@ impl<'a> Fields<'a> {
                 Value::Bytes(self.take(len)?)
             }
             5 => Value::Fixed32(u32::from_le_bytes(self.array()?)),
-            // Groups (3, 4) were never used in this format; 6 and 7 do not exist.
+            // This format never used groups (3, 4); 6 and 7 do not exist.
             kind => return Err(self.broken(&format!("wire type {kind} of field {number}"))),
         };
         Ok(Some((number, value)))
@@ -81,14 +81,14 @@ impl<'a> Fields<'a> {
         let rest = &self.bytes[self.at..];
         let taken = rest.get(..len).ok_or_else(|| {
             let left = rest.len();
-            self.broken(&format!("{len} bytes are announced and {left} are left, which"))
+            self.broken(&format!("a length of {len} with {left} bytes left"))
         })?;
         self.at += len;
         Ok(taken)
     }
 
     fn broken(&self, what: &str) -> Error {
-        Error::malformed(format!("{what} at byte {} of {} makes no sense", self.at, self.message))
+        Error::malformed(format!("{what} at byte {} of {} is invalid", self.at, self.message))
     }
 }
 

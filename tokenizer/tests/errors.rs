@@ -1,4 +1,4 @@
-//! Files that must be refused, and what is said about them.
+//! Files that must be refused, and the words that the errors must have.
 
 use halfbyte_tokenizer::{ModelFile, Piece, PieceKind, SpaceRule, SpecialTokens, Tokenizer, Trainer};
 use serde_json::{Value, json};
@@ -17,7 +17,7 @@ fn broken_model_files_are_refused_by_name_and_reason() {
     refused(Tokenizer::from_bytes(b"{\"version\": \"1.0\"}"), "not a SentencePiece model");
     let bytes = std::fs::read(SMALL).unwrap();
     for len in (0..bytes.len()).step_by(7) {
-        // Truncated: an error, or (cut between two pieces) a model without the settings that say it is BPE.
+        // Cut between two pieces, the model lacks the settings that say that it is BPE.
         assert!(Tokenizer::from_bytes(&bytes[..len]).is_err(), "{len}");
     }
 }
@@ -75,7 +75,7 @@ fn special_ids_are_found_by_name() {
     assert_eq!((tokenizer.id_of("[INST]"), tokenizer.piece(3)), (Some(3), Some("[INST]")));
 }
 
-/// Transformers knows of `[INST]` by tokenizer_config.json only.
+/// Transformers knows `[INST]` only from tokenizer_config.json.
 #[test]
 fn a_model_alone_has_three_special_tokens() {
     let tokenizer = Tokenizer::open(SMALL).unwrap();
@@ -111,6 +111,7 @@ fn what_a_tokenizer_json_means_is_followed_or_refused() {
     let load = |json: &Value| Tokenizer::from_json(json.to_string().as_bytes());
     assert_eq!(load(&tokenizer_json()).unwrap().encode("a a b"), [3, 3, 1, 0]);
     refused(Tokenizer::from_json(b"[1"), "not a tokenizer.json");
+    refused(Tokenizer::from_json(b"{}"), "neither a model");
     let check = |path: &str, value: Value, words: &str| {
         let mut json = tokenizer_json();
         *json.pointer_mut(path).unwrap_or_else(|| panic!("no {path}")) = value;
@@ -127,7 +128,7 @@ fn what_a_tokenizer_json_means_is_followed_or_refused() {
     check("/model/vocab/a", json!(3), "have the id 3");
     check("/model/vocab/a", json!(7), "no token has the id 2");
     check("/normalizer", json!({"type": "NFKC"}), "NFKC");
-    check("/normalizer", json!({"type": "Prepend", "prepend": "▁"}), "without Replace");
+    check("/normalizer", json!({"type": "Prepend", "prepend": "▁"}), "without a Replace");
     check("/pre_tokenizer", json!({"type": "ByteLevel"}), "ByteLevel");
     check("/pre_tokenizer", json!({"type": "Metaspace", "replacement": "▁"}), "Metaspace");
     check("/decoder", json!({"type": "WordPiece"}), "WordPiece");
@@ -163,6 +164,133 @@ fn what_a_tokenizer_json_means_is_followed_or_refused() {
         json["model"][key] = value;
         refused(load(&json), key);
     }
+}
+
+fn byte_level_json() -> Value {
+    let bytes = json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true});
+    json!({
+        "added_tokens": [{"id": 4, "content": "<s>", "special": true}],
+        "normalizer": {"type": "NFC"},
+        "pre_tokenizer": bytes,
+        "post_processor": {
+            "type": "TemplateProcessing",
+            "single": [{"SpecialToken": {"id": "<s>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+            "special_tokens": {"<s>": {"id": "<s>", "ids": [4], "tokens": ["<s>"]}}
+        },
+        "decoder": bytes,
+        "model": {"type": "BPE", "vocab": {"a": 0, "b": 1, "ab": 2, "Ġ": 3}, "merges": ["a b"]}
+    })
+}
+
+#[test]
+fn what_a_byte_level_file_means_is_followed_or_refused() {
+    let load = |json: &Value| Tokenizer::from_json(json.to_string().as_bytes());
+    let tokenizer = load(&byte_level_json()).unwrap();
+    // `c` has no token and is dropped, so its neighbors merge.
+    assert_eq!(tokenizer.encode("ab acb<s>"), [2, 3, 2]);
+    assert_eq!(tokenizer.encode_special("a<s>", tokenizer.default_special_tokens()), [0, 4]);
+    assert_eq!((tokenizer.begin_ids(), tokenizer.end_ids()), (&[4][..], &[][..]));
+    assert_eq!((tokenizer.bos(), tokenizer.eos(), tokenizer.pad(), tokenizer.unk()), (Some(4), None, None, 5));
+    assert_eq!(tokenizer.decode_special(&[4, 2, 3]).unwrap(), "<s>ab ");
+    let check = |path: &str, value: Value, words: &str| {
+        let mut json = byte_level_json();
+        *json.pointer_mut(path).unwrap_or_else(|| panic!("no {path}")) = value;
+        refused(load(&json), words);
+    };
+    check("/normalizer", json!({"type": "NFKC"}), "normalizer NFKC");
+    check("/pre_tokenizer/add_prefix_space", json!(true), "add_prefix_space");
+    check("/pre_tokenizer/use_regex", json!(false), "pre_tokenizer ByteLevel");
+    let split = |pattern: &str, behavior: &str| {
+        json!({"type": "Sequence", "pretokenizers": [
+            {"type": "Split", "pattern": {"Regex": pattern}, "behavior": behavior, "invert": false},
+            {"type": "ByteLevel", "add_prefix_space": false, "use_regex": false}
+        ]})
+    };
+    let known = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
+    check("/pre_tokenizer", split(r"\w+", "Isolated"), r"\\w+");
+    check("/pre_tokenizer", split(known, "MergedWithNext"), "MergedWithNext");
+    check("/pre_tokenizer", json!({"type": "Digits", "individual_digits": false}), "Digits");
+    check("/pre_tokenizer", json!(null), "pre_tokenizer");
+    check(
+        "/decoder",
+        json!({"type": "Sequence", "decoders": [{"type": "ByteLevel"}, {"type": "Fuse"}]}),
+        "decoder Fuse",
+    );
+    check("/post_processor", json!({"type": "BertProcessing"}), "post_processor BertProcessing");
+    check("/post_processor/single", json!([]), "does not have the text");
+    check("/post_processor/special_tokens", json!({}), "no ids for \"<s>\"");
+    check("/post_processor/special_tokens/<s>/ids", json!([5]), "no token has the id 5");
+    check("/added_tokens/0/id", json!(6), "no token has the id 4");
+    check("/added_tokens/0/id", json!(3), "both have the id 3");
+    check("/added_tokens/0/content", json!("a"), "in model.vocab 0");
+    check("/model/merges", json!(["a a"]), "\"aa\"");
+    check("/model/merges", json!(["a b", "a b"]), "twice");
+    check("/model/merges", json!([["a", "b", "c"]]), "not a pair");
+    for (key, value) in [("unk_token", json!("a")), ("byte_fallback", json!(true))] {
+        let mut json = byte_level_json();
+        json["model"][key] = value;
+        refused(load(&json), "must have all 256");
+    }
+    let mut json = byte_level_json();
+    json["pre_tokenizer"] = split(known, "Isolated");
+    assert_eq!(load(&json).unwrap().encode("ab"), [2]);
+}
+
+fn tekken_json() -> Value {
+    let base64 = |bytes: &[u8]| {
+        let digit =
+            |i: u32| b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"[i as usize & 63] as char;
+        let bits = bytes.iter().fold(0, |bits, byte| bits << 8 | u32::from(*byte)) << (8 * (3 - bytes.len()));
+        let digits = (0..4).map(|i| if i <= bytes.len() { digit(bits >> (18 - 6 * i)) } else { '=' });
+        digits.collect::<String>()
+    };
+    let mut tokens: Vec<Vec<u8>> = (0..=255).map(|byte| vec![byte]).collect();
+    tokens.extend(["ab", "bc", "abc"].map(|text| text.as_bytes().to_vec()));
+    let vocab =
+        |(rank, bytes): (usize, &Vec<u8>)| json!({"rank": rank, "token_bytes": base64(bytes), "token_str": null});
+    json!({
+        "config": {
+            "pattern": include_str!("data/tekken_pattern.txt").trim_end(),
+            "default_vocab_size": 30 + 256 + 3, "default_num_special_tokens": 30, "version": "v3"
+        },
+        "vocab": tokens.iter().enumerate().map(vocab).collect::<Vec<_>>()
+    })
+}
+
+#[test]
+fn what_a_tekken_file_means_is_followed_or_refused() {
+    let load = |json: &Value| Tokenizer::from_json(json.to_string().as_bytes());
+    let tokenizer = load(&tekken_json()).unwrap();
+    let byte = |byte: u8| 30 + u32::from(byte);
+    assert_eq!(tokenizer.encode("abc bc[INST]")[..4], [288, byte(b' '), 287, byte(b'[')]);
+    assert_eq!(tokenizer.encode_special("[INST]a", tokenizer.default_special_tokens()), [3, byte(b'a')]);
+    assert_eq!((tokenizer.bos(), tokenizer.eos(), tokenizer.pad()), (Some(1), Some(2), Some(11)));
+    assert_eq!((tokenizer.begin_ids(), tokenizer.piece(29)), (&[1][..], Some("<SPECIAL_29>")));
+    // Without the last token, `abc` is merged from the others.
+    let mut json = tekken_json();
+    json["config"]["default_vocab_size"] = json!(288);
+    assert_eq!(load(&json).unwrap().encode("abc"), [286, byte(b'c')]);
+    let check = |path: &str, value: Value, words: &str| {
+        let mut json = tekken_json();
+        *json.pointer_mut(path).unwrap_or_else(|| panic!("no {path}")) = value;
+        refused(load(&json), words);
+    };
+    check("/config/pattern", json!(r"\w+"), r"config.pattern");
+    check("/config/default_vocab_size", json!(1000), "default_vocab_size is 1000");
+    check("/config/default_num_special_tokens", json!(10), "default_num_special_tokens is 10");
+    check("/vocab/7/rank", json!(8), "vocab[7]");
+    check("/vocab/7/token_bytes", json!("A"), "vocab[7]");
+    check("/vocab/258/token_bytes", json!("YWI="), "defined twice");
+    let special = |names: [&str; 2], ranks: [u32; 2]| {
+        let mut json = tekken_json();
+        let list =
+            names.iter().zip(ranks).map(|(name, rank)| json!({"rank": rank, "token_str": name, "is_control": true}));
+        json["special_tokens"] = list.collect();
+        load(&json)
+    };
+    assert_eq!(special(["<s>", "[X]"], [0, 1]).unwrap().id_of("[X]"), Some(1));
+    refused(special(["<s>", "<s>"], [0, 1]), "\"<s>\" is listed twice");
+    refused(special(["<s>", "[X]"], [0, 2]), "special_tokens[1]");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Any ids: decoded at once and as a stream.
+//! Any ids, decoded at once and as a stream.
 #![no_main]
 
 use std::sync::LazyLock;
@@ -12,7 +12,12 @@ static TOKENIZERS: LazyLock<Vec<Tokenizer>> = LazyLock::new(|| {
         include_bytes!("../../tests/data/tokenizers/small-user/tokenizer.model"),
         include_bytes!("../../tests/data/tokenizers/small-rules/tokenizer.model"),
     ];
-    models.iter().map(|bytes| Tokenizer::from_bytes(bytes).unwrap()).collect()
+    let files: [&[u8]; 2] = [
+        include_bytes!("../../tests/data/tokenizers/bytes-gpt2/tokenizer.json"),
+        include_bytes!("../../tests/data/tokenizers/bytes-llama3/tokenizer.json"),
+    ];
+    let models = models.iter().map(|bytes| Tokenizer::from_bytes(bytes).unwrap());
+    models.chain(files.iter().map(|bytes| Tokenizer::from_json(bytes).unwrap())).collect()
 });
 
 fuzz_target!(|data: &[u8]| {

@@ -9,7 +9,8 @@ mod naive;
 
 const LETTERS: [&str; 12] = ["a", "b", "c", "d", "▁", " ", "é", "가", "😀", "z", "\0", "漢"];
 
-// First byte: settings. Then pieces up to a 255: a byte of kind and score, a byte of length, letters. Then the text.
+// The first byte: settings. Then, up to a 255, pieces: a byte of kind and score, a byte of length, letters. Then the
+// text.
 fuzz_target!(|data: &[u8]| {
     let mut bytes = data.iter().take(600).copied();
     let Some(settings) = bytes.next() else { return };

@@ -1,8 +1,8 @@
-//! Training: a vocabulary from text, as a model file that SentencePiece loads.
+//! Training: learns a vocabulary from text and writes a model file that SentencePiece loads.
 //!
-//! Text is normalised and cut into [`words`], the frequent characters are kept, and then the most frequent pair of
-//! neighbours becomes a piece, again and again ([`pairs`]). The result depends on the texts and the settings only,
-//! not on the number of threads or the order of the texts.
+//! Texts are normalized and cut into [`words`]. The frequent characters become pieces, and then, repeatedly, the most
+//! frequent pair of neighbors does ([`pairs`]). The result depends on the texts and the settings only, not on the
+//! number of threads or the order of the texts.
 
 mod pairs;
 mod words;
@@ -16,28 +16,28 @@ use crate::pieces::{PieceKind, Pieces};
 /// The settings of a training run.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Trainer {
-    /// How many pieces the vocabulary has in all.
+    /// The size of the vocabulary.
     pub vocab_size: usize,
-    /// The share of the text's characters that get a piece of their own; the rarest ones beyond it do not.
+    /// The share of the text that the characters with pieces of their own must cover. The rarest characters get none.
     pub character_coverage: f64,
-    /// Characters without a piece become the bytes of their UTF-8 form; needs 256 pieces.
+    /// Characters without a piece become the bytes of their UTF-8 form, which takes 256 pieces.
     pub byte_fallback: bool,
     /// Pieces that are found in the text before any merging and never merge.
     pub user_defined: Vec<String>,
     /// Tokens that text never produces, after `<unk>`, `<s>` and `</s>`.
     pub control: Vec<String>,
-    /// Every digit is a piece of its own, so that numbers are read alike wherever they stand.
+    /// Digits never merge, so that a number is always tokenized the same way.
     pub split_digits: bool,
-    /// Learn pieces of several spaces, which source code is full of.
+    /// Learn pieces of several spaces, which are frequent in source code.
     pub whitespace_pieces: bool,
-    /// No piece has more characters than this.
+    /// The most characters of a piece.
     pub longest_piece: usize,
-    /// How text is normalised, in training and by the model.
+    /// How text is normalized, in training and by the model.
     pub normalizer: NormalizerSpec,
 }
 
 impl Default for Trainer {
-    /// Llama's settings: byte fallback, single digits, a space before the text, no other change to it.
+    /// Llama's settings: byte fallback, single digits, a space before the text and no other change to it.
     fn default() -> Self {
         Self {
             vocab_size: 8000,
@@ -82,7 +82,7 @@ impl Trainer {
         };
         let words = words::count(self, &model, texts)?;
         let mut chars = words::covered_chars(&words, self.character_coverage);
-        // Two pieces of one text are no vocabulary, nor is one with a NUL: SentencePiece reads neither.
+        // SentencePiece rejects duplicate pieces and pieces with NUL.
         let fixed: HashSet<String> = model.pieces.iter().map(|piece| piece.text.to_owned()).collect();
         let written =
             |text: &str| if self.normalizer.escape_whitespaces { text.replace(' ', "▁") } else { text.to_owned() };
@@ -106,7 +106,7 @@ impl Trainer {
                 taken + learned.len()
             )));
         }
-        // As in SentencePiece: a piece's score is minus its rank, and characters come last.
+        // As in SentencePiece, the score of a piece is minus its rank, and characters come last.
         let texts = learned.into_iter().chain(chars.iter().map(char::to_string));
         for (rank, text) in texts.enumerate() {
             model.pieces.push(&written(&text), -(rank as f32), PieceKind::Normal);
@@ -114,7 +114,7 @@ impl Trainer {
         Ok(model)
     }
 
-    /// The pieces that are not learned.
+    /// The pieces that are given rather than learned.
     fn fixed_pieces(&self) -> Result<Pieces> {
         if !(self.character_coverage > 0.0 && self.character_coverage <= 1.0) {
             return Err(Error::train(format!(

@@ -1,4 +1,4 @@
-//! The most frequent pair of neighbours becomes a piece, again and again.
+//! Repeatedly turns the most frequent pair of neighbors into a piece.
 
 use std::collections::{BinaryHeap, HashMap};
 
@@ -8,7 +8,7 @@ use super::words::Words;
 
 type Pair = (u32, u32);
 
-/// Merges in fewer words than this are not worth being spread over threads.
+/// Merges in fewer words run on one thread.
 const WORTH_THREADS: usize = 512;
 
 struct Word {
@@ -19,7 +19,7 @@ struct Word {
 #[derive(Default)]
 struct Occurrences {
     count: i64,
-    /// The words that have, or had, the pair; a word may be listed twice.
+    /// The words that have or had the pair. A word may be listed twice.
     words: Vec<u32>,
 }
 
@@ -29,13 +29,13 @@ struct Learner {
     lengths: Vec<usize>,
     by_text: HashMap<String, u32>,
     pairs: HashMap<Pair, Occurrences>,
-    /// Candidates by count, then by the smaller ids; counts may be out of date and are checked when they come up.
+    /// Candidates by count, then by smaller ids. Counts may be out of date and are checked when they come up.
     queue: BinaryHeap<(i64, std::cmp::Reverse<Pair>)>,
     longest: usize,
 }
 
-/// Up to `wanted` pieces in the order in which they were learned, all of them texts that `allowed` lets pass. A pair
-/// that occurs once is not worth a piece.
+/// Learns up to `wanted` pieces and returns them in this order. `allowed` decides which texts may become pieces. A pair
+/// that occurs only once does not.
 pub(super) fn learn(
     words: &Words,
     chars: &[char],
@@ -51,7 +51,7 @@ pub(super) fn learn(
         if !allowed(&text) {
             continue;
         }
-        // Another pair may have made the same piece already ("a"+"bc" after "ab"+"c"): then it is the same symbol.
+        // If another pair has produced the same piece already ("a"+"bc" after "ab"+"c"), the symbol is the same.
         let symbol = match learner.by_text.get(&text) {
             Some(symbol) => *symbol,
             None => {
@@ -79,7 +79,7 @@ impl Learner {
         learner.words = words
             .par_iter()
             .flat_map_iter(|(word, count)| {
-                // A character without a piece never merges: the word ends there and begins anew.
+                // A character without a piece never merges: it splits the word.
                 let all: Vec<Option<u32>> = word.chars().map(|c| symbols.get(&c).copied()).collect();
                 let parts: Vec<Vec<u32>> =
                     all.split(Option::is_none).map(|part| part.iter().copied().flatten().collect()).collect();
@@ -119,7 +119,7 @@ impl Learner {
             if now == count {
                 return Some(pair);
             }
-            // It has become rarer since; it keeps its place among the others with its present count.
+            // The pair has become rarer since: requeue it with its present count.
             if now < count {
                 self.offer(pair);
             }

@@ -1,4 +1,4 @@
-//! What training counts: words, that is parts of the text that pieces do not reach across.
+//! Counts words: parts of the text that no piece reaches across.
 
 use std::collections::HashMap;
 
@@ -7,11 +7,10 @@ use rayon::prelude::*;
 use super::Trainer;
 use crate::error::Result;
 use crate::model_file::ModelFile;
-use crate::normalize::Normalizer;
 use crate::pieces::PieceKind;
-use crate::user_defined::UserDefined;
+use crate::sentencepiece::{Normalizer, UserDefined};
 
-/// Words and how often they occur, in the order of their texts.
+/// Words and their counts, in the order of their texts.
 pub(super) type Words = Vec<(Box<str>, u64)>;
 
 /// Counts the words of all texts; `model` has the settings and the user-defined pieces.
@@ -46,7 +45,8 @@ pub(super) fn count<T: AsRef<str> + Sync>(trainer: &Trainer, model: &ModelFile, 
     Ok(words)
 }
 
-/// Calls `each` with the words of a canonical text: a space and the letters, or digits, or other characters after it.
+/// Calls `each` with the words of a canonical text. A word is an optional space and a run of letters, of digits or of
+/// other characters.
 fn split<'a>(trainer: &Trainer, user: &UserDefined, text: &'a str, mut each: impl FnMut(&'a str)) {
     let mut start = 0;
     let mut last = None;
@@ -64,7 +64,7 @@ fn split<'a>(trainer: &Trainer, user: &UserDefined, text: &'a str, mut each: imp
         let class = Class::of(c);
         let cut = match (last, class) {
             (None, _) => false,
-            // The last space of a run belongs to the word after it; those before it are a word, or one each.
+            // The last space of a run belongs to the next word. Those before it are one word, or one word each.
             (Some(Class::Space), Class::Space) => !trainer.whitespace_pieces || !text[next..].starts_with(' '),
             (Some(Class::Space), _) => false,
             (Some(_), Class::Space) => true,
@@ -97,15 +97,15 @@ impl Class {
             ' ' => Class::Space,
             _ if c.is_alphabetic() => Class::Letter,
             _ if c.is_numeric() => Class::Digit,
-            // Marks that combine with a letter are not alphabetic, and must not be torn off it.
+            // Combining marks are not alphabetic, but must stay with their letter.
             _ if !c.is_ascii() && !c.is_control() && !c.is_whitespace() => Class::Letter,
             _ => Class::Other,
         }
     }
 }
 
-/// The characters that get a piece: the most frequent ones until their share of the text is `coverage`, and the space
-/// in any case. In that order, ties by code point.
+/// The characters that get a piece: the most frequent ones, up to a share of `coverage` of the text, and always the
+/// space. The most frequent come first, ties by code point.
 pub(super) fn covered_chars(words: &Words, coverage: f64) -> Vec<char> {
     let mut counts: HashMap<char, u64> = HashMap::new();
     for (word, count) in words {

@@ -1,28 +1,27 @@
 //! The vocabulary compiled for merging.
 //!
-//! A *symbol* is what merging works on: a piece, or a single character that only occurs inside pieces. Symbols of
-//! pieces have the piece's id, the others follow. Three tables say everything about merging:
+//! Merging works on *symbols*: pieces, and single characters that occur only inside pieces (*phantoms*). The symbol of
+//! a piece is its id; phantoms follow. Three tables describe merging completely:
 //!
 //! * [`CharTable`]: the symbol of each character;
-//! * [`PairTable`]: two neighbouring symbols whose texts together are a piece, the piece, and its rank (0 goes first);
-//! * [`Borders`]: the pairs of characters that some merge joins. Between any other two characters nothing ever merges,
-//!   so the text can be cut there and the parts be encoded independently, whatever the vocabulary is.
+//! * [`PairTable`]: pairs of symbols that merge, the piece that they become, and its rank (0 goes first);
+//! * [`Borders`]: the pairs of characters that some merge joins. Nothing ever merges between two other characters, so a
+//!   text can be cut there and its parts encoded independently, whatever the vocabulary.
 
 mod tables;
 mod texts;
 
 use crate::error::{Error, Result};
-use crate::normalize::SPACE_MARK;
-use crate::pieces::{Piece, PieceKind, Pieces};
+use crate::pieces::{Piece, PieceKind, Pieces, SPACE_MARK};
 use texts::{Cuts, Texts};
 
 pub(crate) use tables::{AsciiBlock, CharInfo, Merge, PairTable};
 use tables::{Borders, CharTable};
 
-/// More pieces than this are refused: symbols have 29 bits, and phantoms follow the pieces.
+/// Larger vocabularies are refused: symbols have 29 bits, and phantoms follow the pieces.
 const MOST_PIECES: usize = 1 << 27;
 
-/// What merging needs to know; see the head of this file.
+/// The tables of merging; see the module's documentation.
 pub(crate) struct Vocab {
     pub(crate) chars: CharTable,
     pub(crate) pairs: PairTable,
@@ -31,11 +30,11 @@ pub(crate) struct Vocab {
     pieces: u32,
 }
 
-/// How the merges and their order are given.
+/// How a file gives the merges and their order.
 pub(crate) enum Order<'a> {
-    /// Any two neighbours whose texts together are a piece merge; the piece with the highest score goes first.
+    /// Two neighbors merge if their texts together are a piece. The piece with the highest score goes first.
     Scores,
-    /// A list of (left, right, merged), first come first.
+    /// A list of (left, right, merged). The first entry goes first.
     List(&'a [(u32, u32, u32)]),
 }
 
@@ -59,7 +58,7 @@ impl Vocab {
             texts: Texts::new(count, bytes),
             pieces: count as u32,
         };
-        // Canonical text has no `▁`; a piece with a space in it can never be found there.
+        // Canonical text writes `▁` as a space, so a piece with a real space in it can never be found there.
         let with_spaces = escape && pieces.texts().contains(' ');
         for (id, piece) in (0..).zip(pieces.iter()) {
             if !is_mergeable(piece) || with_spaces && piece.text.contains(' ') {
@@ -89,7 +88,7 @@ impl Vocab {
         Ok(vocab)
     }
 
-    /// The text of a symbol, canonical.
+    /// The canonical text of a symbol.
     pub(crate) fn text(&self, symbol: u32) -> &str {
         self.texts.get(symbol)
     }
@@ -99,13 +98,13 @@ impl Vocab {
         self.texts.find(text).filter(|symbol| self.is_piece(*symbol))
     }
 
-    /// Whether the symbol is a piece, so that it has an id.
+    /// Whether the symbol is a piece and so has an id.
     #[inline]
     pub(crate) fn is_piece(&self, symbol: u32) -> bool {
         symbol < self.pieces
     }
 
-    /// Enters the symbol in the table of characters if it is one.
+    /// Enters the symbol in the table of characters if its text is a single character.
     fn index_char(&mut self, symbol: u32) {
         let mut chars = self.texts.get(symbol).chars();
         if let (Some(c), None) = (chars.next(), chars.next()) {
@@ -113,7 +112,7 @@ impl Vocab {
         }
     }
 
-    /// Gives a symbol to every character that is in a piece without being one.
+    /// Gives a symbol to every character that occurs in pieces but is not a piece.
     fn add_phantoms(&mut self) {
         let all = self.texts.all();
         let mut ascii = [false; 128];
@@ -121,7 +120,7 @@ impl Vocab {
         for (at, byte) in all.bytes().enumerate() {
             match byte {
                 ..0x80 => ascii[usize::from(byte)] = true,
-                // Inside of a character.
+                // A continuation byte.
                 0x80..0xc0 => {}
                 _ => others.extend(all[at..].chars().next().filter(|c| self.chars.get(*c).symbol().is_none())),
             }
@@ -137,10 +136,10 @@ impl Vocab {
         }
     }
 
-    /// Adds all ways to put a piece together from two symbols.
+    /// Adds, for each piece, all pairs of symbols that it can be merged from.
     fn add_pairs_by_score(&mut self, pieces: &Pieces) {
         let ranks = ranks(pieces.scores());
-        // Llama's and Mistral's vocabularies have just below two for each piece.
+        // Llama's and Mistral's vocabularies have slightly less than two pairs per piece.
         self.pairs = PairTable::with_capacity(2 * pieces.len());
         let mut cuts = Cuts::default();
         for (symbol, rank) in (0..).zip(ranks) {
@@ -152,7 +151,7 @@ impl Vocab {
         }
     }
 
-    /// Adds the pairs of a list; the first has the first rank.
+    /// Adds the pairs of a list in the order of their ranks.
     fn add_listed_pairs(&mut self, merges: &[(u32, u32, u32)]) {
         self.pairs = PairTable::with_capacity(merges.len());
         for (rank, &(left, right, symbol)) in (0..).zip(merges) {
@@ -162,10 +161,10 @@ impl Vocab {
     }
 }
 
-/// Notes that some merge joins the end of `left` and the beginning of `right`.
+/// Records that some merge joins the end of `left` to the beginning of `right`.
 #[inline]
 fn join(chars: &mut CharTable, borders: &mut Borders, left: &str, right: &str) {
-    // Mostly two ASCII characters that were met before.
+    // Usually two ASCII characters that are already recorded.
     if let (Some(&before), Some(&after)) = (left.as_bytes().last(), right.as_bytes().first())
         && borders.joins_ascii(before, after)
     {
@@ -182,8 +181,8 @@ fn is_mergeable(piece: Piece) -> bool {
     matches!(piece.kind, PieceKind::Normal | PieceKind::Unused)
 }
 
-/// The place of each piece in the order of the scores; equal scores have equal ranks, since ties go from left to right
-/// in the text. As in SentencePiece 0.2.3, 0 is above −0.
+/// The rank of each piece by score. Equal scores have equal ranks, because ties go from left to right in the text. As
+/// in SentencePiece 0.2.3, 0 is above −0.
 fn ranks(scores: &[f32]) -> Vec<u32> {
     let score = |id: u32| scores[id as usize];
     let mut order: Vec<u32> = (0..scores.len() as u32).collect();

@@ -1,8 +1,9 @@
-//! The three look-ups of encoding: what a character is, what two symbols merge into, and whether two characters can.
+//! The three look-ups of encoding: the symbol of a character, what two symbols merge into, and whether any merge joins
+//! two characters.
 
 use crate::hash::{hash_pair, seed};
 
-/// Which symbol a character is, and what it takes part in; all in 32 bits.
+/// The symbol of a character and its flags, in 32 bits.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct CharInfo(u32);
 
@@ -30,7 +31,7 @@ impl CharInfo {
     }
 }
 
-/// Two-level table over all code points.
+/// A two-level table over all code points.
 pub(crate) struct CharTable {
     page_of: Vec<u16>,
     pages: Vec<[CharInfo; 256]>,
@@ -68,10 +69,10 @@ impl CharTable {
     }
 }
 
-/// What two neighbours merge into.
+/// What two neighbors merge into.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Merge {
-    /// Lower goes first; equal ranks go from left to right.
+    /// Lower ranks go first, equal ranks from left to right.
     pub(crate) rank: u32,
     /// The piece.
     pub(crate) symbol: u32,
@@ -84,27 +85,29 @@ struct Slot {
     merge: Merge,
 }
 
-/// Not all zero: zeroed memory comes page by page when it is first used, and a page that is read before it is written
-/// comes twice.
+/// Deliberately not all zero. The system provides zeroed memory page by page on first use, and a page that is read
+/// before it is written costs two page faults.
 const FREE: Slot = Slot { left: u32::MAX, right: 0, merge: Merge { rank: 0, symbol: 0 } };
 
-/// Open addressing, linear probing, at most two thirds full.
+/// A hash table with open addressing and linear probing, at most two thirds full.
 pub(crate) struct PairTable {
     slots: Vec<Slot>,
     len: usize,
-    /// A bit for the hash of every pair. Half of all questions have no answer, and this small table mostly knows that.
+    /// A bit for the hash of every pair. Half of all look-ups find nothing, and this small filter answers most of them.
     filter: Vec<u64>,
     seed: u64,
 }
 
 impl PairTable {
-    /// Room for so many pairs before the table grows.
+    /// An empty table that holds `pairs` before it grows.
     pub(super) fn with_capacity(pairs: usize) -> Self {
         let slots = vec![FREE; (pairs + pairs / 2).max(16)];
-        Self { slots, len: 0, filter: vec![0; (pairs / 8).next_power_of_two()], seed: seed() }
+        // A filter of 128 kB stays in the processor's cache; a larger one answers more look-ups, but later.
+        let words = (pairs / 8).next_power_of_two().min(1 << 14);
+        Self { slots, len: 0, filter: vec![0; words], seed: seed() }
     }
 
-    /// Adds a pair that is not there yet.
+    /// Adds a pair, which must be new.
     pub(super) fn insert(&mut self, left: u32, right: u32, merge: Merge) {
         if 3 * (self.len + 1) > 2 * self.slots.len() {
             self.grow();
@@ -120,6 +123,11 @@ impl PairTable {
         self.len += 1;
     }
 
+    /// The pairs, in no particular order.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, u32)> {
+        self.slots.iter().filter(|slot| slot.left != FREE.left).map(|slot| (slot.left, slot.right))
+    }
+
     #[cold]
     fn grow(&mut self) {
         let old = std::mem::replace(self, Self::with_capacity(2 * self.slots.len()));
@@ -128,19 +136,19 @@ impl PairTable {
         }
     }
 
-    /// The slot at which the search for a pair begins: the hash's lower half, scaled down to the number of slots.
+    /// The slot where the search for a pair begins: the lower half of the hash, scaled to the number of slots.
     #[inline]
     fn home(&self, hash: u64) -> usize {
         ((u64::from(hash as u32) * self.slots.len() as u64) >> 32) as usize
     }
 
-    /// The slot at which it goes on.
+    /// The slot to try next.
     #[inline]
     fn after(&self, at: usize) -> usize {
         if at + 1 == self.slots.len() { 0 } else { at + 1 }
     }
 
-    /// The word of the filter and the bit in it.
+    /// The filter's word for a hash, and the bit in it.
     #[inline]
     fn filter_bit(&self, hash: u64) -> (usize, u64) {
         ((hash >> 32) as usize & (self.filter.len() - 1), 1 << (hash >> 58))
@@ -167,19 +175,19 @@ impl PairTable {
     }
 }
 
-/// Which pairs of neighbouring characters some merge joins. One-sided: it may say yes where the answer is no (then
-/// the text is cut less finely than it could be), never the other way round.
+/// The pairs of neighboring characters that some merge joins. Conservative: it can report a pair that nothing joins,
+/// which only cuts the text less finely, but never misses one.
 pub(crate) struct Borders {
-    /// Two ASCII characters that nothing joins, or of which the second may start a user-defined piece:
-    /// `[left << 7 | right]`.
+    /// Whether a text must be cut between two ASCII characters, `[left << 7 | right]`: nothing joins them, or a
+    /// user-defined piece may start with the second.
     ascii_stops: Box<[bool; 1 << 14]>,
     /// A bit for the hash of every joined pair.
     filter: Vec<u64>,
 }
 
-/// ASCII characters at the start of a block of 64 bytes.
+/// The ASCII characters at the start of a block of 64 bytes.
 pub(crate) struct AsciiBlock {
-    /// How many there are.
+    /// Their number.
     pub(crate) len: usize,
     /// Bit i: the text may have to be cut before the i-th of them.
     pub(crate) stops: u64,
@@ -203,7 +211,7 @@ impl Borders {
     pub(super) fn joins_ascii(&self, left: u8, right: u8) -> bool {
         left.is_ascii() && right.is_ascii() && !self.ascii_stops[usize::from(left) << 7 | usize::from(right)]
     }
-    /// A user-defined piece may start with `c`. To be called when all joins are known.
+    /// Records that a user-defined piece may start with `c`. Call it after all joins.
     pub(super) fn starts_user(&mut self, c: char) {
         if c.is_ascii() {
             (0..128).for_each(|left| self.ascii_stops[left << 7 | c as usize] = true);
@@ -213,7 +221,7 @@ impl Borders {
         let key = u64::from(left as u32) << 21 | u64::from(right as u32);
         (key.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - Self::FILTER_BITS)) as usize
     }
-    /// `left_info` and `right_info` are the characters' entries; most foreign scripts are decided by them alone.
+    /// Whether some merge may join two characters with these entries. For most scripts the entries alone decide.
     #[inline]
     pub(crate) fn joins(&self, left: char, left_info: CharInfo, right: char, right_info: CharInfo) -> bool {
         left_info.0 & CharInfo::JOINS_RIGHT != 0 && right_info.0 & CharInfo::JOINS_LEFT != 0 && {
@@ -221,7 +229,7 @@ impl Borders {
             self.filter[bit >> 6] >> (bit & 63) & 1 == 1
         }
     }
-    /// The block of `text` at `at`. No branch depends on what the text is: that is what makes it fast.
+    /// The block of `text` at `at`. It is fast because no branch depends on the text.
     #[inline(always)]
     pub(crate) fn ascii_block(&self, text: &[u8], at: usize) -> AsciiBlock {
         let rest = &text[at..];

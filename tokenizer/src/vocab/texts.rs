@@ -1,48 +1,48 @@
 //! The texts of all symbols in one string, and a table to find a symbol by its text.
 //!
-//! Building the pair table asks for every beginning and every end of every piece. Most are short: up to eight bytes are a
-//! number, and found by it without a look at the texts. Longer ones have a hash, a polynomial in the bytes, so that those of
-//! all beginnings fall out of one walk over the piece, and those of the ends by subtraction.
+//! Building the pair table looks up every prefix and every suffix of every piece. Most are short: up to eight bytes
+//! form a number that is the key itself, so the texts need not be compared. The key of a longer text is a polynomial
+//! hash of its bytes: one pass over a piece gives the hashes of all prefixes, and subtraction those of the suffixes.
 
 use crate::hash::{hash_word, seed};
-use crate::normalize::push_spaced;
+use crate::pieces::push_spaced;
 
 pub(super) struct Texts {
-    /// [`SHORT`] zeros, so that a word may begin before any text, and all texts.
+    /// [`SHORT`] zeros, so that a word can begin before any text, then all texts.
     arena: String,
-    /// Where the texts begin, and where the last one ends.
+    /// Where each text begins, and where the last one ends.
     bounds: Vec<u32>,
     /// Open addressing, linear probing, at most two thirds full.
     slots: Vec<Slot>,
-    /// A bit for each text's key. Half of all questions have no answer, and this small table knows that.
+    /// A bit for each text's key. Half of all look-ups find nothing, and this small filter answers most of them.
     filter: Vec<u64>,
-    /// The point at which the polynomial is taken.
+    /// The point where the polynomial is evaluated.
     base: u64,
     /// Powers of the base, up to the length of the longest text.
     powers: Vec<u64>,
 }
 
-/// Bytes of a word: a text of so many is short.
+/// The most bytes of a short text, which fits in a word.
 const SHORT: usize = 8;
-/// In place of its length: a text that is longer.
+/// Stands for the length of every longer text.
 const LONG: u32 = SHORT as u32 + 1;
 
-/// What a text is found by.
+/// The key of a text.
 #[derive(Clone, Copy)]
 struct Key {
-    /// The bytes of a short text, the first lowest; the hash of a long one.
+    /// The bytes of a short text, the first byte lowest, or the hash of a long one.
     word: u64,
-    /// Bytes of a short text, or [`LONG`].
+    /// The length of a short text, or [`LONG`].
     len: u32,
 }
 
 impl Key {
-    /// A text of `len` bytes, up to [`SHORT`], which are the highest of a word.
+    /// The key of the highest `len` bytes of a word, at most [`SHORT`].
     #[inline]
     fn ending(word: u64, len: usize) -> Self {
         Self { word: word >> (8 * (SHORT - len)), len: len as u32 }
     }
-    /// A text of `len` bytes, up to [`SHORT`], which are the lowest of a word.
+    /// The key of the lowest `len` bytes of a word, at most [`SHORT`].
     #[inline]
     fn beginning(word: u64, len: usize) -> Self {
         Self { word: word & u64::MAX >> (8 * (SHORT - len)), len: len as u32 }
@@ -53,7 +53,7 @@ impl Key {
     }
 }
 
-/// A key and its symbol, of 28 bits, in twelve bytes: there are many, and new memory is what loading waits for.
+/// A key and its symbol of 28 bits, in twelve bytes. There are many, and loading mostly waits for fresh memory.
 #[derive(Clone, Copy)]
 struct Slot {
     word: [u32; 2],
@@ -79,12 +79,12 @@ impl Slot {
     }
 }
 
-/// Buffers of [`splits`](Texts::splits).
+/// The buffers of [`splits`](Texts::splits).
 #[derive(Default)]
 pub(super) struct Cuts {
-    /// Hashes of all beginnings of the text.
+    /// The hashes of all prefixes of the text.
     hashes: Vec<u64>,
-    /// Where the filter says that both halves may be symbols, also inside of a character.
+    /// The places where both halves pass the filter; some may be inside a character.
     likely: Vec<usize>,
 }
 
@@ -114,14 +114,14 @@ impl Texts {
         &self.arena[start..end]
     }
 
-    /// The same as bytes, which need no look at where characters begin.
+    /// The same as bytes, which needs no check of character boundaries.
     #[inline]
     fn bytes(&self, symbol: u32) -> &[u8] {
         let (start, end) = self.range(symbol);
         &self.arena.as_bytes()[start..end]
     }
 
-    /// Where in the arena the text of a symbol is.
+    /// The place of a symbol's text in the arena.
     #[inline]
     fn range(&self, symbol: u32) -> (usize, usize) {
         let i = symbol as usize;
@@ -133,7 +133,7 @@ impl Texts {
         &self.arena[SHORT..]
     }
 
-    /// The text gets the next symbol, without being findable. With `escape`, `▁` becomes a space.
+    /// Gives the next symbol to a text, without indexing it. With `escape`, `▁` becomes a space.
     pub(super) fn push(&mut self, text: &str, escape: bool) -> u32 {
         push_spaced(&mut self.arena, text, escape);
         self.bounds.push(self.arena.len() as u32);
@@ -143,7 +143,7 @@ impl Texts {
         self.len() as u32 - 1
     }
 
-    /// Makes a symbol findable; false if its text is there already.
+    /// Indexes a symbol, so that its text is found. Returns false if the text is indexed already.
     pub(super) fn index(&mut self, symbol: u32) -> bool {
         if 3 * self.len() > 2 * self.slots.len() {
             let size = 2 * self.slots.len();
@@ -155,7 +155,7 @@ impl Texts {
         }
         let text = self.bytes(symbol);
         let key = match text.len() {
-            // In the arena it is one load, for each of a vocabulary's pieces.
+            // One load from the arena, for every piece of the vocabulary.
             len @ 1..=SHORT => Key::ending(self.word_before(self.range(symbol).1), len),
             _ => self.key(text),
         };
@@ -174,7 +174,7 @@ impl Texts {
         self.probe(self.key(text.as_bytes()), text.as_bytes()).ok()
     }
 
-    /// Calls `each` with every place at which the text of `symbol` falls into two symbols, and with these.
+    /// Calls `each` with every place where the text of `symbol` splits into two symbols, and with these symbols.
     #[inline]
     pub(super) fn splits(&self, symbol: u32, cuts: &mut Cuts, each: impl FnMut(usize, u32, u32)) {
         let text = self.bytes(symbol);
@@ -208,7 +208,7 @@ impl Texts {
         self.splits_at(text, &mut cuts.likely, halves, each);
     }
 
-    /// The same, where `halves` are the keys of both sides of a place.
+    /// The same, with `halves` giving the keys of both sides of a place.
     #[inline]
     fn splits_at(
         &self,
@@ -217,8 +217,8 @@ impl Texts {
         halves: impl Fn(usize) -> (Key, Key),
         mut each: impl FnMut(usize, u32, u32),
     ) {
-        // Mostly one of the two does not exist, which the filter knows for less than what it takes to find the other.
-        // Nothing foretells its answers: each place is written down, and counted if it is one.
+        // Usually one of the halves does not exist, and asking the filter is cheaper than finding the other half. A
+        // branch on its answer would be unpredictable: every place is written, and kept by advancing the count.
         if likely.len() < text.len() {
             likely.resize(text.len(), 0);
         }
@@ -299,7 +299,7 @@ fn step(base: u64, hash: u64, byte: u8) -> u64 {
 mod tests {
     use super::*;
 
-    /// Around the length of a word, with zeros where a word has none, and inside of characters.
+    /// Texts around the length of a word, with zero bytes, and with splits inside characters.
     #[test]
     fn texts_are_found_and_split() {
         let texts =

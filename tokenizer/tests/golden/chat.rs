@@ -1,5 +1,5 @@
-//! Mistral's chat layouts, put together from what the crate offers: ids of control pieces and `encode` of each
-//! message by itself. No text holds a begin token, so it can neither be doubled nor forgotten.
+//! Mistral's chat layouts, built from ids of control pieces and from `encode` of each message by itself. No text holds
+//! a begin token, so it can be neither doubled nor forgotten.
 
 use halfbyte_tokenizer::Tokenizer;
 use serde_json::Value;
@@ -16,13 +16,14 @@ pub fn mistral_chat(tokenizer: &Tokenizer, version: &str, record: &Value) -> Res
 
 fn layout(tokenizer: &Tokenizer, version: &str, messages: &[(&str, &str)]) -> Result<Vec<u32>, String> {
     let id = |piece: &str| tokenizer.id_of(piece).ok_or_else(|| format!("no piece {piece}"));
-    let eos = tokenizer.eos().ok_or("no end token")?;
+    // Tekken's tokenizer.json adds no end token, and so names none.
+    let eos = tokenizer.eos().or_else(|| tokenizer.id_of("</s>")).ok_or("no end token")?;
     let mut out = vec![tokenizer.bos().ok_or("no begin token")?];
     let system = messages.iter().find(|m| m.0 == "system").map(|m| m.1);
     let user = |m: &(&str, &str)| m.0 == "user";
     let (first, last) = (messages.iter().position(user), messages.iter().rposition(user));
     for (i, message) in messages.iter().enumerate() {
-        // Before v7 the system prompt is part of a user message: of the first one in v1, of the last one later.
+        // Before v7 the system prompt is part of a user message: of the first in v1, of the last later.
         let home = if version == "v1" { first } else { last };
         let content = match system.filter(|_| version != "v7" && Some(i) == home) {
             Some(system) => format!("{system}\n\n{}", message.1),
@@ -36,7 +37,7 @@ fn layout(tokenizer: &Tokenizer, version: &str, messages: &[(&str, &str)]) -> Re
                 out.push(id("[/INST]")?);
             }
             ("assistant", _) => {
-                // From v2 on, mistral-common drops the spaces that end an answer.
+                // Since v2, mistral-common drops trailing spaces of an answer.
                 let content = if version == "v1" { &content } else { content.trim_end_matches(' ') };
                 tokenizer.encode_into(content, &mut out);
                 out.push(eos);

@@ -1,14 +1,21 @@
 //! Recorded tokenizations. A set is a folder with
 //!
-//! * `tokenizers/<name>/tokenizer.model` (and perhaps `tokenizer.json` beside it),
-//! * `tokenizer_golden/<name>.jsonl`: `text`, `ids`, and `decoded` where that differs from the text,
-//! * `tokenizer_golden/decode_<name>.jsonl`: any `ids`, and the `text` that they decode to,
-//! * `tokenizer_golden/hf_special_<name>.jsonl`: `text`, and its ids `sp_raw`, `hf_legacy`, `hf_nonlegacy`,
-//! * `tokenizer_golden/hf_json_<name>.jsonl`: `text`, and the `ids` and their text `decoded` by `tokenizer.json`,
+//! * `tokenizers/<name>/`: `tokenizer.model`, `tokenizer.json` or both; where there are both, files whose kind does not
+//!   say otherwise are checked with the model, and with a legacy `tokenizer.json` too;
+//! * `tokenizer_golden/<name>.jsonl`: `text`, `ids`, and `decoded` where that differs from the text;
+//! * `tokenizer_golden/decode_<name>.jsonl`: any `ids` and the `text` that they decode to, perhaps `with_special`, the
+//!   text with the special tokens in it;
+//! * `tokenizer_golden/hf_special_<name>.jsonl`: `text` and its ids. For a `tokenizer.model` these are `sp_raw`,
+//!   `hf_legacy` and `hf_nonlegacy`; otherwise `raw` (special tokens are ordinary text), `hf` (they are found) and
+//!   `hf_with_special` (and the file's template is applied);
+//! * `tokenizer_golden/hf_json_<name>.jsonl`: `text`, and the `ids` and their text `decoded` by `tokenizer.json`;
+//! * `tokenizer_golden/chat_<template>.jsonl`: a rendered `text` and its `ids`. The tokenizer is the one whose name,
+//!   less a number at its end, the template's name begins with (`chat_qwen2_5` goes with `qwen3`);
 //! * `tokenizer_golden/mistral_chat_<v>.jsonl`: `messages` and `ids`, for the tokenizer `mistral-<v>`.
 //!
-//! The project's own set is `tests/data`; `HALFBYTE_DATA` names more of them (several separated by ':', seen from the
-//! repository's root), each searched for folders called `tokenizer_golden`. One line is printed for each file; a named place without any is a failure.
+//! The project's own set is `tests/data`. `HALFBYTE_DATA` names more of them (several separated by ':', relative to the
+//! repository's root); each is searched for folders called `tokenizer_golden`. The walker prints one line for each
+//! file, with what it did not check. A place without any file is a failure.
 
 mod chat;
 mod records;

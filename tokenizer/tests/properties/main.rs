@@ -1,6 +1,9 @@
-//! Properties that hold for every text and every vocabulary, on random ones. Seeds are fixed: a failure is repeatable.
+//! Properties that hold for every text and every vocabulary, tested on random ones. Seeds are fixed, so failures
+//! repeat.
 
+mod bytes;
 mod naive;
+mod naive_bytes;
 mod rng;
 
 use halfbyte_tokenizer::model_file::NormalizerSpec;
@@ -13,8 +16,8 @@ fn small(name: &str) -> Tokenizer {
     Tokenizer::open(format!("{DATA}/tokenizers/{name}/tokenizer.model")).unwrap()
 }
 
-/// A vocabulary of random strings over few characters: ties, pieces whose characters are no pieces, pieces with a `▁`
-/// anywhere, user-defined and unused ones.
+/// A vocabulary of random strings over few characters. It has ties, pieces whose characters are not pieces, pieces with
+/// a `▁` anywhere, user-defined pieces and unused ones.
 fn random_model(rng: &mut Rng) -> ModelFile {
     let alphabet = ["a", "b", "c", "▁", "é", "가", "😀", " "];
     let alphabet = &alphabet[..rng.between(2, alphabet.len())];
@@ -75,7 +78,7 @@ fn encoding_equals_the_naive_reference() {
     }
 }
 
-/// ASCII text is cut in blocks of 64 bytes: whatever ends a block, and wherever, must make no difference.
+/// ASCII text is cut in blocks of 64 bytes. What ends a block, and where, must make no difference.
 #[test]
 fn long_ascii_text_equals_the_naive_reference() {
     let mut rng = Rng::new(8);
@@ -117,7 +120,7 @@ fn the_dummy_prefix_can_be_user_defined() {
     }
 }
 
-/// As SentencePiece 0.2.3 has it; earlier releases let text produce unused pieces of one character.
+/// SentencePiece 0.2.3 behaves like this; earlier releases let text produce unused pieces of one character.
 #[test]
 fn unused_characters_and_nul_are_never_produced() {
     let model = |bytes: bool, nul: bool| {
@@ -158,7 +161,7 @@ fn unused_characters_and_nul_are_never_produced() {
 fn adversarial_merges_equal_the_naive_reference() {
     let mut rng = Rng::new(2);
     for scores in 0..4 {
-        // a, aa, aaa, ...: every merge competes with every other; scores rise, fall, tie, or are random.
+        // a, aa, aaa, ...: every merge competes with every other. Scores rise, fall, tie, or are random.
         let mut model = ModelFile::default();
         model.pieces.push("<unk>", 0.0, PieceKind::Unknown);
         for n in 1..40 {
@@ -279,9 +282,9 @@ fn streaming_equals_decoding_at_once_and_never_shows_half_a_character() {
     }
 }
 
-/// SentencePiece reads no model with two pieces of one text, or with a NUL in one.
+/// SentencePiece rejects models with duplicate pieces or with NUL in a piece.
 #[test]
-fn trained_pieces_are_no_reserved_ones_and_have_no_nul() {
+fn trained_pieces_are_not_reserved_and_have_no_nul() {
     let control = ["e", "the", "▁king", "|"].map(String::from).to_vec();
     let trainer = Trainer { vocab_size: 285, character_coverage: 1.0, control, ..Trainer::default() };
     let text = "the king | the king\0the king | the king\0he he he seeks bees, trees; knees";

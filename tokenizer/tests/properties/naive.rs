@@ -1,4 +1,4 @@
-//! SentencePiece's BPE as its definition reads: strings, one merge at a time, no cleverness.
+//! SentencePiece's BPE by its definition: strings, one merge at a time.
 
 use std::collections::HashMap;
 
@@ -18,7 +18,7 @@ pub fn encode(model: &ModelFile, text: &str) -> Vec<u32> {
             p.text == text && matches!(p.kind, PieceKind::Normal | PieceKind::UserDefined | PieceKind::Unused)
         })
     };
-    // Symbols: text, and whether it is frozen (user-defined).
+    // Each symbol: its text, and whether it is user-defined and so never merges.
     let mut symbols: Vec<(String, bool)> = Vec::new();
     let mut rest = text.as_str();
     while let Some(c) = rest.chars().next() {
@@ -58,7 +58,7 @@ pub fn encode(model: &ModelFile, text: &str) -> Vec<u32> {
             pending.extend([right.clone(), left.clone()]);
             continue;
         }
-        // An unused piece of one character was not put together, hence cannot be taken apart.
+        // An unused piece of one character was not merged from two others, so it cannot be split.
         let id = id(&text).filter(|id| model.pieces.get(*id as u32).is_some_and(|p| p.kind != PieceKind::Unused));
         let unknown = id.is_none();
         match id {

@@ -1,4 +1,4 @@
-//! A small random generator (xorshift), so that a failing case is the same everywhere.
+//! A small random number generator (xorshift), so that a failing case is the same everywhere.
 
 pub struct Rng(u64);
 
@@ -12,11 +12,11 @@ impl Rng {
         self.0 ^= self.0 << 17;
         self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
     }
-    /// Below `n`.
+    /// A number below `n`.
     pub fn below(&mut self, n: usize) -> usize {
         ((self.next() >> 32) as usize) % n
     }
-    /// From `low` to `high`, both included.
+    /// A number from `low` to `high`, both included.
     pub fn between(&mut self, low: usize, high: usize) -> usize {
         low + self.below(high - low + 1)
     }
@@ -29,7 +29,7 @@ impl Rng {
     pub fn of<'a, T>(&mut self, list: &'a [T]) -> &'a T {
         &list[self.below(list.len())]
     }
-    /// Characters from all over Unicode, most of them from its busier parts.
+    /// Characters from all of Unicode, mostly from the parts that are in use.
     pub fn unicode(&mut self, longest: usize) -> String {
         let count = self.below(longest + 1);
         let high = *self.of(&[0x80, 0x800, 0x3000, 0x1_0000, 0x11_0000]);

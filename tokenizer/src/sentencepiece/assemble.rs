@@ -1,19 +1,19 @@
-//! Checks a model and puts the tokenizer together.
+//! Checks a model and builds the tokenizer.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::OnceLock;
 
-use crate::Tokenizer;
-use crate::decode::Leading;
-use crate::encode::Pool;
+use super::SentencePiece;
+use super::decode::Leading;
+use super::normalize::{Normalizer, Prefix};
+use super::user_defined::UserDefined;
 use crate::error::{Error, Result};
 use crate::model_file::ModelFile;
-use crate::normalize::{Normalizer, Prefix, push_spaced};
-use crate::pieces::{PieceKind, Pieces};
-use crate::user_defined::UserDefined;
+use crate::pieces::{PieceKind, Pieces, byte_of, push_spaced};
+use crate::scratch::Pool;
 use crate::vocab::{Order, Vocab};
 
-/// The pieces by what they are for.
+/// The pieces by kind.
 struct Sorted<'a> {
     user: UserDefined,
     /// Control, unknown and byte pieces by text: text never produces them.
@@ -22,9 +22,9 @@ struct Sorted<'a> {
     unk: u32,
 }
 
-impl Tokenizer {
-    /// `order` also tells the two kinds of file apart: the user-defined pieces of a `tokenizer.json` are added tokens,
-    /// which only [`encode_special`](Self::encode_special) looks for.
+impl SentencePiece {
+    /// Checks the model and builds the tokenizer. `order` also tells the kind of the file: the user-defined pieces of a
+    /// `tokenizer.json` are added tokens, which only [`encode_special`](crate::Tokenizer::encode_special) looks for.
     pub(crate) fn assemble(model: ModelFile, normalizer: Normalizer, order: Order) -> Result<Self> {
         let pieces = &model.pieces;
         let Sorted { user, reserved, withheld, unk } = sort(&model, &normalizer, matches!(order, Order::Scores))?;
@@ -39,7 +39,7 @@ impl Tokenizer {
             (false, _) => Leading::DropOne,
         };
         let user_with_space = user.all().any(|(text, _)| text.contains([' ', '▁']));
-        // SentencePiece decodes by text: a piece whose text is also that of a reserved one is that one.
+        // SentencePiece decodes by text, so a piece that shares its text with a reserved one decodes like it.
         let canonical = |text: &str| {
             let mut out = String::new();
             push_spaced(&mut out, text, normalizer.escape);
@@ -71,8 +71,6 @@ impl Tokenizer {
             twins,
             surfaces: OnceLock::new(),
             leading,
-            default_special: OnceLock::new(),
-            ids: OnceLock::new(),
             pool: Pool::default(),
             pieces: model.pieces,
         };
@@ -91,10 +89,10 @@ fn sort<'a>(model: &'a ModelFile, normalizer: &Normalizer, sentencepiece: bool) 
     for (id, piece) in (0..).zip(model.pieces.iter()) {
         let text = piece.text;
         bytes += text.len();
-        // SentencePiece passes texts on as C strings; NUL itself it reads as an unused piece where bytes can stand in.
+        // SentencePiece handles texts as C strings. With byte fallback it reads NUL itself as an unused piece.
         let nul = sentencepiece && text.contains('\0');
         if nul && !(text == "\0" && model.byte_fallback && piece.kind == PieceKind::Normal) {
-            return invalid(format!("piece {id} {text:?} has a NUL character, which SentencePiece does not read"));
+            return invalid(format!("piece {id} {text:?} has a NUL character, which SentencePiece cannot read"));
         }
         if nul || piece.kind == PieceKind::Unused && text.chars().nth(1).is_none() {
             withheld.insert(id);
@@ -124,7 +122,9 @@ fn sort<'a>(model: &'a ModelFile, normalizer: &Normalizer, sentencepiece: bool) 
         }
     }
     if u32::try_from(bytes).is_err() {
-        return Err(Error::unsupported(format!("a vocabulary of {bytes} bytes")));
+        return Err(Error::unsupported(format!(
+            "a vocabulary with {bytes} bytes of text; at most 4 GiB are supported"
+        )));
     }
     let unk = unk.ok_or_else(|| Error::invalid("there is no unknown piece"))?;
     Ok(Sorted { user, reserved, withheld, unk })
@@ -147,11 +147,4 @@ fn byte_ids(reserved: &HashMap<&str, u32>, pieces: &Pieces) -> Result<Box<[u32; 
             id.ok_or_else(|| Error::invalid(format!("byte_fallback is true, but there is no byte piece {name}")))?;
     }
     Ok(ids)
-}
-
-/// The byte that a piece of the form `<0x0A>` is.
-pub(crate) fn byte_of(piece: &str) -> Option<u8> {
-    let hex = piece.strip_prefix("<0x")?.strip_suffix('>')?;
-    let valid = hex.len() == 2 && hex.bytes().all(|b| matches!(b, b'0'..=b'9' | b'A'..=b'F'));
-    valid.then(|| u8::from_str_radix(hex, 16).ok()).flatten()
 }

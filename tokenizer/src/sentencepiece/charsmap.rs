@@ -12,10 +12,10 @@ pub(crate) struct Charsmap {
     replacements: String,
 }
 
-/// SentencePiece looks at no more matches than this.
+/// SentencePiece considers no more matches than this.
 const MOST_MATCHES: usize = 32;
-/// The longest replacement of any of SentencePiece's rules has 33 bytes. Without a limit, a hostile file could turn
-/// a short text into terabytes.
+/// The longest replacement in SentencePiece's own rules has 33 bytes. Without a limit, a hostile file could turn a
+/// short text into terabytes.
 const LONGEST_REPLACEMENT: usize = 1024;
 
 impl Charsmap {
@@ -35,7 +35,7 @@ impl Charsmap {
         Ok(Self { units, replacements: replacements.to_owned() })
     }
 
-    /// The longest rule that `text` starts with: the length it replaces, and what by.
+    /// The longest rule that matches at the start of `text`: the length that it replaces, and the replacement.
     pub(crate) fn longest(&self, text: &str) -> Option<(usize, &str)> {
         let mut node = offset(*self.units.first()?) as usize;
         let mut best = None;
@@ -57,7 +57,7 @@ impl Charsmap {
             }
         }
         let (len, at) = best?;
-        // A rule that ends inside a character, or a text that starts inside one, exists in hostile files only.
+        // Only hostile files have rules that end inside a character or texts that start inside one.
         let replacement = self.replacements.get(at as usize..)?;
         let end = replacement.find('\0').unwrap_or(replacement.len());
         text.is_char_boundary(len).then(|| (len, &replacement[..end]))

@@ -1,40 +1,20 @@
-//! Text before it is cut into pieces: character rules, spaces, the dummy prefix.
+//! Normalization, before a text is cut into pieces: character rules, spaces, the dummy prefix.
 //!
-//! SentencePiece writes a space as `▁` (three bytes) and then matches pieces that contain `▁`. Here it is the other
-//! way round: a space stays one byte, and `▁`, in pieces and in text, is read as a space. That makes the common case
-//! (no rules, spaces kept) a copy of nothing: [`Normalizer::is_plain`]. The form is called *canonical* throughout.
+//! SentencePiece writes a space as `▁` (three bytes) and then matches pieces that contain `▁`. This crate does the
+//! opposite: a space stays one byte, and `▁`, in pieces and in text, is read as a space. In the common case (no rules,
+//! spaces kept) nothing is copied: [`Normalizer::is_plain`]. This form of a text is called *canonical* throughout.
 
-use crate::charsmap::Charsmap;
+use super::charsmap::Charsmap;
+use super::user_defined::UserDefined;
 use crate::error::Result;
 use crate::model_file::ModelFile;
-use crate::user_defined::UserDefined;
-
-/// The space of the pieces.
-pub(crate) const SPACE_MARK: char = '▁';
-
-/// Appends `text`, with `escape` as canonical text.
-pub(crate) fn push_spaced(out: &mut String, mut text: &str, escape: bool) {
-    while escape && let Some(rest) = text.strip_prefix(SPACE_MARK) {
-        out.push(' ');
-        text = rest;
-    }
-    // A search by the mark's first byte is cheaper, and mostly in vain.
-    while escape
-        && text.as_bytes().contains(&0xe2)
-        && let Some(at) = text.find(SPACE_MARK)
-    {
-        out.push_str(&text[..at]);
-        out.push(' ');
-        text = &text[at + SPACE_MARK.len_utf8()..];
-    }
-    out.push_str(text);
-}
+use crate::pieces::SPACE_MARK;
 
 /// When a space is put before the text.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Prefix {
     Always,
-    /// Not when the text starts with a space already (Metaspace of `tokenizer.json`).
+    /// Unless the text starts with a space already (Metaspace of `tokenizer.json`).
     UnlessSpace,
     Never,
 }
@@ -42,10 +22,10 @@ pub(crate) enum Prefix {
 pub(crate) struct Normalizer {
     charsmap: Option<Charsmap>,
     pub(crate) prefix: Prefix,
-    /// The dummy space goes behind the text.
+    /// The dummy space goes after the text.
     suffix: bool,
     pub(crate) remove_extra: bool,
-    /// Whether `▁` and space are the same.
+    /// Whether `▁` and a space are the same.
     pub(crate) escape: bool,
 }
 
@@ -65,17 +45,17 @@ impl Normalizer {
         })
     }
 
-    /// No rules at all: a space before the text, perhaps, and `▁` for spaces, perhaps.
+    /// A normalizer without character rules.
     pub(crate) fn bare(prefix: Prefix, escape: bool) -> Self {
         Self { charsmap: None, prefix, suffix: false, remove_extra: false, escape }
     }
 
-    /// Whether the canonical text is the text itself, but for a space before it and `▁` that mean a space.
+    /// Whether canonical text is the text itself, apart from a space before it and `▁` for spaces.
     pub(crate) fn is_plain(&self) -> bool {
         self.charsmap.is_none() && !self.remove_extra && !self.suffix
     }
 
-    /// Whether `text` gets a space before it; `prefix` is the rule to follow.
+    /// Whether `text` gets a space before it by the rule `prefix`.
     pub(crate) fn wants_space(&self, text: &str, prefix: Prefix) -> bool {
         match prefix {
             Prefix::Always => !text.is_empty(),
@@ -84,8 +64,8 @@ impl Normalizer {
         }
     }
 
-    /// Appends the canonical form of `text` to `out`. With `origin`, the position in `text` that each byte of it came
-    /// from is appended there, and one more for the end.
+    /// Appends the canonical form of `text` to `out`. With `origin`, appends there the position in `text` where each
+    /// byte of it came from, and one more for the end.
     pub(crate) fn run(
         &self,
         mut text: &str,
@@ -148,7 +128,8 @@ impl Normalizer {
         }
     }
 
-    /// How many bytes at the start of `text` are replaced together, and by what. User-defined pieces are left alone.
+    /// The number of bytes at the start of `text` that are replaced together, and their replacement. User-defined
+    /// pieces are left alone.
     fn rule<'a>(&'a self, text: &'a str, user: &UserDefined) -> (usize, &'a str) {
         if let Some((len, _)) = user.longest_raw(text) {
             return (len, &text[..len]);
