@@ -1,7 +1,8 @@
 //! Throughput of loading, encoding, decoding and training.
 //!
-//! By default with the small model and the small corpus of the tests. `HALFBYTE_BENCH_MODEL` names another model,
-//! `HALFBYTE_BENCH_TEXT` a folder of `*.txt` files (those of `benches/compare/corpus.py`), each of which is a case.
+//! By default it uses the small model and the small corpus of the tests. `HALFBYTE_BENCH_MODEL` names another model (a
+//! `.model` or a `.json`), `HALFBYTE_BENCH_TEXT` a folder of `*.txt` files (those of `benches/compare/corpus.py`), each
+//! of which is a case.
 #![expect(missing_docs, reason = "criterion_group! makes a public function without documentation")]
 
 use std::hint::black_box;
@@ -17,11 +18,15 @@ fn model() -> Vec<u8> {
     std::fs::read(path.unwrap_or_else(|| format!("{DATA}/tokenizers/small/tokenizer.model").into())).unwrap()
 }
 
-fn tokenizer() -> Tokenizer {
-    Tokenizer::from_bytes(&model()).unwrap()
+fn load_from(bytes: &[u8]) -> Tokenizer {
+    if bytes.starts_with(b"{") { Tokenizer::from_json(bytes).unwrap() } else { Tokenizer::from_bytes(bytes).unwrap() }
 }
 
-/// Name and text of each case.
+fn tokenizer() -> Tokenizer {
+    load_from(&model())
+}
+
+/// The name and the text of each case.
 fn texts() -> Vec<(String, String)> {
     let folder = std::env::var_os("HALFBYTE_BENCH_TEXT").map_or_else(|| DATA.into(), PathBuf::from);
     let mut files: Vec<PathBuf> = std::fs::read_dir(folder).unwrap().map(|e| e.unwrap().path()).collect();
@@ -33,7 +38,7 @@ fn texts() -> Vec<(String, String)> {
 
 fn load(c: &mut Criterion) {
     let bytes = model();
-    c.bench_function("load", |b| b.iter(|| Tokenizer::from_bytes(black_box(&bytes)).unwrap()));
+    c.bench_function("load", |b| b.iter(|| load_from(black_box(&bytes))));
 }
 
 fn encode(c: &mut Criterion) {
@@ -41,7 +46,7 @@ fn encode(c: &mut Criterion) {
     group.sample_size(10);
     for (name, text) in texts() {
         group.throughput(Throughput::Bytes(text.len() as u64));
-        // A fresh tokenizer each time: nothing is known from the round before.
+        // A fresh tokenizer each time: the cache must not know the words from the round before.
         group.bench_function(&name, |b| {
             b.iter_batched(tokenizer, |tokenizer| tokenizer.encode(black_box(&text)), BatchSize::PerIteration)
         });

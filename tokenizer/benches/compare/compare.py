@@ -1,13 +1,16 @@
-"""Encodes the corpora of corpus.py with four engines, one thread each, and prints a table.
+"""Encodes the corpora of corpus.py with several engines, one thread each, and prints a table.
 
     pip install sentencepiece==0.2.3
     python corpus.py CORPORA
     cargo build --release
-    python compare.py CORPORA tokenizer.model tokenizer.json [ROUNDS]
+    python compare.py sentencepiece CORPORA ROUNDS tokenizer.model tokenizer.json
+    python compare.py byte-level CORPORA ROUNDS tokenizer.json
+    python compare.py split CORPORA ROUNDS llama3
 
-The two tokenizer files are those of one tokenizer (tokenizer.json with the legacy normalizer). Every run is a process
-of its own with a fresh tokenizer; engines take turns, and the median of the rounds (3) counts, with the least and the
-largest ratio of a round beside it. Encoding is in CPU time, loading in wall time.
+The two files of the first comparison are those of one tokenizer (tokenizer.json with the legacy normalizer). Every run is
+a process of its own with a fresh tokenizer. The engines take turns; the table has the median of the rounds, with the least
+and the largest ratio of a round beside it. Encoding is measured in CPU time, loading in wall time. The last comparison
+times pre-tokenization alone, line by line.
 """
 
 import os
@@ -19,7 +22,12 @@ import zlib
 from array import array
 
 DOCUMENT = 2000
-ENGINES = ["halfbyte", "sentencepiece", "kitoken", "tokenizers"]
+# The engines; the second gives the ids that the others are compared with.
+ENGINES = {
+    "sentencepiece": ["halfbyte", "sentencepiece", "kitoken", "tokenizers"],
+    "byte-level": ["halfbyte", "tokenizers", "kitoken", "fastokens", "tokie"],
+    "split": ["automaton", "onig", "fancy-regex"],
+}
 HERE = os.path.dirname(os.path.abspath(__file__))
 
 
@@ -51,14 +59,19 @@ def sentencepiece(model, corpus):
     print(f"{load:.2f} {cpu:.4f} {wall:.4f} {len(text.encode())} {len(ids)} {zlib.crc32(ids.tobytes()):08x}")
 
 
-def run(engine, model, json, corpus):
-    binary = os.path.join(HERE, "target/release/compare-tokenizers")
-    command = [binary, engine, json if engine == "tokenizers" else model, corpus]
+def run(kind, engine, files, corpus):
+    """Milliseconds of loading, seconds of encoding, bytes, tokens, and what tells their ids apart."""
+    binary = os.path.join(os.environ.get("CARGO_TARGET_DIR", os.path.join(HERE, "target")), "release")
+    command = [os.path.join(binary, "split" if kind == "split" else "compare-tokenizers"), engine]
+    command += [files[-1] if engine == "tokenizers" else files[0], corpus]
     if engine == "sentencepiece":
-        command = [sys.executable, os.path.abspath(__file__), "--sentencepiece", model, corpus]
+        command = [sys.executable, os.path.abspath(__file__), "--sentencepiece", files[0], corpus]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         sys.exit(f"{engine}: {done.stderr}")
+    if kind == "split":
+        cpu, size, words = done.stdout.split()
+        return 0.0, float(cpu), int(size), int(words), words
     load, cpu, wall, size, ids, crc = done.stdout.split()
     return float(load), float(cpu), int(size), int(ids), crc
 
@@ -66,25 +79,27 @@ def run(engine, model, json, corpus):
 def main():
     if sys.argv[1] == "--sentencepiece":
         return sentencepiece(*sys.argv[2:])
-    folder, model, json = sys.argv[1:4]
-    rounds = int(sys.argv[4]) if len(sys.argv) > 4 else 3
-    print("| corpus | engine | load, ms | MB/s | ids | same ids as SentencePiece | halfbyte is faster by |")
+    kind, folder, rounds, *files = sys.argv[1:]
+    engines = ENGINES[kind]
+    what, oracle = "words" if kind == "split" else "ids", engines[1]
+    print(f"| corpus | engine | load, ms | MB/s | {what} | same {what} as {oracle} | {engines[0]} is faster by |")
     print("|---|---|---|---|---|---|---|")
-    for corpus in ["prose", "code", "cjk", "unicode"]:
-        runs = {engine: [] for engine in ENGINES}
-        for _ in range(rounds):
-            for engine in ENGINES:
-                runs[engine].append(run(engine, model, json, os.path.join(folder, corpus + ".txt")))
-        for engine in ENGINES:
+    # Random code points say little about byte-level vocabularies, where most characters are three or four tokens.
+    for corpus in ["prose", "code", "cjk"] + (["unicode"] if kind == "sentencepiece" else []):
+        runs = {engine: [] for engine in engines}
+        for _ in range(int(rounds)):
+            for engine in engines:
+                runs[engine].append(run(kind, engine, files, os.path.join(folder, corpus + ".txt")))
+        for engine in engines:
             load = statistics.median(result[0] for result in runs[engine])
             cpu = statistics.median(result[1] for result in runs[engine])
             _, _, size, ids, crc = runs[engine][0]
-            same = "yes" if crc == runs["sentencepiece"][0][4] else "**no**"
-            ratios = sorted(theirs[1] / ours[1] for theirs, ours in zip(runs[engine], runs["halfbyte"]))
-            factor = f"{statistics.median(ratios):.1f}× ({ratios[0]:.1f} to {ratios[-1]:.1f})"
-            factor = "" if engine == "halfbyte" else factor
-            rate = size / 1e6 / cpu
-            print(f"| {corpus} | {engine} | {load:.1f} | {rate:.1f} | {ids:,} | {same} | {factor} |", flush=True)
+            same = "yes" if crc == runs[oracle][0][4] else "**no**"
+            ratios = sorted(theirs[1] / ours[1] for theirs, ours in zip(runs[engine], runs[engines[0]]))
+            factor = f"{statistics.median(ratios):.2f}× ({ratios[0]:.2f} to {ratios[-1]:.2f})"
+            factor = "" if engine == engines[0] else factor
+            load, rate = f"{load:.1f}" if load else "", size / 1e6 / cpu
+            print(f"| {corpus} | {engine} | {load} | {rate:.1f} | {ids:,} | {same} | {factor} |", flush=True)
 
 
 main()

@@ -1,11 +1,11 @@
-"""Collects four corpora of 24 MB without repetition from what is installed on this machine:
+"""Collects four corpora of 24 MB without repetition from the files installed on this machine:
 
     python corpus.py OUT [FOLDER]...
 
 prose.txt    English sentences of installed documentation (HTML, Markdown, reStructuredText, manual pages)
 code.txt     installed sources (Python, C, Rust, JavaScript), each distinct file once
-cjk.txt      Korean and Chinese of installed documentation and message catalogues; when that is used up, new
-             sentences are drawn from its two-word sequences (a Markov chain)
+cjk.txt      Korean and Chinese of installed documentation and message catalogs; when these are used up, new
+             sentences drawn from their two-word sequences (a Markov chain)
 unicode.txt  random code points, half of them from the basic plane
 
 The folders default to /usr, the Python prefix and the Rust toolchain.

@@ -4,7 +4,7 @@
 //! compare-tokenizers ENGINE TOKENIZER CORPUS
 //! ```
 //!
-//! The corpus is cut into documents of about 2 kB at line ends. Prints milliseconds of loading, seconds of CPU and of
+//! Cuts the corpus into documents of about 2 kB at line ends. Prints milliseconds of loading, seconds of CPU and of
 //! wall time for encoding, bytes, ids, and the CRC-32 of the ids, by which engines can be compared.
 
 use std::error::Error;
@@ -20,13 +20,17 @@ fn main() -> Result<(), Box<dyn Error>> {
     let text = std::fs::read_to_string(corpus)?;
     let documents = documents(&text);
     let begin = Instant::now();
+    let json = model.ends_with(".json");
     let mut encode: Box<dyn FnMut(&str, &mut Vec<u32>)> = match engine.as_str() {
         "halfbyte" => {
-            let tokenizer = halfbyte_tokenizer::Tokenizer::open(model)?;
+            let open = if json { halfbyte_tokenizer::Tokenizer::open_json } else { halfbyte_tokenizer::Tokenizer::open };
+            let tokenizer = open(model)?;
             Box::new(move |text, out| tokenizer.encode_into(text, out))
         }
         "kitoken" => {
-            let tokenizer = kitoken::Kitoken::from_sentencepiece_file(model)?;
+            use kitoken::Kitoken;
+            let open = if json { Kitoken::from_tokenizers_file } else { Kitoken::from_sentencepiece_file };
+            let tokenizer = open(model)?;
             Box::new(move |text, out| out.extend(tokenizer.encode(text, false).unwrap_or_default()))
         }
         "tokenizers" => {
@@ -36,6 +40,14 @@ fn main() -> Result<(), Box<dyn Error>> {
                     out.extend_from_slice(encoding.get_ids());
                 }
             })
+        }
+        "fastokens" => {
+            let tokenizer = fastokens::Tokenizer::from_file(model.as_ref())?;
+            Box::new(move |text, out| out.extend(tokenizer.encode(text).unwrap_or_default()))
+        }
+        "tokie" => {
+            let tokenizer = tokie::Tokenizer::from_json(model)?;
+            Box::new(move |text, out| out.extend(tokenizer.encode_ids(text, false)))
         }
         other => return Err(format!("no engine {other}").into()),
     };
@@ -64,7 +76,7 @@ fn documents(text: &str) -> Vec<&str> {
     out
 }
 
-/// Time that this process has spent on a processor: on a shared machine, waiting for one is not the engine's fault.
+/// The time that this process has run on a processor. On a shared machine, waiting for one is not the engine's fault.
 fn cpu_seconds() -> Result<f64, Box<dyn Error>> {
     let stat = std::fs::read_to_string("/proc/self/schedstat")?;
     Ok(stat.split(' ').next().unwrap_or_default().parse::<f64>()? / 1e9)
