@@ -1,9 +1,9 @@
-//! From a JSONL file to packed rows: parse, format, encode, pack. MB/s of the file and the memory that it took.
+//! Measures the path from a JSONL file to packed rows (parse, format, encode, pack): MB/s of the file, and memory.
 //!
 //!     RAYON_NUM_THREADS=2 cargo bench --bench packing -- --file data.jsonl --tokenizer tokenizer.model --column text
 //!
-//! Without a file it makes one of the tokenizer's test corpus (`--megabytes`, 200 unless told), and without a tokenizer
-//! it takes the one of the tests, whose small vocabulary makes many more tokens of a text than a real one.
+//! Without a file it generates one from the tokenizer's test corpus (`--megabytes`, by default 200). Without a
+//! tokenizer it uses that of the tests, whose small vocabulary gives many more tokens than a real one.
 
 use halfbyte::config::data::{OverLength, PackingStrategy, TrainOn};
 use halfbyte::data::document::{DocumentSettings, Encoder};
@@ -45,7 +45,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("{megabytes:.0} MB, {} records, {} tokens, {} rows", counts.records, counts.tokens, counts.rows);
     println!("found the records in {:.2} s", opened.as_secs_f64());
     println!("{:.1} MB/s on {} threads", megabytes / seconds, rayon::current_num_threads());
-    // Mapped pages of the file count as resident while they are in the cache, but can be taken away at any time.
+    // Mapped pages of the file count as resident while they are cached, but the system can reclaim them at any time.
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     for line in status.lines().filter(|l| l.starts_with("VmHWM") || l.starts_with("RssAnon")) {
         println!("{line}");
@@ -53,7 +53,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Records of one to eight lines of the corpus, over and over.
+/// Records of one to eight lines of the corpus, repeated.
 fn make(file: &Path, corpus: &Path, megabytes: usize) -> Result<PathBuf, Box<dyn Error>> {
     let text = std::fs::read_to_string(corpus)?;
     let lines: Vec<&str> = text.lines().collect();

@@ -17,7 +17,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         return Err("usage: tutorial_data RECIPE IN.jsonl FOLDER".into());
     };
     // Its name, or its file.
-    let recipe = Path::new(recipe).file_stem().and_then(|name| name.to_str()).ok_or("RECIPE is no file name")?;
+    let recipe = Path::new(recipe).file_stem().and_then(|name| name.to_str()).ok_or("RECIPE is not a file name")?;
     let (mut train, mut test) = (String::new(), String::new());
     for (i, line) in std::fs::read_to_string(from)?.lines().enumerate() {
         let sample = shapes::Sample::of(&serde_json::from_str(line)?);

@@ -1,10 +1,10 @@
 //! halfbyte: QLoRA fine-tuning of Llama, Mistral and Mixtral.
 //!
-//! The map of the crate. A module uses only modules further down (`tests/layering.rs` reads every `crate::` in it); what
-//! records, plans and runs a model is the crate `halfbyte_core` below it.
+//! The map of the crate. A module uses only modules below it in this list, which `tests/layering.rs` checks. The crate
+//! `halfbyte_core` below them records, plans and runs models.
 //!
 //! * [`cli`]: the commands, one file each.
-//! * [`quickstart`]: model, texts and recipe of the README's first command.
+//! * [`quickstart`]: the embedded model, data and recipe of `halfbyte quickstart`.
 //! * [`report`]: the HTML page of a run.
 //! * [`run`]: a whole run, from a recipe to an adapter folder.
 //! * [`generate`]: decoding, greedy or sampled.
@@ -12,7 +12,7 @@
 //! * [`weights`]: checkpoints, 4-bit weights, adapters, merging.
 //! * [`data`]: files → documents → micro-batches.
 //! * [`hub`]: the Hugging Face Hub and its local cache.
-//! * [`track`]: what a run logs, for TensorBoard and W&B, and read back.
+//! * [`track`]: writes the logs of a run, also for TensorBoard and W&B, and reads them back.
 //! * [`config`]: recipes and model folders, checked.
 //! * [`suggest`]: the known name nearest to a mistyped one.
 

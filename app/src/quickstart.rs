@@ -1,7 +1,7 @@
-//! The quickstart: a complete fine-tuning run that needs no download.
+//! The files of the quickstart, a complete fine-tuning run that needs no download.
 //!
-//! Model, tokenizer and rows are the project's own: `examples/make_quickstart` makes them, `assets/quickstart` holds them.
-//! [`extract`] puts them into a folder as files like any user's, for the code of `train`.
+//! `examples/make_quickstart` generates model, tokenizer and rows; `assets/quickstart` contains them. [`extract`]
+//! writes them to a folder as ordinary files, so that the quickstart runs the code of `train`.
 
 use std::fs;
 use std::io::Write;
@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use halfbyte_core::error::{Error, Result};
 use serde::Deserialize;
 
-/// The base model's folder: names and contents.
+/// The files of the base model: names and contents.
 const MODEL: [(&str, &[u8]); 4] = [
     ("config.json", include_bytes!("../assets/quickstart/config.json")),
     ("model.safetensors", include_bytes!("../assets/quickstart/model.safetensors")),
@@ -20,10 +20,10 @@ const MODEL: [(&str, &[u8]); 4] = [
 
 const RECIPE: &str = include_str!("../assets/quickstart/recipe.toml");
 
-/// The instruction set: a [`Task`] a line.
+/// The training rows: one [`Task`] per line.
 pub const TRAIN: &str = include_str!("../assets/quickstart/train.jsonl");
 
-/// Rows of the same kinds that are not trained on.
+/// Rows of the same kinds that are not in the training data.
 const HELD_OUT: &str = include_str!("../assets/quickstart/held_out.jsonl");
 
 /// One row of the instruction set, with the column names of Alpaca.
@@ -31,15 +31,15 @@ const HELD_OUT: &str = include_str!("../assets/quickstart/held_out.jsonl");
 pub struct Task {
     /// The question.
     pub instruction: String,
-    /// The text that the question is about; may be empty.
+    /// The text that the question refers to; may be empty.
     pub input: String,
     /// The answer.
     pub output: String,
 }
 
 impl Task {
-    /// The prompt that the recipe's template makes of the question. As in transformers, the newline after a block of the
-    /// template is not part of the text.
+    /// The prompt that the recipe's template makes of the question. As in transformers, the newline after a block of
+    /// the template is not part of the text.
     pub fn prompt(&self) -> String {
         let Task { instruction, input, .. } = self;
         let input = if input.is_empty() { String::new() } else { format!("### Input: {input}") };
@@ -47,15 +47,15 @@ impl Task {
     }
 }
 
-/// What [`extract`] has written.
+/// The files that [`extract`] wrote.
 pub struct Extracted {
-    /// The recipe, whose paths are those of the other files.
+    /// The recipe, which contains the paths of the other files.
     pub recipe: PathBuf,
     /// The held-out rows.
     pub held_out: Vec<Task>,
 }
 
-/// Writes model, data and recipe to `folder`. Files that are there already must be the same: no other is overwritten.
+/// Writes model, data and recipe to `folder`. Errors if a file exists with other contents; nothing is overwritten.
 pub fn extract(folder: &Path) -> Result<Extracted> {
     let model = folder.join("model");
     fs::create_dir_all(&model).map_err(|e| Error::io("create", &model, e))?;
@@ -69,7 +69,7 @@ pub fn extract(folder: &Path) -> Result<Extracted> {
     Ok(Extracted { recipe, held_out: held_out()? })
 }
 
-/// Words of the instructions that are worth showing.
+/// Words that select the questions of the table.
 const SHOWN: [&str; 10] = [
     "opposite of",
     "plural of",
@@ -83,16 +83,16 @@ const SHOWN: [&str; 10] = [
     "backwards",
 ];
 
-/// Rows of `held_out` to show, one for each of `SHOWN`.
+/// The rows of `held_out` for the table: the first match of each of `SHOWN`.
 pub fn examples(held_out: &[Task]) -> Vec<Task> {
     SHOWN.iter().filter_map(|words| held_out.iter().find(|task| task.instruction.contains(words))).cloned().collect()
 }
 
 /// The recipe for files in `folder`.
 fn recipe_text(folder: &Path) -> Result<String> {
-    // Into a TOML string: a backslash would begin an escape there, and Windows takes slashes as well.
+    // A backslash begins an escape in a TOML string, and Windows accepts slashes.
     let name = folder.to_str().map(|name| name.replace('\\', "/")).filter(|name| !name.contains(['"', '\n']));
-    let name = name.ok_or_else(|| Error::usage(format!("{}: this name cannot stand in a recipe", folder.display())))?;
+    let name = name.ok_or_else(|| Error::usage(format!("{}: a recipe cannot contain this name", folder.display())))?;
     Ok(RECIPE.replace("{folder}", &name))
 }
 
@@ -101,7 +101,7 @@ fn held_out() -> Result<Vec<Task>> {
     rows.map_err(|e| Error::system(format!("the embedded held_out.jsonl is damaged: {e}")))
 }
 
-/// Writes `bytes` to `file`, whole or not at all; another file of that name stays, and is an error.
+/// Writes `bytes` to `file` atomically. Errors if the file exists with other contents.
 fn put(file: &Path, bytes: &[u8]) -> Result<()> {
     if file.exists() {
         let there = fs::read(file).map_err(|e| Error::io("read", file, e))?;

@@ -1,4 +1,4 @@
-//! "Did you mean …?": the known name that is nearest to a mistyped one.
+//! Finds the known name nearest to a mistyped one, for "did you mean" hints.
 
 use strsim::damerau_levenshtein;
 

@@ -1,4 +1,5 @@
-//! Whole training steps of real architectures with random weights, on the GPU: time, memory, and whether the bits repeat.
+//! Whole training steps of real architectures with random weights, on the GPU: time, memory, and whether the bits
+//! repeat.
 //!
 //!     cargo bench --bench step -- --model mistral-7b-v0.1 --rows 4 --length 2048 --steps 10
 //!
@@ -90,7 +91,7 @@ fn run(w: &Wanted) -> halfbyte_core::error::Result<()> {
         }
         println!("step {step}: loss {loss:.6} grad_norm {:.6e} {:.1} ms", update.grad_norm, times[step]);
     }
-    // The state decides about the bits of everything after it.
+    // The state determines the bits of all later results.
     let hash = match s.model.params.master {
         Some((master, _)) => fnv(&s.read_bytes(master)?),
         None => 0,

@@ -53,7 +53,8 @@ pub fn fill(s: &mut Session) -> Result<()> {
     Ok(())
 }
 
-/// Texts of these lengths: ids that look random; with `same`, one id throughout (all tokens go to the same experts).
+/// Texts of these lengths with pseudorandom ids; with `same`, all ids are equal, so that all tokens go to the same
+/// experts.
 pub fn texts(lengths: &[usize], vocab: usize, window: Option<usize>, same: bool) -> (MicroBatch, usize) {
     let id = |r: usize, i: usize| if same { 17 } else { ((i * 7919 + r * 104_729 + 11) % vocab) as u32 };
     let documents: Vec<Document> = lengths

@@ -1,12 +1,13 @@
-//! Makes the quickstart's assets from nothing: rows, tokenizer, random weights, training, merging. `world` holds the facts,
-//! `prose` writes the text that the base model is made from, `tasks` the instruction set that it is fine-tuned on.
+//! Generates the quickstart's assets from scratch: rows, tokenizer, random weights, training, merging. `world` holds
+//! the facts, `prose` writes the text that the base model is made from, `tasks` the instruction set that it is
+//! fine-tuned on.
 //!
 //! ```text
 //! cargo run --release --example make_quickstart -- [OUT_FOLDER]
 //! ```
 //!
-//! The recipe is `docs/recipes/quickstart-base.toml`. It takes some ten minutes on two cores; the folder gets a new
-//! set of weights every 200 steps.
+//! The recipe is `docs/recipes/quickstart-base.toml`. It takes about ten minutes on two cores and writes the weights to
+//! the folder every 200 steps.
 
 mod prose;
 mod tasks;
@@ -113,7 +114,7 @@ fn make_config(recipe: &Recipe, out: &Path) -> Result<ModelConfig> {
     halfbyte::config::config_json::parse(&text, &file)
 }
 
-/// Random weights, all of them values that the file's type holds.
+/// Random weights, rounded to values that the file's type can represent.
 fn draw(recipe: &Recipe, config: &ModelConfig) -> Weights {
     let mut dice = Dice::new(recipe.seed);
     // The sum of twelve uniform numbers is near enough to a normal one.

@@ -1,4 +1,4 @@
-//! The text that the base model of the quickstart is made from: short passages of plain prose about the world.
+//! Generates the training text of the quickstart's base model: short passages of plain prose about the world.
 //!
 //! The passages tell facts, tell stories and let people ask and answer, always in sentences: the model learns English
 //! and the world, and nothing of the form in which `tasks` will ask.

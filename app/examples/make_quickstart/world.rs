@@ -1,5 +1,5 @@
-//! The small closed world that the texts of the quickstart are about: who and what there is, and what is true of it.
-//! Everything that the model can know stands in these tables.
+//! The small closed world of the quickstart's texts: its people and things, and the facts about them.
+//! These tables contain all facts that the model can learn.
 
 /// People, and the pronouns that go with them.
 pub const PEOPLE: [(&str, &str, &str); 16] = [

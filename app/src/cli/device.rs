@@ -10,7 +10,7 @@ use halfbyte_core::error::{Error, Result};
 /// Arguments of every command that computes.
 #[derive(clap::Args, Debug)]
 pub struct DeviceArgs {
-    /// cpu, cuda, cuda:N, or auto: the first GPU that can compute in the type asked for, else the CPU [default: the
+    /// cpu, cuda, cuda:N, or auto: the first GPU that supports the compute type, or the CPU [default: the
     /// recipe's device_map, or auto]
     #[arg(long)]
     device: Option<String>,
@@ -23,8 +23,8 @@ pub struct DeviceArgs {
 }
 
 impl DeviceArgs {
-    /// Starts the device, that of the recipe (`device_map`) if the command line names none; also says in words which one
-    /// it is.
+    /// Opens the device that the command line names, or else the recipe (`map`, its `device_map`). Returns it with its
+    /// description for the user.
     pub fn open(&self, map: Option<&str>, compute: DType, cpu: CpuOptions) -> Result<(Box<dyn Device>, String)> {
         let name = self.name(map, compute)?;
         match name {
@@ -43,7 +43,8 @@ impl DeviceArgs {
         }
     }
 
-    /// The type to compute in where nothing names one: 16 bits on a GPU (`model`, if it is such a type), float32 on the CPU.
+    /// The compute type if neither the command line nor a recipe sets one: on a GPU the type of the model's weights
+    /// (`model`) if it has 16 bits, or bfloat16; float32 on the CPU.
     pub fn best_type(&self, model: Option<DType>) -> Result<DType> {
         let half = model.filter(|dtype| *dtype == DType::F16).unwrap_or(DType::Bf16);
         Ok(match self.name(None, half)? {

@@ -1,4 +1,4 @@
-//! `halfbyte devices`: what this machine has, and what would be used.
+//! `halfbyte devices`: the devices of this machine, and the code path that a run would use on each.
 
 use super::human_bytes;
 use halfbyte_core::device::cuda::{self, Cuda, CudaOptions, Family, Gpu};
@@ -8,15 +8,16 @@ use std::time::Duration;
 
 /// Arguments of `devices`.
 #[derive(clap::Args, Debug)]
-pub struct Args {
-    /// Also load all kernels on each GPU and print how long each family takes; with CUDA_CACHE_DISABLE=1 the driver
-    /// compiles them, without it may have them in its cache
+pub struct DevicesArgs {
+    /// Also load all kernels on each GPU and print the load time of each family. With CUDA_CACHE_DISABLE=1 the driver
+    /// compiles them; otherwise it may load them from its cache
     #[arg(long)]
     kernels: bool,
 }
 
-/// Prints version, driver, and each GPU with the path chosen for it. A machine without a GPU is no error: the CPU remains.
-pub fn run(args: Args) -> Result<()> {
+/// Prints the version, the driver, and each GPU with its code path. A machine without a GPU is not an error: the run
+/// then uses the CPU.
+pub fn run(args: DevicesArgs) -> Result<()> {
     say!("halfbyte {}", env!("CARGO_PKG_VERSION"));
     let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
     say!("cpu     {threads} threads");
@@ -33,7 +34,7 @@ pub fn run(args: Args) -> Result<()> {
     Ok(())
 }
 
-/// Prints driver and GPUs.
+/// Prints the driver version and the GPUs, and returns the GPUs.
 fn gpus() -> Result<Vec<Gpu>> {
     let (major, minor) = cuda::driver_version()?;
     let gpus = cuda::list()?;
@@ -53,7 +54,7 @@ fn gpus() -> Result<Vec<Gpu>> {
     Ok(gpus)
 }
 
-/// Loads everything and prints milliseconds by family, for bf16 and f16.
+/// Loads all kernels for bf16 and f16 and prints the load time of each family in milliseconds.
 fn print_load_times(ordinal: usize) -> Result<()> {
     let mut device = Cuda::new(CudaOptions { ordinal, ..CudaOptions::default() })?;
     let types = [DType::Bf16, DType::F16];

@@ -1,4 +1,4 @@
-//! What stands below the options in each `--help`: examples, at most 80 columns wide.
+//! The examples that `--help` prints below the options. Lines have at most 80 columns.
 
 /// `halfbyte --help`.
 pub const PROGRAM: &str = "\
@@ -7,7 +7,7 @@ Examples:
   halfbyte plan recipe.toml               will it fit?
   halfbyte inspect-data recipe.toml       what does the model see?
   halfbyte train recipe.toml
-  halfbyte generate runs/first \"Hello?\"   ask what came out
+  halfbyte generate runs/first \"Hello?\"   ask the trained model
 
 Exit codes:
   0    done
@@ -17,10 +17,11 @@ Exit codes:
   5    the run failed: the loss is not finite, for instance
   130  stopped by Ctrl-C or SIGTERM; a run in progress has left a checkpoint
 
-With --json, an error is also an event: the last line of standard output.
+With --json, an error is also a JSON event on the last line of standard
+output.
 
 Environment:
-  HF_HOME, HF_HUB_CACHE      where models and data sets from the hub are kept
+  HF_HOME, HF_HUB_CACHE      cache of models and data sets from the hub
   HF_TOKEN                   access to gated models
   HF_ENDPOINT                a mirror of the hub
   HF_HUB_OFFLINE=1           download nothing

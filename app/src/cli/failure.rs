@@ -1,5 +1,5 @@
-//! How the program ends when it fails: an error in color on a terminal, as a JSON event where a machine listens, and an
-//! exit code that says whose fault it is.
+//! Reports a failure: a message on standard error (colored on a terminal), a JSON event if the command was given
+//! `--json`, and an exit code by kind of error.
 
 use super::out;
 use anstyle::{AnsiColor, Style};
@@ -8,10 +8,10 @@ use serde_json::json;
 use std::io::Write;
 use std::process::ExitCode;
 
-/// The exit code of a wrong command line, as that of a wrong recipe.
+/// The exit code of a wrong command line. A wrong recipe has the same code.
 const USAGE: u8 = 2;
 
-/// A command has failed.
+/// Reports the error of a command. Returns its exit code.
 pub fn of_command(error: &Error) -> ExitCode {
     let code = error.exit_code();
     if wants_json() {
@@ -22,29 +22,29 @@ pub fn of_command(error: &Error) -> ExitCode {
     if let Some(hint) = hint(error) {
         text += &format!("  {green}hint:{green:#} {hint}\n");
     }
-    // A message that nobody can read changes nothing about the failure.
+    // If standard error is closed, the exit code still reports the failure.
     let _ = anstream::stderr().lock().write_all(text.as_bytes());
     ExitCode::from(code)
 }
 
-/// The command line cannot be parsed, or asks for help.
+/// Prints the error of a command line that cannot be parsed, or the help that it asks for.
 pub fn of_arguments(error: &clap::Error) -> ExitCode {
     if error.use_stderr() && wants_json() {
         let text = error.render().to_string();
         let first = text.lines().next().unwrap_or_default();
-        event(USAGE, first.strip_prefix("error: ").unwrap_or(first), Some("--help lists what there is"));
+        event(USAGE, first.strip_prefix("error: ").unwrap_or(first), Some("--help lists all options"));
     }
-    // A reader that has gone away (`--help | head`) is no error.
+    // A closed pipe (`--help | head`) is not an error.
     let _ = error.print();
     if error.use_stderr() { ExitCode::from(USAGE) } else { ExitCode::SUCCESS }
 }
 
-/// Whether this call asks for JSON. The command line may be one that cannot be parsed.
+/// Whether `--json` is given. Reads the raw arguments, because the command line may fail to parse.
 fn wants_json() -> bool {
     std::env::args_os().skip(1).take_while(|arg| arg != "--").any(|arg| arg == "--json")
 }
 
-/// The last line of a program that was told `--json`.
+/// Prints the error event, the last line of output with `--json`.
 fn event(code: u8, message: &str, hint: Option<&str>) {
     let kind = match code {
         2 => "usage",
@@ -57,7 +57,7 @@ fn event(code: u8, message: &str, hint: Option<&str>) {
     out(&format!("{event}\n"));
 }
 
-/// What an error says to do.
+/// The hint of an error, without its label.
 fn hint(error: &Error) -> Option<String> {
     let text = error.to_string();
     Some(text.strip_prefix(error.what())?.trim_start().strip_prefix("hint: ")?.to_string())

@@ -1,4 +1,4 @@
-//! The predicted memory and time of a run, in words.
+//! Formats the predicted memory and time of a run.
 
 use super::human_bytes;
 use crate::run::forecast::Time;
@@ -6,17 +6,18 @@ use halfbyte_core::device::cpu;
 use halfbyte_core::plan::Plan;
 use halfbyte_core::plan::cost::Rates;
 
-/// The rates of this machine's CPU, or of the GPU that is called `name`.
+/// The measured rates of the CPU (`name` is "cpu") or of the GPU model `name`; None for a GPU model that was never
+/// measured.
 pub fn rates(name: &str) -> Option<Rates> {
     if name == "cpu" { Some(cpu::rates()) } else { Rates::measured(name) }
 }
 
-/// The line about memory.
+/// The line with the planned memory.
 pub fn memory(plan: &Plan) -> String {
     format!("memory: {} ({} of activations)", human_bytes(plan.bytes), human_bytes(plan.arena_bytes))
 }
 
-/// The line about time on the device called `name`; `None`: nothing was measured on such a device.
+/// The line with the predicted time on the device `name`; `time` is None if no rates are known for it.
 pub fn time(name: &str, time: Option<Time>) -> String {
     let Some(time) = time else {
         return format!("time: not predicted on {name}; the first steps are measured");
@@ -33,14 +34,14 @@ pub fn time(name: &str, time: Option<Time>) -> String {
     line + ")"
 }
 
-/// Seconds as a clock shows them: `0:07`, `12:30`, `1:02:03`.
+/// Formats seconds like a clock: `0:07`, `12:30`, `1:02:03`.
 pub fn clock(seconds: f64) -> String {
     let whole = seconds.round() as u64;
     let (hours, minutes, seconds) = (whole / 3600, whole % 3600 / 60, whole % 60);
     if hours > 0 { format!("{hours}:{minutes:02}:{seconds:02}") } else { format!("{minutes}:{seconds:02}") }
 }
 
-/// Seconds as people say them: `40 ms`, `12 s`, `3 min 20 s`, `5 h 10 min`.
+/// Formats seconds with units: `40 ms`, `12 s`, `3 min 20 s`, `5 h 10 min`.
 pub fn duration(seconds: f64) -> String {
     let whole = seconds.round() as u64;
     match whole {

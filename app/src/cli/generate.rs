@@ -1,5 +1,5 @@
-//! `halfbyte generate RUN "TEXT"`: asks a trained model, or continues a text with any model; with the most probable tokens
-//! or with drawn ones.
+//! `halfbyte generate RUN "TEXT"`: asks a trained model a question, or continues a text with any model, greedily or by
+//! sampling.
 
 use super::device::DeviceArgs;
 use super::out;
@@ -26,53 +26,53 @@ use std::path::{Path, PathBuf};
 
 /// Arguments of `generate`.
 #[derive(clap::Args, Debug)]
-pub struct Args {
-    /// The folder of a run, which says how its model was trained; or a model folder or hub id
+pub struct GenerateArgs {
+    /// The output folder of a run, a model folder, or a hub id
     #[arg(value_name = "RUN|MODEL")]
     source: String,
-    /// The question to a run, or the text that a model continues [default: standard input]
+    /// The question for the trained model, or the text to continue [default: standard input]
     #[arg(value_name = "PROMPT")]
     text: Option<String>,
-    /// The same as PROMPT, for a text that begins with a dash
+    /// The prompt, if it begins with a dash
     #[arg(long, value_name = "TEXT", conflicts_with = "text", allow_hyphen_values = true)]
     prompt: Option<String>,
-    /// Read the prompt from this file; a line end at its end is left out
+    /// Read the prompt from this file, without a final newline
     #[arg(long, conflicts_with_all = ["text", "prompt"])]
     file: Option<PathBuf>,
-    /// Take the prompt as it is, instead of writing it as the questions of the run's data are written
+    /// Use the prompt verbatim instead of applying the format of the run's training data
     #[arg(long)]
     raw: bool,
-    /// An adapter folder in PEFT's layout; base model and tokenizer are then those of MODEL
+    /// Apply this adapter (a run or a folder in PEFT's layout) to MODEL, with MODEL's tokenizer
     #[arg(long, value_name = "FOLDER")]
     adapter: Option<PathBuf>,
-    /// At most this many new tokens
+    /// Generate at most this many tokens
     #[arg(long, value_name = "N", default_value_t = 256)]
     max_new_tokens: usize,
-    /// Draw tokens instead of taking the most probable one: logits are divided by this; 0 draws nothing [default: 0]
+    /// Sample with logits divided by this; 0 always takes the most probable token [default: 0]
     #[arg(long, value_name = "NUMBER", allow_negative_numbers = true)]
     temperature: Option<f64>,
-    /// Draw among the k most probable tokens [default: all]
+    /// Sample from the k most probable tokens [default: all]
     #[arg(long, value_name = "K")]
     top_k: Option<usize>,
-    /// Draw among the fewest tokens that together have this probability [default: 1, all]
+    /// Sample from the smallest set of tokens whose probabilities sum to at least this [default: 1, all]
     #[arg(long, value_name = "P")]
     top_p: Option<f64>,
-    /// Seed of the draws [default: 42]
+    /// Seed for sampling [default: 42]
     #[arg(long)]
     seed: Option<u32>,
-    /// Length of prompt and answer together [default: as long as the model allows]
+    /// Most tokens of prompt and answer together [default: the model's limit]
     #[arg(long, value_name = "N")]
     max_seq_length: Option<usize>,
-    /// Quantize the base to NF4 with double quantization [default: as the run did]
+    /// Quantize the base to NF4 with double quantization [default: as in the run]
     #[arg(long)]
     load_in_4bit: bool,
-    /// Type of activations: float32, bfloat16 or float16 [default: that of the run; without one bfloat16 on a GPU and
-    /// float32 on a CPU]
+    /// Type of activations: float32, bfloat16 or float16 [default: that of the run; for a model, 16 bits on a
+    /// GPU and float32 on the CPU]
     #[arg(long, value_name = "TYPE")]
     dtype: Option<String>,
     #[command(flatten)]
     device: DeviceArgs,
-    /// Leave out the begin token
+    /// Do not put the begin token in front of the prompt
     #[arg(long)]
     no_bos: bool,
     /// Print ids and text as JSON
@@ -80,8 +80,8 @@ pub struct Args {
     json: bool,
 }
 
-impl Args {
-    /// What the four flags say together.
+impl GenerateArgs {
+    /// The sampling settings of the four flags, checked.
     fn sampling(&self) -> Result<Sampling> {
         let temperature = self.temperature.unwrap_or(0.0);
         if !(temperature.is_finite() && temperature >= 0.0) {
@@ -97,13 +97,13 @@ impl Args {
         let flags =
             [("--top-k", self.top_k.is_some()), ("--top-p", self.top_p.is_some()), ("--seed", self.seed.is_some())];
         if let Some((flag, _)) = flags.into_iter().find(|(_, given)| *given && temperature == 0.0) {
-            return Err(Error::usage(format!("{flag} has no effect: without --temperature nothing is drawn"))
+            return Err(Error::usage(format!("{flag} has no effect: without --temperature nothing is sampled"))
                 .hint("add --temperature 1"));
         }
         Ok(Sampling { temperature, top_k: self.top_k.unwrap_or(0), top_p, seed: self.seed.unwrap_or(42) })
     }
 
-    /// The prompt, from wherever it comes.
+    /// The prompt, from the command line, the file or standard input.
     fn prompt(&self) -> Result<String> {
         if let Some(text) = self.text.as_ref().or(self.prompt.as_ref()) {
             return Ok(text.clone());
@@ -121,14 +121,14 @@ impl Args {
                 text
             }
         };
-        // Editors and `echo` end a text with a line end that nobody meant.
+        // Editors and `echo` add a final newline that is not part of the prompt.
         if text.ends_with('\n') {
             text.pop();
         }
         Ok(text)
     }
 
-    /// The type of activations that the user or the run asks for.
+    /// The type of activations: `--dtype`, or that of the run, or the device's default.
     fn compute(&self, recipe: Option<&Recipe>, config: &ModelConfig) -> Result<DType> {
         match (self.dtype.as_deref(), recipe) {
             (Some(name), _) => DType::from_torch_name(name)
@@ -139,18 +139,19 @@ impl Args {
     }
 }
 
-/// The tokens that the model is given.
+/// The input tokens.
 struct Prompt {
     ids: Vec<u32>,
-    /// It is a question: only the answer is printed.
+    /// The prompt is a question, so only the answer is printed.
     asked: bool,
-    /// The token that ends an answer, besides those that the model's config names.
+    /// A token that ends an answer, in addition to those of the model's config.
     eos: Option<u32>,
 }
 
 impl Prompt {
-    /// As the run's data are written, unless `--raw` says otherwise or they have no questions.
-    fn new(args: &Args, trained: &Trained, tokenizer: &Path) -> Result<Self> {
+    /// Formats the prompt like the questions in the run's data. With `--raw`, or if the data have no questions, the
+    /// prompt is used verbatim.
+    fn new(args: &GenerateArgs, trained: &Trained, tokenizer: &Path) -> Result<Self> {
         let text = args.prompt()?;
         if let Some(recipe) = trained.recipe.as_ref().filter(|_| trained.by_run && !args.raw) {
             let data = &recipe.data;
@@ -165,7 +166,7 @@ impl Prompt {
         Ok(Self { ids: Self::plain(&open_tokenizer(tokenizer)?, &text, args), asked: false, eos: None })
     }
 
-    fn begun(encoder: &Encoder, marked: &str, args: &Args) -> Vec<u32> {
+    fn begun(encoder: &Encoder, marked: &str, args: &GenerateArgs) -> Vec<u32> {
         let mut ids = encoder.prompt(marked);
         if args.no_bos && encoder.bos().is_some_and(|bos| ids.first() == Some(&bos)) {
             ids.remove(0);
@@ -173,13 +174,13 @@ impl Prompt {
         ids
     }
 
-    fn plain(tokenizer: &Tokenizer, text: &str, args: &Args) -> Vec<u32> {
+    fn plain(tokenizer: &Tokenizer, text: &str, args: &GenerateArgs) -> Vec<u32> {
         tokenizer.bos().filter(|_| !args.no_bos).into_iter().chain(tokenizer.encode(text)).collect()
     }
 }
 
 /// Runs the command.
-pub fn run(args: Args) -> Result<()> {
+pub fn run(args: GenerateArgs) -> Result<()> {
     let sampling = args.sampling()?;
     let trained = Trained::find(&args.source, args.adapter.as_deref())?;
     let recipe = trained.recipe.as_ref();
@@ -191,8 +192,11 @@ pub fn run(args: Args) -> Result<()> {
     let tokenizer = open_tokenizer(&folder)?;
     let prompt = Prompt::new(&args, &trained, &folder)?;
     if let Some(id) = prompt.ids.iter().find(|id| **id as usize >= config.vocab_size) {
-        return Err(Error::input(format!("the tokenizer gives id {id}, the embedding has {} rows", config.vocab_size))
-            .hint("the tokenizer does not belong to this model"));
+        return Err(Error::input(format!(
+            "the tokenizer produces id {id}, but the embedding has only {} rows",
+            config.vocab_size
+        ))
+        .hint("the tokenizer does not belong to this model"));
     }
     let longest = args.max_seq_length.unwrap_or(config.max_positions);
     if longest > config.max_positions {
@@ -243,7 +247,7 @@ fn wrong_text(e: halfbyte_tokenizer::Error) -> Error {
     Error::input(e.to_string())
 }
 
-/// Prints the text while it is made: a prompt that is continued as well, of a question only the answer.
+/// Prints the text while it is generated. A text to continue is printed first; a question is not.
 fn print(session: &mut Session, tokenizer: &Tokenizer, prompt: &Prompt, rule: Decoding) -> Result<()> {
     let mut decoder = tokenizer.decoder();
     for id in &prompt.ids {
@@ -259,7 +263,7 @@ fn print(session: &mut Session, tokenizer: &Tokenizer, prompt: &Prompt, rule: De
             let text = if begun { text } else { text.trim_start() };
             begun |= !text.is_empty();
             let mut stdout = std::io::stdout().lock();
-            // When nobody reads any more, there is no point in going on.
+            // A closed pipe ends the generation.
             stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).is_ok()
         }
         Err(e) => {

@@ -1,26 +1,26 @@
-//! Signs of life of a run that nobody watches on a terminal: a line after five seconds without one.
+//! Prints a line after five seconds without output, for runs without a terminal.
 
 use crate::train::records::StepRecord;
 use std::time::{Duration, Instant};
 
-/// The longest silence while steps come.
+/// The longest time without output, as long as steps complete.
 const SILENCE: Duration = Duration::from_secs(5);
 
-/// When the last line was printed.
+/// Time of the last printed line.
 pub struct Heartbeat(Option<Instant>);
 
 impl Heartbeat {
-    /// Counts from now on, unless the run is `watched` otherwise.
+    /// Starts the clock. A run that is `watched` on a terminal gets no lines.
     pub fn new(watched: bool) -> Self {
         Self((!watched).then(Instant::now))
     }
 
-    /// A line has been printed.
+    /// Restarts the clock after a printed line.
     pub fn printed(&mut self) {
         self.0 = self.0.map(|_| Instant::now());
     }
 
-    /// The line about a step that is done, if it is time for one.
+    /// The line about a finished step, if one is due.
     pub fn step(&self, r: &StepRecord) -> Option<String> {
         self.0.filter(|last| last.elapsed() >= SILENCE)?;
         let StepRecord { step, total, epoch, loss, .. } = r;

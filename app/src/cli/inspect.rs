@@ -1,4 +1,4 @@
-//! `halfbyte inspect MODEL`: what a model folder holds, and what can be adapted in it.
+//! `halfbyte inspect MODEL`: prints the tensors of a model folder and the modules that can be adapted.
 
 use clap::Args as ClapArgs;
 use serde_json::{Value, json};
@@ -15,17 +15,17 @@ use halfbyte_core::model::{Linear, linears};
 
 /// Arguments of `halfbyte inspect`.
 #[derive(ClapArgs, Debug)]
-pub struct Args {
-    /// Model folder (config.json, and the weights if they are there), hub id (no weights are downloaded) or name of an
-    /// architecture such as mistral-7b-v0.1
+pub struct InspectArgs {
+    /// Model folder (weights are optional), hub id (weights are not downloaded), or name of an architecture such as
+    /// mistral-7b-v0.1
     pub model: String,
-    /// Print the module tree as PyTorch does
+    /// Print the module tree in PyTorch's format
     #[arg(long)]
     pub tree: bool,
     /// Print JSON
     #[arg(long, conflicts_with = "tree")]
     pub json: bool,
-    /// Show the model as it is after 4-bit loading
+    /// Show the model as loaded in 4 bits
     #[arg(long)]
     pub load_in_4bit: bool,
     /// Modules that 4-bit loading leaves in 16 bits
@@ -40,7 +40,7 @@ pub struct Args {
 }
 
 /// Runs the command.
-pub fn run(args: &Args) -> Result<()> {
+pub fn run(args: &InspectArgs) -> Result<()> {
     let found = Findings::collect(args)?;
     out(&match (args.tree, args.json) {
         (true, _) => module_tree(&found.config, found.skip.as_deref()),
@@ -53,15 +53,15 @@ pub fn run(args: &Args) -> Result<()> {
 struct Findings {
     model: String,
     config: ModelConfig,
-    /// The skip list of a 4-bit model; None when it is not quantized.
+    /// The skip list of a 4-bit model; None if the model is not quantized.
     skip: Option<Vec<String>>,
-    /// None when only config.json is there.
+    /// None if the folder has no weights.
     weights: Option<TensorFiles>,
     adapter: Resolution,
 }
 
 impl Findings {
-    fn collect(args: &Args) -> Result<Self> {
+    fn collect(args: &InspectArgs) -> Result<Self> {
         let place = ModelPlace::shape(&args.model)?;
         let (config, weights) = (place.config.clone(), place.local_checkpoint()?);
         let skip = match &config.quantization {
@@ -71,7 +71,7 @@ impl Findings {
         let targets = match args.target_modules.as_slice() {
             [] => Targets::Default,
             [all] if all == "all-linear" => Targets::AllLinear,
-            // A name has no character that means something in an expression.
+            // A module name has no special character of regular expressions.
             [one] if one.contains(['*', '[', '(', '\\', '$', '|', '^']) => {
                 Targets::Matching(Pattern::Regex(one.clone()))
             }
@@ -172,7 +172,8 @@ impl Findings {
     }
 }
 
-/// Tensors that differ only in the number of their layer or expert as one row: `model.layers.*.mlp.up_proj.weight`.
+/// Lists tensors that differ only in the number of their layer or expert in one row:
+/// `model.layers.*.mlp.up_proj.weight`.
 fn folded(slots: Vec<TensorSpec>) -> Vec<(String, TensorSpec)> {
     let mut rows: Vec<(String, TensorSpec)> = Vec::new();
     let mut known = std::collections::HashSet::new();
@@ -191,8 +192,8 @@ mod tests {
     use super::*;
     use std::path::Path;
 
-    fn findings(model: &str, change: impl Fn(&mut Args)) -> Result<Findings> {
-        let mut args = Args {
+    fn findings(model: &str, change: impl Fn(&mut InspectArgs)) -> Result<Findings> {
+        let mut args = InspectArgs {
             model: Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/architectures").join(model).display().to_string(),
             tree: false,
             json: false,

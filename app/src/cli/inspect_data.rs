@@ -1,4 +1,4 @@
-//! `halfbyte inspect-data RECIPE`: what the recipe's data become, before anything is trained.
+//! `halfbyte inspect-data RECIPE`: shows how records become text, tokens, masks and rows, before anything is trained.
 
 use std::path::PathBuf;
 
@@ -15,22 +15,22 @@ use halfbyte_core::plan::cost::Rates;
 
 /// Arguments of `halfbyte inspect-data`.
 #[derive(clap::Args, Debug)]
-pub struct Args {
+pub struct InspectDataArgs {
     /// The recipe (TOML)
     pub recipe: PathBuf,
     /// Override a key of the recipe: --set max_seq_length=512
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub set: Vec<String>,
-    /// How many records and rows to show
+    /// Number of records and rows to show
     #[arg(long, default_value_t = 2)]
     pub rows: usize,
     /// Show only these rows: --row 131,25
     #[arg(long, value_name = "NUMBER", value_delimiter = ',', conflicts_with = "rows")]
     pub row: Vec<usize>,
-    /// Write the formatted text of all training records to FILE, a JSON object a line
+    /// Write the formatted text of all training records to FILE, one JSON object per line
     #[arg(long, value_name = "FILE.jsonl")]
     pub write: Option<PathBuf>,
-    /// Know a real model by its name alone; the tokenizer is that of tokenizer_name_or_path
+    /// Accept the name of an architecture as the model; the recipe must set tokenizer_name_or_path
     #[arg(long)]
     pub dummy_weights: bool,
     /// Print the report as JSON
@@ -39,7 +39,7 @@ pub struct Args {
 }
 
 /// Runs the command.
-pub fn run(args: &Args) -> Result<()> {
+pub fn run(args: &InspectDataArgs) -> Result<()> {
     let recipe = Recipe::open(&args.recipe, &args.set)?;
     let place = ModelPlace::open(&recipe.model, args.dummy_weights)?;
     let config = recipe.apply(place.config.clone())?;
@@ -47,14 +47,14 @@ pub fn run(args: &Args) -> Result<()> {
     if let Some(file) = &args.write {
         write_texts(&records.train, &records.format, file)?;
     }
-    // Before the rows are made: a record shows best why they cannot be.
+    // Records are shown before rows are built: if building fails, they show why.
     if !args.json && args.row.is_empty() {
         out(&first_records(&records.train, &records.format, args.rows)?);
     }
     let data = records.prepare(&|_| ())?;
     let there = data.train.rows.len();
     if let Some(row) = args.row.iter().find(|row| !(1..=there).contains(row)) {
-        return Err(Error::usage(format!("--row {row}: there are rows 1 to {there}")).hint("choose among them"));
+        return Err(Error::usage(format!("--row {row}: rows are numbered 1 to {there}")).hint("choose among them"));
     }
     if !args.row.is_empty() {
         let rows = args.row.iter().map(|row| row - 1);

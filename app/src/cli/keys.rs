@@ -1,4 +1,4 @@
-//! `halfbyte keys [NAME]`: what each key of a recipe does, from the table that reads recipes.
+//! `halfbyte keys [NAME]`: explains the keys of a recipe, from the table that recipes are checked against.
 
 use super::out;
 use crate::config::keys::Use;
@@ -7,13 +7,13 @@ use halfbyte_core::error::Result;
 
 /// Arguments of `keys`.
 #[derive(clap::Args, Debug)]
-pub struct Args {
-    /// A key [default: all of them, by section]
+pub struct KeysArgs {
+    /// Name of a key [default: list all keys by section]
     name: Option<String>,
 }
 
-/// Prints one key or the list.
-pub fn run(args: &Args) -> Result<()> {
+/// Prints one key or the list of all keys.
+pub fn run(args: &KeysArgs) -> Result<()> {
     out(&match &args.name {
         Some(name) => describe(name)?,
         None => list(),
@@ -21,8 +21,7 @@ pub fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// The keys by section with the first sentence about each, then those that are accepted for the sake of other programs'
-/// recipes.
+/// Lists the used keys by section, each with its first sentence, then the keys of other programs that are accepted.
 fn list() -> String {
     let mut text = String::new();
     for section in Section::ALL {

@@ -1,4 +1,5 @@
-//! `halfbyte completions SHELL` and `halfbyte man`: what shells and `man` read, made from the same definitions as `--help`.
+//! `halfbyte completions SHELL` and `halfbyte man`: completions and manual pages, generated from the definitions of
+//! `--help`.
 
 use super::out;
 use clap_complete::Shell;
@@ -7,14 +8,14 @@ use halfbyte_core::error::{Error, Result};
 /// Arguments of `completions`.
 #[derive(clap::Args, Debug)]
 pub struct CompletionArgs {
-    /// The shell
+    /// Shell to complete for
     shell: Shell,
 }
 
 /// Arguments of `man`.
 #[derive(clap::Args, Debug)]
 pub struct ManArgs {
-    /// The command [default: the page of the whole program]
+    /// Name of a command [default: the page of the whole program]
     command: Option<String>,
 }
 
@@ -26,9 +27,9 @@ pub fn completions(args: &CompletionArgs, mut program: clap::Command) -> Result<
     Ok(())
 }
 
-/// Prints the page of `program` or of one of its commands.
+/// Prints the manual page of `program` or of one of its commands.
 pub fn man(args: &ManArgs, mut program: clap::Command) -> Result<()> {
-    // Names such as `halfbyte train` are filled in when the tree is built.
+    // `build` fills in full names such as `halfbyte train`.
     program.build();
     let page = match &args.command {
         None => program,

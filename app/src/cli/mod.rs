@@ -1,6 +1,6 @@
 //! The command line: one file for each command.
 
-/// `println!` that takes a reader that has gone away (`| head`) for no error.
+/// `println!` that ignores a closed pipe (`| head`).
 macro_rules! say {
     ($($text:tt)*) => { $crate::cli::out(&(format!($($text)*) + "\n")) };
 }
@@ -44,37 +44,37 @@ pub struct Cli {
 
 #[derive(Subcommand, Debug)]
 enum Command {
-    /// Fine-tune a tiny model that comes with the program, and ask it questions before and after
+    /// Fine-tune a tiny embedded model, and ask it questions before and after
     #[command(after_help = examples::QUICKSTART)]
-    Quickstart(quickstart::Args),
-    /// Fine-tune a model as a recipe says
+    Quickstart(quickstart::QuickstartArgs),
+    /// Fine-tune a model with a recipe
     #[command(after_help = examples::TRAIN)]
-    Train(train::Args),
-    /// Show what a recipe resolves to and how much memory it needs; no GPU and no weights needed
+    Train(train::TrainArgs),
+    /// Show the resolved recipe and the memory that it needs, without a GPU or weights
     #[command(after_help = examples::PLAN)]
-    Plan(plan::Args),
-    /// Show what a recipe's data become: records, text, tokens, masks, rows; no weights needed
+    Plan(plan::PlanArgs),
+    /// Show how a recipe's data become text, tokens, masks and rows, without weights
     #[command(after_help = examples::INSPECT_DATA)]
-    InspectData(inspect_data::Args),
-    /// Ask a trained model, or continue a text with any model
+    InspectData(inspect_data::InspectDataArgs),
+    /// Ask a trained model a question, or continue a text with any model
     #[command(after_help = examples::GENERATE)]
-    Generate(generate::Args),
-    /// Make one HTML page of a run: curves, results, sampled answers, the recipe
+    Generate(generate::GenerateArgs),
+    /// Write one HTML page about a run: curves, results, sampled answers, the recipe
     #[command(after_help = examples::REPORT)]
-    Report(report::Args),
-    /// Show a model: tensors, modules that can be adapted, parameter counts
+    Report(report::ReportArgs),
+    /// Show a model's tensors, modules that can be adapted, and parameter counts
     #[command(after_help = examples::INSPECT)]
-    Inspect(inspect::Args),
-    /// Turn text into token ids, pieces or counts, and ids back into text
+    Inspect(inspect::InspectArgs),
+    /// Convert text to token ids, pieces or counts, and ids back to text
     #[command(after_help = examples::TOKENIZE)]
-    Tokenize(tokenize::Args),
-    /// List the devices that a run can use: driver, GPUs, memory, and the code path chosen
+    Tokenize(tokenize::TokenizeArgs),
+    /// List driver, GPUs, their memory, and the code path chosen for each
     #[command(after_help = examples::DEVICES)]
-    Devices(devices::Args),
-    /// Say what each key of a recipe does
+    Devices(devices::DevicesArgs),
+    /// Explain the keys of a recipe
     #[command(after_help = examples::KEYS)]
-    Keys(keys::Args),
-    /// Print the completions of a shell
+    Keys(keys::KeysArgs),
+    /// Print completions for a shell
     #[command(after_help = examples::COMPLETIONS)]
     Completions(manual::CompletionArgs),
     /// Print a manual page
@@ -82,7 +82,7 @@ enum Command {
     Man(manual::ManArgs),
 }
 
-/// The program: parses the command line, runs the command, and says what failed.
+/// Parses the command line, runs the command, and reports a failure. Returns the exit code.
 pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
@@ -114,18 +114,18 @@ impl Cli {
     }
 }
 
-/// Prints `text` to standard output. A reader that has gone away (`| head`) is no error.
+/// Prints `text` to standard output. A closed pipe (`| head`) is not an error.
 pub fn out(text: &str) {
     let mut stdout = std::io::stdout().lock();
     let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
 }
 
-/// A line for people on standard error, where it does not mix with results.
+/// Prints a line to standard error, where it does not mix with results.
 fn note(text: &str) {
     let _ = writeln!(std::io::stderr().lock(), "{text}");
 }
 
-/// Whether what goes to standard output may be colored: a terminal, unless NO_COLOR, CLICOLOR or TERM says otherwise.
+/// Whether standard output may be colored: it is a terminal, and NO_COLOR, CLICOLOR and TERM allow it.
 fn is_colored() -> bool {
     AutoStream::choice(&std::io::stdout()) != ColorChoice::Never
 }
@@ -135,7 +135,7 @@ fn count(n: usize, what: &str) -> String {
     format!("{n} {what}{}", if n == 1 { "" } else { "s" })
 }
 
-/// Bytes as people read them: `1.25 GiB`.
+/// Formats bytes with a unit: `1.25 GiB`.
 pub fn human_bytes(bytes: usize) -> String {
     let (unit, name) = match bytes {
         b if b >= 1 << 30 => (1 << 30, "GiB"),

@@ -1,25 +1,26 @@
-//! How long a run still takes, measured in its own steps.
+//! Estimates the remaining time of a run from its own steps.
 
 use crate::run::forecast::Time;
 use std::time::Duration;
 
-/// Steps that are measured before anything is said; the first step of all is never counted, it warms caches up.
+/// Steps measured before an estimate is printed. The first step of a run is not measured, because it warms up caches.
 const CALIBRATION: usize = 5;
 
-/// The mean goes over the last steps only, so that it follows a machine whose load changes.
+/// The estimate is the mean of this many last steps, so that it follows the load of the machine.
 const WINDOW: usize = 50;
 
-/// Measured step times of one run.
+/// The measured step times of one run.
 pub struct Pace {
-    /// Steps of the run.
+    /// Optimizer steps of the whole run.
     total: usize,
-    /// Evaluations still to come.
+    /// Evaluations that are not done yet.
     evaluations: usize,
-    /// Predicted time of an evaluation over that of a step: the model is right about ratios, not about a CPU's speed.
+    /// Predicted time of an evaluation divided by that of a step. The prediction knows this ratio, but not a CPU's
+    /// speed.
     ratio: f64,
-    /// Steps done.
+    /// Optimizer steps done, including those before a resume.
     done: usize,
-    /// Seconds of the last steps, the run's first one left out.
+    /// Seconds of each of the last steps, without the first step of the run.
     recent: Vec<f64>,
 }
 
@@ -30,7 +31,7 @@ impl Pace {
         Self { total, evaluations, ratio, done: 0, recent: Vec::new() }
     }
 
-    /// Step `step` of the run took `time`.
+    /// Records that step `step` took `time`.
     pub fn step(&mut self, step: usize, time: Duration) {
         let first = self.done == 0;
         self.done = step;
@@ -42,24 +43,24 @@ impl Pace {
         }
     }
 
-    /// An evaluation is done.
+    /// Records that an evaluation is done.
     pub fn evaluated(&mut self) {
         self.evaluations = self.evaluations.saturating_sub(1);
     }
 
-    /// Seconds of a step; `None` before enough steps were measured.
+    /// Mean seconds per step; None until enough steps are measured.
     pub fn seconds_per_step(&self) -> Option<f64> {
         let measured = self.recent.len() >= CALIBRATION.min(self.total.saturating_sub(1)) && !self.recent.is_empty();
         measured.then(|| self.recent.iter().sum::<f64>() / self.recent.len() as f64)
     }
 
-    /// Seconds until the end of the run; `None` before enough steps were measured.
+    /// Seconds until the end of the run; None until enough steps are measured.
     pub fn remaining(&self) -> Option<f64> {
         let step = self.seconds_per_step()?;
         Some(step * ((self.total - self.done.min(self.total)) as f64 + self.evaluations as f64 * self.ratio))
     }
 
-    /// Whether this step is the first one after which the pace is known.
+    /// Whether this step is the first one with an estimate.
     pub fn just_known(&self) -> bool {
         self.recent.len() == CALIBRATION && self.done < self.total
     }

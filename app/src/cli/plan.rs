@@ -1,4 +1,4 @@
-//! `halfbyte plan RECIPE`: the resolved recipe and the memory that it needs, from config.json alone.
+//! `halfbyte plan RECIPE`: prints the resolved recipe and the memory that it needs. Needs config.json, but no weights.
 
 use super::{count, human_bytes, out};
 use crate::config::recipe::Recipe;
@@ -17,13 +17,13 @@ use std::path::PathBuf;
 
 /// Arguments of `plan`.
 #[derive(clap::Args, Debug)]
-pub struct Args {
+pub struct PlanArgs {
     /// The recipe (TOML)
     recipe: PathBuf,
     /// Override a key of the recipe: --set max_seq_length=512
     #[arg(long = "set", value_name = "KEY=VALUE")]
     set: Vec<String>,
-    /// For a run with --dummy-weights: model_name_or_path may be an architecture's name, such as mistral-7b-v0.1
+    /// Plan a run with --dummy-weights: model_name_or_path may be the name of an architecture such as mistral-7b-v0.1
     #[arg(long)]
     dummy_weights: bool,
     /// Print the op listing of every phase
@@ -34,7 +34,7 @@ pub struct Args {
     json: bool,
 }
 
-/// What each kind of resident memory is called.
+/// The printed name of a kind of resident memory.
 fn name(kind: Purpose) -> &'static str {
     match kind {
         Purpose::Weight => "base weights",
@@ -47,14 +47,14 @@ fn name(kind: Purpose) -> &'static str {
     }
 }
 
-/// What JSON calls it: `adapter_full_precision`.
+/// The name of a kind of memory in JSON: `adapter_full_precision`.
 fn key(purpose: Purpose) -> String {
     let words = name(purpose).split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty());
     words.collect::<Vec<_>>().join("_")
 }
 
 /// Runs the command.
-pub fn run(args: Args) -> Result<()> {
+pub fn run(args: PlanArgs) -> Result<()> {
     let recipe = Recipe::open(&args.recipe, &args.set)?;
     let place = ModelPlace::open(&recipe.model, args.dummy_weights)?;
     let config = recipe.apply(place.config.clone())?;

@@ -1,19 +1,19 @@
-//! What `train` says before its first step: a dozen lines at most. All of it is in `inspect-data`.
+//! The lines that `train` prints before its first step, at most a dozen. `inspect-data` prints the full report.
 
 use super::forecast;
 use crate::config::cadence::Cadence;
 use crate::config::training::TrainingConfig;
 use crate::run::Prepared;
 
-/// The most lines.
+/// The largest number of lines.
 const LINES: usize = 12;
 
-/// The lines; `time` is the forecast in words.
+/// The lines; `time` is the line with the predicted time.
 pub fn lines(run: &Prepared, device: &str, time: String) -> Vec<String> {
     let planned = &run.planned;
     let data = &planned.data;
     let mut lines = vec![format!("model {}", run.place.name)];
-    // What follows the first line counts the same parameters in another way; `plan` shows it.
+    // The further lines count the same parameters in other ways; `plan` prints them.
     lines.extend(planned.parameters().lines().next().map(String::from));
     lines.push(format!("{}, {} steps", data.report.summary(), planned.steps.total));
     lines.extend(data.eval.iter().map(|(_, report)| report.summary()));
@@ -31,7 +31,7 @@ pub fn lines(run: &Prepared, device: &str, time: String) -> Vec<String> {
     lines
 }
 
-/// At most `most` of `notes`; if some are left out, the last line says how many.
+/// Keeps at most `most` lines. If some do not fit, the last line gives their number.
 fn shortened(mut notes: Vec<String>, most: usize) -> Vec<String> {
     if notes.len() > most {
         let left = notes.len() - (most - 1);
@@ -41,7 +41,7 @@ fn shortened(mut notes: Vec<String>, most: usize) -> Vec<String> {
     notes
 }
 
-/// When checkpoints are written.
+/// The line about when checkpoints are written.
 fn checkpoints(training: &TrainingConfig) -> String {
     let every = match training.save {
         Cadence::Never => return "checkpoints: none (save_strategy = \"no\")".into(),

@@ -1,4 +1,4 @@
-//! Draws a run: a bar on a terminal, plain lines elsewhere, JSON lines where asked.
+//! Shows the progress of a run: a bar on a terminal, plain lines otherwise, JSON lines with `--json`.
 
 use super::heartbeat::Heartbeat;
 use super::pace::Pace;
@@ -12,35 +12,35 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 use std::io::IsTerminal;
 
-/// The view of a run.
+/// The progress output of a run.
 pub struct Progress {
     json: bool,
     bar: Option<ProgressBar>,
     heartbeat: Heartbeat,
     pace: Pace,
-    /// Bytes in use on a GPU: planned ones at first, then what its sensors read.
+    /// Bytes in use on the GPU: the planned bytes at first, then the value that NVML reports.
     gpu_memory: Option<u64>,
-    /// What was logged.
+    /// The logged records of the training loss.
     log: Vec<LogRecord>,
-    /// The line before was one of the table of evaluations.
+    /// Whether the last printed line was a row of the evaluation table.
     in_table: bool,
 }
 
 impl Progress {
-    /// A view; `json` for machines.
+    /// The output as JSON lines (`json`) or for a person.
     pub fn new(json: bool) -> Self {
         let (heartbeat, pace) = (Heartbeat::new(true), Pace::new(0, None));
         Self { json, bar: None, heartbeat, pace, gpu_memory: None, log: Vec::new(), in_table: false }
     }
 
-    /// What is about to run, and on which device; `device` are the words for it.
+    /// Prints what is about to run; `device` is the description of its device.
     pub fn prepared(&mut self, p: &Prepared, device: &str, about: &About) {
         let planned = &p.planned;
         let time = about.rates.map(|rates| planned.time(rates));
         self.pace = Pace::new(planned.steps.total, time);
         let on_cpu = about.kind == DeviceKind::Cpu;
         self.gpu_memory = (!on_cpu).then_some(planned.recorded.plan.bytes as u64);
-        // The speed of this CPU was never measured.
+        // The speed of a CPU is not known in advance.
         let time = time.filter(|_| !on_cpu);
         if self.json {
             let record = json!({
@@ -61,7 +61,7 @@ impl Progress {
         self.heartbeat = Heartbeat::new(self.bar.is_some() || !planned.recipe.training.logs_by_default());
     }
 
-    /// One event of the trainer.
+    /// Shows one event of the trainer.
     pub fn event(&mut self, event: &TrainEvent) {
         match event {
             TrainEvent::Stepped(r) => {
@@ -97,7 +97,7 @@ impl Progress {
                 let texts: Vec<String> = r.samples.iter().map(text).collect();
                 self.line(
                     json!({"event": "samples", "samples": r}),
-                    format!("step {:5}  the model says\n{}", r.step, texts.join("\n")),
+                    format!("step {:5}  sampled answers:\n{}", r.step, texts.join("\n")),
                 );
             }
             TrainEvent::Saved { step, folder } => self.line(
@@ -108,7 +108,7 @@ impl Progress {
         }
     }
 
-    /// Moves the bar; without one, says once how long the run will take.
+    /// Advances the bar. Without a bar, prints the expected time once.
     fn step_done(&mut self, r: &StepRecord) {
         let (pace, left) = (self.pace.seconds_per_step(), self.pace.remaining());
         if let Some(bar) = &self.bar {
@@ -127,7 +127,7 @@ impl Progress {
         }
     }
 
-    /// A run has started: where a resumed one goes on.
+    /// Prints the notes of a started run, such as the step at which it resumes.
     pub fn started(&mut self, run: &Run) {
         let notes = &run.notes;
         if self.json {
@@ -137,8 +137,8 @@ impl Progress {
         }
     }
 
-    /// The row of an evaluation in the table that HF's notebooks show; under its head, unless that stands above the row
-    /// before.
+    /// The row of an evaluation in the table of HF's notebooks. The header is printed in front of it unless the
+    /// previous line is a row of the table.
     fn table(&self, r: &EvalRecord) -> String {
         let training = self.log.last().map_or("No log".into(), |log| format!("{:.6}", log.loss));
         let columns = [
@@ -158,7 +158,7 @@ impl Progress {
         if self.in_table { cells } else { format!("{}\n{cells}", row(columns.each_ref().map(|(name, _)| *name))) }
     }
 
-    /// The end of the run.
+    /// Prints the results at the end of the run.
     pub fn finished(&mut self, results: &Results, run: &Run) {
         let summary = &results.summary;
         if let Some(bar) = self.bar.take() {

@@ -1,4 +1,4 @@
-//! `halfbyte quickstart`: the run of `train` on the model and the data that come with the program, with questions asked
+//! `halfbyte quickstart`: trains the embedded model on the embedded data with the code of `train`, and asks questions
 //! before and after.
 
 use super::progress::Progress;
@@ -19,8 +19,8 @@ use std::time::Instant;
 
 /// Arguments of `quickstart`.
 #[derive(clap::Args, Debug)]
-pub struct Args {
-    /// The folder to work in; it is created
+pub struct QuickstartArgs {
+    /// Folder for all files; it is created
     #[arg(long, default_value = "quickstart")]
     output: PathBuf,
     /// Override a key of the recipe: --set learning_rate=1e-3
@@ -34,11 +34,11 @@ pub struct Args {
     json: bool,
 }
 
-/// Tokens of an answer of the base model, which would go on and on.
+/// The most tokens of a printed answer. The base model has not learned to stop.
 const SHOWN_TOKENS: usize = 16;
 
 /// Runs the command.
-pub fn run(args: Args) -> Result<()> {
+pub fn run(args: QuickstartArgs) -> Result<()> {
     let began = Instant::now();
     let files = extract(&args.output)?;
     let recipe = Recipe::open(&files.recipe, &args.set)?;
@@ -67,40 +67,40 @@ pub fn run(args: Args) -> Result<()> {
 
     print_table(&shown, &before.answers, &after.answers);
     let count = files.held_out.len();
-    say!("\nNone of the {count} held-out questions was trained on:");
+    say!("\nThe {count} held-out questions are not in the training data:");
     say!("{:>24}  {:>8}  {:>8}", "", "before", "after");
     say!("{:>24}  {:8.3}  {:8.3}", "loss", before.loss, after.loss);
-    say!("{:>24}  {:8}  {:8}", "answered right", before.right, after.right);
+    say!("{:>24}  {:8}  {:8}", "right answers", before.right, after.right);
     let (folder, adapter) = (args.output.display(), run.adapter_folder().display());
     say!("\nThe adapter (PEFT's format) is in {adapter}. {:.0} s in all.", began.elapsed().as_secs_f64());
-    // As the program was called: after `cargo run` it is on no path.
+    // The program's path as it was called: after `cargo run` it is not in PATH.
     let program = std::env::args().next().unwrap_or_else(|| "halfbyte".into());
     if let Some(task) = after.to_ask(&shown) {
-        say!("Ask it something; it has just answered this with {:?}:", task.output);
+        say!("Ask it a question; it has just answered this with {:?}:", task.output);
         say!("  {program} generate {adapter} \"{}\" --max-new-tokens {SHOWN_TOKENS}", task.instruction);
     }
     say!("Change {folder}/recipe.toml and train again:");
     say!("  {program} train {folder}/recipe.toml --set output_dir={folder}/second");
-    say!("See what the recipe means, what it costs, and how the run went:");
+    say!("Look at the data, the memory and the curves of the run:");
     say!("  {program} inspect-data {folder}/recipe.toml");
     say!("  {program} plan {folder}/recipe.toml");
     say!("  {program} report {folder}/run");
     Ok(())
 }
 
-/// What the model knows at one time.
+/// The result of asking the held-out questions, before or after training.
 struct Exam {
-    /// Its answers to the questions that are shown.
+    /// The answers to the questions in the table.
     answers: Vec<String>,
-    /// How many of the held-out answers are right to the letter.
+    /// The number of held-out questions whose answer matches exactly.
     right: usize,
-    /// Mean loss of the held-out answers' tokens.
+    /// Mean loss per token of the held-out answers.
     loss: f64,
 }
 
 impl Exam {
-    /// Of the questions that are shown, one that needs no text beside it and was answered rightly: a user who asks it
-    /// gets this answer.
+    /// The first question in the table that was answered correctly and can be asked on a command line: it has no input
+    /// text and no quotation marks.
     fn to_ask<'a>(&self, shown: &'a [Task]) -> Option<&'a Task> {
         let right = shown.iter().zip(&self.answers).filter(|(task, answer)| task.output == **answer);
         let plain = |task: &&Task| task.input.is_empty() && !task.instruction.contains('"');
@@ -111,7 +111,7 @@ impl Exam {
         let loss = run.evaluate(adapter)?.map_or(f64::NAN, |record| record.eval_loss_per_token);
         let mut right = 0;
         for task in held_out {
-            // A wrong answer need not be heard to its end.
+            // An answer that is longer than the right one is wrong, so it is cut off there.
             let tokens = tokenizer.encode(&task.output).len() + 1;
             right += usize::from(answer(run, tokenizer, task, tokens, adapter)? == task.output);
         }
@@ -120,7 +120,7 @@ impl Exam {
     }
 }
 
-/// The answer to `task`; with an ellipsis if it did not end after `max_new_tokens`.
+/// The answer to `task`, with an ellipsis if it did not end within `max_new_tokens`.
 fn answer(run: &mut Run, tokenizer: &Tokenizer, task: &Task, max_new_tokens: usize, adapter: bool) -> Result<String> {
     let ends = run.session.model.spec.config.eos_ids.clone();
     let prompt: Vec<u32> = tokenizer.bos().into_iter().chain(tokenizer.encode(&task.prompt())).collect();
@@ -131,7 +131,7 @@ fn answer(run: &mut Run, tokenizer: &Tokenizer, task: &Task, max_new_tokens: usi
     Ok(text.trim().to_string() + if ended { "" } else { " …" })
 }
 
-/// What the table and the lines below it say, for machines.
+/// Prints the table and the scores as JSON.
 fn print_json(tasks: &[Task], before: &Exam, after: &Exam, held_out: usize) {
     let exam = |exam: &Exam| json!({"loss": exam.loss, "answered_right": exam.right});
     let answers = tasks.iter().zip(before.answers.iter().zip(&after.answers)).map(|(task, (before, after))| {
@@ -145,7 +145,7 @@ fn print_json(tasks: &[Task], before: &Exam, after: &Exam, held_out: usize) {
     );
 }
 
-/// question | before | after | expected; the text that a question is about stands below it.
+/// Prints the columns question, before, after and expected. The input text of a question is printed below it.
 fn print_table(tasks: &[Task], before: &[String], after: &[String]) {
     let row = |question: &str, before: &str, after: &str, expected: &str| {
         say!("{} | {} | {} | {expected}", cell(question, 33), cell(before, 30), cell(after, 20));
@@ -161,7 +161,7 @@ fn print_table(tasks: &[Task], before: &[String], after: &[String]) {
     }
 }
 
-/// `text` on one line, in exactly `width` characters.
+/// Pads or cuts `text` to exactly `width` characters on one line.
 fn cell(text: &str, width: usize) -> String {
     let text = text.replace('\n', " ");
     match text.char_indices().nth(width) {
@@ -175,7 +175,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_question_that_was_answered_rightly_is_printed() {
+    fn only_a_question_with_a_right_answer_is_printed() {
         let task = |instruction: &str, input: &str, output: &str| Task {
             instruction: instruction.into(),
             input: input.into(),

@@ -1,4 +1,4 @@
-//! `halfbyte report RUN`: the HTML page of a run.
+//! `halfbyte report RUN`: writes the HTML page of a run.
 
 use crate::report::{Source, page};
 use crate::weights::safetensors::write_text;
@@ -7,16 +7,16 @@ use std::path::PathBuf;
 
 /// Arguments of `report`.
 #[derive(clap::Args, Debug)]
-pub struct Args {
-    /// The folder of the run: its output_dir, or a folder with metrics.jsonl in it
+pub struct ReportArgs {
+    /// The output_dir of a run, or any folder with a metrics.jsonl
     run: PathBuf,
-    /// Where the page goes [default: report.html in that folder]
+    /// File to write [default: report.html in the folder of the run]
     #[arg(long)]
     out: Option<PathBuf>,
 }
 
 /// Runs the command.
-pub fn run(args: &Args) -> Result<()> {
+pub fn run(args: &ReportArgs) -> Result<()> {
     let source = Source::open(&args.run)?;
     source.notes.iter().for_each(|note| say!("note: {note}"));
     let file = args.out.clone().unwrap_or_else(|| args.run.join("report.html"));

@@ -1,14 +1,14 @@
-//! The end of a run as people read it: how it went, as sparklines, and what it came to.
+//! The summary at the end of a run: sparklines of its curves and a table of its results.
 
 use super::human_bytes;
 use crate::run::results::Results;
 use crate::train::records::LogRecord;
 
-/// Characters of a sparkline at most.
+/// The most characters of a sparkline.
 const WIDTH: usize = 40;
 const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
 
-/// How the logged values went: a line each for loss, gradient norm and learning rate.
+/// Sparklines of loss, gradient norm and learning rate, one line each.
 pub fn history(log: &[LogRecord]) -> String {
     if log.len() < 2 {
         return String::new();
@@ -25,7 +25,7 @@ pub fn history(log: &[LogRecord]) -> String {
     text
 }
 
-/// What the run came to.
+/// The results, one line each.
 pub fn results(results: &Results) -> String {
     let Results { summary, epoch, final_learning_rate, total_flos, train_runtime, .. } = results;
     let mut lines = vec![
@@ -46,8 +46,8 @@ pub fn results(results: &Results) -> String {
     format!("run summary:\n{lines}")
 }
 
-/// One character for each value, or for the mean of each stretch of values, from the lowest to the highest; a value that
-/// is not finite is a blank.
+/// A sparkline of `values`, scaled from the lowest to the highest. If there are too many values, each character is the
+/// mean of consecutive ones. A value that is not finite is a blank.
 fn sparkline(values: &[f64]) -> String {
     let points = values.len().min(WIDTH);
     let mean = |i: usize| {
@@ -59,14 +59,14 @@ fn sparkline(values: &[f64]) -> String {
     let (low, high) = (finite().fold(f64::MAX, f64::min), finite().fold(f64::MIN, f64::max));
     let bar = |value: &f64| match (value - low) / (high - low) {
         _ if !value.is_finite() => ' ',
-        // All are equal.
+        // All values are equal.
         share if !share.is_finite() => BARS[0],
         share => BARS[(share * BARS.len() as f64).min(BARS.len() as f64 - 1.0) as usize],
     };
     means.iter().map(bar).collect()
 }
 
-/// Four digits.
+/// Formats a number with four digits.
 fn short(value: f64) -> String {
     if value != 0.0 && value.abs() < 1e-2 { format!("{value:.2e}") } else { format!("{value:.4}") }
 }

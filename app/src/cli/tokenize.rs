@@ -1,4 +1,4 @@
-//! `halfbyte tokenize`: text to ids, pieces or counts, and ids back to text.
+//! `halfbyte tokenize`: converts text to ids, pieces or counts, and ids back to text.
 
 use super::count;
 use crate::data::document::open_tokenizer;
@@ -12,53 +12,53 @@ use std::path::{Path, PathBuf};
 
 /// Arguments of `tokenize`.
 #[derive(clap::Args, Debug)]
-pub struct Args {
-    /// A tokenizer.model, a tokenizer.json, a folder with one of them, or a hub id (only the tokenizer is downloaded)
+pub struct TokenizeArgs {
+    /// A tokenizer.model, a tokenizer.json, a folder with one of them, or a hub id (downloads only the tokenizer)
     tokenizer: String,
-    /// The text, or with --decode the ids; without it and without --file, standard input
+    /// The text, or with --decode the ids [default: the file or standard input]
     text: Vec<String>,
     /// Read the text (or the ids) from this file
     #[arg(long, conflicts_with = "text")]
     file: Option<PathBuf>,
-    /// What is printed
+    /// What to print
     #[arg(long, value_enum, default_value_t = Show::Ids, conflicts_with = "decode")]
     show: Show,
-    /// Every line is a text of its own
+    /// Treat every line as a separate text
     #[arg(long, conflicts_with = "decode")]
     lines: bool,
-    /// Special tokens in the text (<s>, and what a folder's tokenizer_config.json adds) become their ids; by default
-    /// text never produces them
+    /// Convert special tokens in the text (<s>, and those of tokenizer_config.json) to their ids; by default they are
+    /// ordinary text
     #[arg(long, value_enum, conflicts_with = "decode")]
     special: Option<Special>,
-    /// From ids (separated by spaces, commas, semicolons or brackets) to text
+    /// Convert ids (separated by spaces, commas, semicolons or brackets) to text
     #[arg(long)]
     decode: bool,
 }
 
 #[derive(clap::ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
 enum Show {
-    /// The ids
+    /// Token ids, separated by spaces
     Ids,
-    /// The pieces, `▁` for a space
+    /// The pieces, with `▁` for a space
     Pieces,
-    /// Id, piece and bytes of the text, one token a line; with --lines, an empty line between two texts
+    /// Id, piece and byte range, one token per line; with --lines, an empty line between texts
     Tokens,
-    /// The numbers of texts, bytes, characters and tokens
+    /// Numbers of texts, bytes, characters and tokens
     Count,
 }
 
 #[derive(clap::ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
 enum Special {
-    /// As the file says (tokenizer.json), or as transformers does by default (tokenizer.model)
+    /// As tokenizer.json specifies, or for tokenizer.model the default of transformers
     File,
-    /// As transformers does with legacy=true
+    /// As in transformers with legacy=true
     Legacy,
-    /// As transformers does with legacy=false
+    /// As in transformers with legacy=false
     Nonlegacy,
 }
 
 /// Runs the command.
-pub fn run(args: Args) -> Result<()> {
+pub fn run(args: TokenizeArgs) -> Result<()> {
     let path = locate::tokenizer(&args.tokenizer)?;
     let tokenizer = open_tokenizer(&path)?;
     let text = input(&args)?;
@@ -70,14 +70,14 @@ pub fn run(args: Args) -> Result<()> {
         encode(&tokenizer, &path, &texts, &args)?
     };
     match std::io::stdout().write_all(out.as_bytes()) {
-        // `| head` has read enough.
+        // A closed pipe (`| head`) is not an error.
         Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
         Err(e) => Err(Error::system(format!("cannot write the output: {e}"))),
         Ok(()) => Ok(()),
     }
 }
 
-fn input(args: &Args) -> Result<String> {
+fn input(args: &TokenizeArgs) -> Result<String> {
     if !args.text.is_empty() {
         return Ok(args.text.join(" "));
     }
@@ -96,17 +96,17 @@ fn input(args: &Args) -> Result<String> {
     })
 }
 
-/// Ids as anything prints them: "1, 2", "[1 2]".
+/// Parses ids in any common notation: "1, 2", "[1 2]".
 fn parse_ids(text: &str) -> Result<Vec<u32>> {
     let words = text.split(|c: char| c.is_whitespace() || matches!(c, ',' | ';' | '[' | ']')).filter(|w| !w.is_empty());
     words.map(|word| word.parse().map_err(|_| Error::usage(format!("{word:?} is not a token id")))).collect()
 }
 
-fn encode(tokenizer: &Tokenizer, path: &Path, texts: &[&str], args: &Args) -> Result<String> {
+fn encode(tokenizer: &Tokenizer, path: &Path, texts: &[&str], args: &TokenizeArgs) -> Result<String> {
     if args.show == Show::Tokens {
         return match args.special {
             None => Ok(texts.iter().map(|text| tokens(tokenizer, text)).collect::<Vec<_>>().join("\n")),
-            Some(_) => Err(Error::usage("--show tokens does not go with --special").hint("use --show pieces")),
+            Some(_) => Err(Error::usage("--show tokens cannot be combined with --special").hint("use --show pieces")),
         };
     }
     let own;
@@ -147,7 +147,7 @@ fn encode(tokenizer: &Tokenizer, path: &Path, texts: &[&str], args: &Args) -> Re
     ))
 }
 
-/// Tokens that are special in transformers' eyes because a folder's `tokenizer_config.json` says so.
+/// The special tokens of the folder's `tokenizer_config.json`, as in transformers.
 fn with_added(special: SpecialTokens, tokenizer: &Path) -> Result<SpecialTokens> {
     if !tokenizer.is_dir() {
         return Ok(special);
@@ -156,7 +156,7 @@ fn with_added(special: SpecialTokens, tokenizer: &Path) -> Result<SpecialTokens>
     Ok(config.added.iter().fold(special, |special, (text, id)| special.with(text, *id)))
 }
 
-/// The piece as it goes on a line: a line's end in it, or any other control character, is written as in Rust.
+/// The piece with control characters such as newlines escaped as in Rust, so that it stays on one line.
 fn piece(tokenizer: &Tokenizer, id: u32) -> String {
     let mut out = String::new();
     for c in tokenizer.piece(id).unwrap_or("?").chars() {

@@ -1,4 +1,4 @@
-//! `halfbyte train RECIPE`.
+//! `halfbyte train RECIPE`: trains, or resumes a run.
 
 use super::device::DeviceArgs;
 use super::progress::Progress;
@@ -13,25 +13,25 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Arguments of `train`.
 #[derive(clap::Args, Debug)]
-pub struct Args {
+pub struct TrainArgs {
     /// The recipe (TOML)
     pub recipe: PathBuf,
     /// Override a key of the recipe: --set learning_rate=1e-4
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub set: Vec<String>,
-    /// Replace the results of an earlier run in output_dir, its checkpoints too
+    /// Replace the results of an earlier run in output_dir, including its checkpoints
     #[arg(long)]
     pub overwrite: bool,
-    /// Go on from the newest complete checkpoint in output_dir
+    /// Resume from the newest complete checkpoint in output_dir
     #[arg(long, conflicts_with = "overwrite")]
     pub resume: bool,
-    /// Make up random weights, for benchmarks: model_name_or_path may then be a folder without weights, a config.json, or
-    /// an architecture's name such as mistral-7b-v0.1
+    /// Train random weights, for benchmarks; model_name_or_path may be a folder without weights, a config.json, or the
+    /// name of an architecture such as mistral-7b-v0.1
     #[arg(long)]
     pub dummy_weights: bool,
     #[command(flatten)]
     device: DeviceArgs,
-    /// On the CPU, fill dead memory with NaN (slower; the numbers must not change)
+    /// On the CPU, fill dead memory with NaN to detect stray reads (slower, same results)
     #[arg(long)]
     pub poison: bool,
     /// Print every event as a line of JSON
@@ -39,13 +39,13 @@ pub struct Args {
     pub json: bool,
 }
 
-/// Set by SIGINT and SIGTERM.
+/// A flag that SIGINT and SIGTERM set.
 pub(super) fn stop_flag() -> Result<Arc<AtomicBool>> {
     let flag = Arc::new(AtomicBool::new(false));
-    let signalled = flag.clone();
+    let signaled = flag.clone();
     let handler = move || {
-        // A second signal does not wait for the step.
-        if signalled.swap(true, Ordering::SeqCst) {
+        // A second signal exits without waiting for the step.
+        if signaled.swap(true, Ordering::SeqCst) {
             std::process::exit(130);
         }
     };
@@ -54,7 +54,7 @@ pub(super) fn stop_flag() -> Result<Arc<AtomicBool>> {
 }
 
 /// Runs the command.
-pub fn run(args: Args) -> Result<()> {
+pub fn run(args: TrainArgs) -> Result<()> {
     let recipe = Recipe::open(&args.recipe, &args.set)?;
     let start = match (args.resume, args.overwrite) {
         (true, _) => RunStart::Resume,
@@ -69,14 +69,16 @@ pub fn run(args: Args) -> Result<()> {
     let recipe = &prepared.planned.recipe;
     let (device, device_name) = args.device.open(recipe.model.device.as_deref(), recipe.compute, cpu)?;
     progress.prepared(&prepared, &device_name, &device.about());
-    // Until here nothing is written: Ctrl-C ends a download or the reading of the data at once.
+    // Signals are caught only from here on. Nothing is written before, so Ctrl-C may end a download or the data
+    // preparation at once.
     let stop = stop_flag()?;
     let mut run = prepared.start(device, start)?;
     progress.started(&run);
     finish(&mut run, &mut progress, &stop, &format!("`halfbyte train {} --resume`", args.recipe.display()))
 }
 
-/// Trains to the end and shows it. A run that is stopped from outside is an error; `again` is how it goes on.
+/// Trains to the end and shows the progress. A run that a signal stops is an error whose hint is the command `again`,
+/// which resumes it.
 pub(super) fn finish(run: &mut Run, progress: &mut Progress, stop: &AtomicBool, again: &str) -> Result<()> {
     let results = run.train(|event| {
         progress.event(event);
@@ -88,5 +90,5 @@ pub(super) fn finish(run: &mut Run, progress: &mut Progress, stop: &AtomicBool, 
     }
     let (steps, folder) = (results.summary.steps, run.output_folder().display());
     Err(Error::interrupted(format!("stopped after step {steps}; its checkpoint is in {folder}"))
-        .hint(format!("go on with {again}")))
+        .hint(format!("resume it with {again}")))
 }

@@ -1,4 +1,4 @@
-//! What `generate` is given: a model, or the folder of a run, which says how its model was trained.
+//! Finds the model that `generate` is given: a model, an adapter, or the folder of a run.
 
 use crate::config::recipe::Recipe;
 use crate::run::ModelPlace;
@@ -14,14 +14,15 @@ pub struct Trained {
     pub place: ModelPlace,
     /// The folder of the adapter.
     pub adapter: Option<PathBuf>,
-    /// The recipe that the adapter was trained by, as far as it is known.
+    /// The recipe of the adapter's run, if the folder has one.
     pub recipe: Option<Recipe>,
-    /// The model was named by its run: the run's tokenizer and its way of asking count.
+    /// Whether the user named a run. The tokenizer and the prompt format are then those of the run.
     pub by_run: bool,
 }
 
 impl Trained {
-    /// Finds what `source` names: a run, an adapter, a model folder or a hub id. `adapter` is an adapter for it.
+    /// Finds the model that `source` names: a run, an adapter, a model folder or a hub id. `adapter` is an adapter to
+    /// apply to a model.
     pub fn find(source: &str, adapter: Option<&Path>) -> Result<Self> {
         let folder = Path::new(source);
         if let Some(adapter) = adapter {
@@ -39,7 +40,7 @@ impl Trained {
         let base = base.filter(|base| !base.is_empty());
         if let Some(base) = base.as_deref().filter(|base| ModelPlace::is_dummy(base)) {
             return Err(Error::input(format!(
-                "{source} was trained on random weights ({base}): it has nothing to say"
+                "{source} was trained on random weights ({base}), so its output would be noise"
             )));
         }
         let place = match (&recipe, &base) {
@@ -66,7 +67,7 @@ impl Trained {
             self.by_run && ["tokenizer.model", "tokenizer.json"].iter().any(|name| folder.join(name).is_file())
         });
         match (own, &self.recipe) {
-            // A run keeps the files that it was trained with.
+            // A run has a copy of the tokenizer that it was trained with.
             (Some(folder), _) => Ok(folder.clone()),
             (None, Some(recipe)) => recipe.model.tokenizer.as_deref().map_or_else(|| self.place.tokenizer(), tokenizer),
             (None, None) => self.place.tokenizer(),
@@ -77,7 +78,7 @@ impl Trained {
 /// The resolved recipe in the folder of a run.
 const RECIPE: &str = "recipe.toml";
 
-/// The recipe of a run, or of the run that a checkpoint belongs to.
+/// The recipe of a run, or of the run that a checkpoint belongs to; None if there is no recipe.
 fn recipe_of(folder: &Path) -> Result<Option<Recipe>> {
     let is_checkpoint = folder.file_name().is_some_and(|name| name.to_string_lossy().starts_with("checkpoint-"));
     let run = folder.parent().filter(|_| is_checkpoint).unwrap_or(folder);
@@ -85,7 +86,7 @@ fn recipe_of(folder: &Path) -> Result<Option<Recipe>> {
     if file.is_file() { Recipe::open(&file, &[]).map(Some) } else { Ok(None) }
 }
 
-/// The folder of a run's adapter: the run's own, or that of its `adapter_dir` or `output_dir`.
+/// The folder with a run's adapter: the folder itself, or the `adapter_dir` or `output_dir` of its recipe.
 fn adapter_in(folder: &Path) -> Result<PathBuf> {
     let has_adapter = |folder: &Path| folder.join("adapter_config.json").is_file();
     if !folder.is_dir() {
@@ -103,8 +104,8 @@ fn adapter_in(folder: &Path) -> Result<PathBuf> {
     let error = Error::input(format!("{} has no adapter (adapter_config.json)", folder.display()));
     Err(match checkpoint::list(folder)?.into_iter().max() {
         Some((_, newest)) => {
-            error.hint(format!("the run has not come to its end; its newest checkpoint is {}", newest.display()))
+            error.hint(format!("the run has not finished; its newest checkpoint is {}", newest.display()))
         }
-        None => error.hint("name the folder of a run that has come to its end, or of a PEFT adapter"),
+        None => error.hint("name the folder of a finished run or of a PEFT adapter"),
     })
 }

@@ -1,10 +1,10 @@
-//! The module tree of a model as PyTorch prints it (`print(model)`), with equal neighbours folded.
+//! The module tree of a model as PyTorch prints it (`print(model)`), with equal neighbors folded.
 
 use crate::weights::names::is_quantized;
 use halfbyte_core::model::{Architecture, ModelConfig};
 use halfbyte_core::model::{HEAD, Linear, linears};
 
-/// A module: its class with what its brackets hold, or its children.
+/// A module: its class, and its arguments or its children.
 #[derive(PartialEq)]
 struct Module {
     class: String,
@@ -18,7 +18,7 @@ enum Inside {
     List(Vec<Module>),
 }
 
-/// The tree of `config`; `quantized` is the skip list of a 4-bit model, None when it is not quantised.
+/// The tree of `config`; `quantized` is the skip list of a 4-bit model, None if it is not quantized.
 pub fn module_tree(config: &ModelConfig, quantized: Option<&[String]>) -> String {
     let prefix = config.family.class_prefix();
     let all = linears(config);
@@ -85,7 +85,7 @@ fn list(items: Vec<Module>) -> Module {
     Module { class: "ModuleList".into(), inside: Inside::List(items) }
 }
 
-/// A float as Python prints it: 1e-05.
+/// Formats a float as Python does: 1e-05.
 fn python(x: f64) -> String {
     let text = format!("{x:e}");
     match text.split_once("e-") {

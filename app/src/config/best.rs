@@ -1,4 +1,4 @@
-//! Which evaluation is the best, and what follows from that: which adapter is kept, and when a run stops early.
+//! The settings for the best evaluation: how it is chosen, whether its adapter is kept, and when a run stops early.
 
 use toml::Value;
 
@@ -34,8 +34,8 @@ pub struct BestModel {
     pub metric: Metric,
     /// `greater_is_better`; by default true for the accuracy only.
     pub greater_is_better: bool,
-    /// `load_best_model_at_end`: the finished adapter is that of the best evaluation. Every best evaluation so far gets a
-    /// checkpoint.
+    /// `load_best_model_at_end`: the run writes the adapter of the best evaluation. Each evaluation that is the best so
+    /// far gets a checkpoint.
     pub load_at_end: bool,
     /// `early_stopping_patience`: the run stops after this many evaluations without improvement.
     pub patience: Option<usize>,
@@ -44,7 +44,7 @@ pub struct BestModel {
 }
 
 impl BestModel {
-    /// Errors when something depends on evaluations and there are none.
+    /// Reads the keys. Errors if a setting needs evaluations and the recipe has none.
     pub(super) fn read(raw: &Raw, eval: Cadence) -> Result<Self> {
         let metric = raw.choice("metric_for_best_model", &METRICS).unwrap_or(Metric::Loss);
         let rule = Self {

@@ -1,27 +1,27 @@
-//! When something that repeats happens: `*_strategy` with its `*_steps`.
+//! How often logs, evaluations, samples and checkpoints happen: `*_strategy` with its `*_steps`.
 
 use toml::Value;
 
 use super::raw::Raw;
 
-/// The times at which something that repeats happens.
+/// How often a repeated event happens.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub enum Cadence {
-    /// It does not happen.
+    /// The event does not happen.
     Never,
     /// At the end of each epoch.
     Epoch,
-    /// The number of optimizer steps from one time to the next.
+    /// Every n optimizer steps.
     Steps(usize),
-    /// Every such share of all steps, rounded up.
+    /// Every `share` of all steps, rounded up to whole steps.
     Share(f64),
 }
 
 const STRATEGIES: [(&str, &str); 3] = [("no", "no"), ("steps", "steps"), ("epoch", "epoch")];
 
 impl Cadence {
-    /// Reads `strategy` ("no", "steps", "epoch"; absent: `default`) and `steps` (a number of steps, or below 1 a share of
-    /// all steps; absent: `every`).
+    /// Reads `strategy` ("no", "steps", "epoch"; absent: `default`) and `steps` (a number of steps, or below 1 a share
+    /// of all steps; absent: `every`).
     pub(super) fn read(raw: &Raw, strategy: &str, steps: &str, default: &'static str, every: Cadence) -> Cadence {
         let every = match raw.value(steps) {
             Some(Value::Float(share)) if *share > 0.0 && *share < 1.0 => Cadence::Share(*share),
@@ -35,8 +35,7 @@ impl Cadence {
         }
     }
 
-    /// The number of optimizer steps from one time to the next in a run of `total` steps; None when it happens never or
-    /// at the end of epochs.
+    /// The interval in optimizer steps in a run of `total` steps; None for [`Cadence::Never`] and [`Cadence::Epoch`].
     pub fn every(self, total: usize) -> Option<usize> {
         match self {
             Cadence::Never | Cadence::Epoch => None,

@@ -1,6 +1,6 @@
-//! Chat templates that have a name, so that `chat_template = "chatml"` means what it means to other programs and is never
-//! taken for the text of a template. Their texts are ours; `tests/data/chat-templates` compares what they give with what
-//! the published ones give.
+//! The named chat templates, so that `chat_template = "chatml"` means the same as in other programs and is not read as
+//! the text of a template. The texts are our own; tests compare their output with that of the published templates
+//! (`tests/data/chat-templates`).
 
 use crate::suggest::nearest;
 
@@ -8,11 +8,11 @@ use crate::suggest::nearest;
 pub struct NamedTemplate {
     /// The name in a recipe.
     pub name: &'static str,
-    /// Other names of it, after [`normal`].
+    /// Other names, normalized by [`normal`].
     aliases: &'static [&'static str],
     /// Its Jinja text.
     pub source: &'static str,
-    /// Tokens that it writes. A tokenizer without them reads them as plain text.
+    /// Special tokens that the template contains. A tokenizer without them reads them as plain text.
     pub tokens: &'static [&'static str],
 }
 
@@ -27,7 +27,7 @@ macro_rules! named {
     };
 }
 
-/// All of them. Aliases are the names that Axolotl, LLaMA-Factory and Unsloth use, where they mean the same text.
+/// All named templates. Aliases are the names in Axolotl, LLaMA-Factory and Unsloth, if they mean the same text.
 pub const NAMED: [NamedTemplate; 10] = [
     named!("chatml", [], ["<|im_start|>", "<|im_end|>"]),
     named!("llama-2", ["llama2", "llama", "llama-2-chat"], []),
@@ -41,7 +41,7 @@ pub const NAMED: [NamedTemplate; 10] = [
     named!("zephyr", [], []),
 ];
 
-/// Names that say "the model's own".
+/// Names that mean the model's own template.
 const OWN: [&str; 2] = ["tokenizer-default", "default"];
 
 /// The meaning of a `chat_template` (or a `template`) in a recipe.
@@ -52,9 +52,9 @@ pub enum Meaning {
     Named(&'static NamedTemplate),
     /// The model's own chat template.
     Own,
-    /// A text without any expression, which would be the same for every record. The hint says what may have been meant.
+    /// A text without an expression, which would be the same for every record. The hint suggests what was meant.
     Constant {
-        /// For the user.
+        /// The hint for the user.
         hint: String,
     },
 }
@@ -88,7 +88,7 @@ pub fn meaning(text: &str) -> Meaning {
     Meaning::Constant { hint }
 }
 
-/// The template whose name `text` is.
+/// The template named `text`.
 pub fn named(text: &str) -> Option<&'static NamedTemplate> {
     match meaning(text) {
         Meaning::Named(named) => Some(named),
@@ -96,12 +96,12 @@ pub fn named(text: &str) -> Option<&'static NamedTemplate> {
     }
 }
 
-/// The Jinja text of a recipe's `chat_template`: that of the template it names, or itself.
+/// The Jinja text of a recipe's `chat_template`, which is a name or the text itself.
 pub fn source(text: &str) -> &str {
     named(text).map_or(text, |named| named.source)
 }
 
-/// Names are compared in lower case and with dashes: Axolotl writes `mistral_v2v3`.
+/// Normalizes a name to lower case with dashes: Axolotl writes `mistral_v2v3`.
 fn normal(name: &str) -> String {
     name.trim().to_lowercase().replace('_', "-")
 }
@@ -145,7 +145,7 @@ mod tests {
     fn every_token_is_written_by_its_template() {
         for named in &NAMED {
             assert!(matches!(meaning(named.source), Meaning::Text), "{}", named.name);
-            // The roles' tokens are put together in some templates; what is not is written out.
+            // Some templates build the tokens of roles from parts; `tokens` lists only literal ones.
             let written = named.tokens.iter().filter(|token| named.source.contains(**token));
             assert_eq!(written.count(), named.tokens.len(), "{}", named.name);
         }

@@ -1,8 +1,9 @@
-//! A model folder's `config.json`, checked: every field that changes the mathematics is implemented or refused.
+//! Reads and checks `config.json` of a model. Every field that changes the computation is either implemented or
+//! refused.
 
 use std::path::Path;
 
-use super::fields::Fields;
+use super::fields::JsonFields;
 use super::model_fields::refuse_unknown;
 use halfbyte_core::dtype::DType;
 use halfbyte_core::error::{Error, Result};
@@ -19,17 +20,17 @@ pub fn open(folder: &Path) -> Result<ModelConfig> {
     open_file(&file)
 }
 
-/// Reads a config.json, whatever it is called.
+/// Reads a config.json under any file name.
 pub fn open_file(file: &Path) -> Result<ModelConfig> {
-    read(&Fields::open(file)?)
+    read(&JsonFields::open(file)?)
 }
 
 /// Parses the text of a config.json; `file` is named in errors.
 pub fn parse(text: &str, file: &Path) -> Result<ModelConfig> {
-    read(&Fields::parse(text, file)?)
+    read(&JsonFields::parse(text, file)?)
 }
 
-fn read(f: &Fields) -> Result<ModelConfig> {
+fn read(f: &JsonFields) -> Result<ModelConfig> {
     let family = family(f)?;
     refuse_unknown(f)?;
     let (default_kv, default_positions, default_eps, default_theta) = match family {
@@ -78,8 +79,8 @@ fn read(f: &Fields) -> Result<ModelConfig> {
     Ok(config)
 }
 
-/// Refuses sizes far beyond any model, so that no product of them overflows 64 bits further down.
-fn check_sizes(config: &ModelConfig, f: &Fields) -> Result<()> {
+/// Refuses sizes far beyond any real model, so that later products of them do not overflow 64 bits.
+fn check_sizes(config: &ModelConfig, f: &JsonFields) -> Result<()> {
     let width = 1 << 20;
     let sizes = [
         ("vocab_size", config.vocab_size, 1 << 22),
@@ -96,7 +97,7 @@ fn check_sizes(config: &ModelConfig, f: &Fields) -> Result<()> {
     }
 }
 
-fn family(f: &Fields) -> Result<Architecture> {
+fn family(f: &JsonFields) -> Result<Architecture> {
     let known = [Architecture::Llama, Architecture::Mistral, Architecture::Mixtral];
     let hint = "halfbyte trains Llama, Mistral and Mixtral models (model_type llama, mistral, mixtral)";
     let name =
@@ -114,7 +115,7 @@ fn family(f: &Fields) -> Result<Architecture> {
     }
 }
 
-fn sliding_window(f: &Fields, family: Architecture) -> Result<Option<usize>> {
+fn sliding_window(f: &JsonFields, family: Architecture) -> Result<Option<usize>> {
     match (family, f.map.get("sliding_window")) {
         (Architecture::Llama, Some(v)) if !v.is_null() => Err(f
             .wrong("sliding_window", "Llama models have no window")
@@ -125,7 +126,7 @@ fn sliding_window(f: &Fields, family: Architecture) -> Result<Option<usize>> {
     }
 }
 
-fn experts(f: &Fields, family: Architecture) -> Result<Option<Experts>> {
+fn experts(f: &JsonFields, family: Architecture) -> Result<Option<Experts>> {
     if family != Architecture::Mixtral {
         let keys = ["num_local_experts", "num_experts_per_tok"];
         return match keys.into_iter().find(|k| f.get(k).is_some()) {
@@ -150,7 +151,7 @@ fn experts(f: &Fields, family: Architecture) -> Result<Option<Experts>> {
 }
 
 /// `torch_dtype`, which recent transformers write as `dtype`.
-fn torch_dtype(f: &Fields) -> Result<Option<DType>> {
+fn torch_dtype(f: &JsonFields) -> Result<Option<DType>> {
     for key in ["torch_dtype", "dtype"] {
         if let Some(name) = f.text(key)?
             && name != "auto"
@@ -163,7 +164,7 @@ fn torch_dtype(f: &Fields) -> Result<Option<DType>> {
 }
 
 /// Reads `quantization_config`.
-fn quantization(f: &Fields) -> Result<QuantConfig> {
+fn quantization(f: &JsonFields) -> Result<QuantConfig> {
     let hint = "use the unquantized checkpoint, or one that bitsandbytes quantized to 4 bits";
     match f.text("quant_method")? {
         Some("bitsandbytes") | None => {}

@@ -1,4 +1,4 @@
-//! The `[data]` section: what the data layer is told.
+//! The `[data]` section: the settings of the data layer.
 
 use toml::Value;
 
@@ -6,22 +6,22 @@ use super::chat_templates::{Meaning, meaning};
 use super::raw::{Raw, name};
 use halfbyte_core::error::Result;
 
-/// How a record becomes text.
+/// The layout of records.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum TextFormat {
-    /// A column holds the text (`text_column`).
+    /// A text column (`text_column`).
     Text,
     /// A Jinja template over the record (`template`).
     Template,
-    /// `instruction`, `input`, `output`, under the prompt of Stanford Alpaca.
+    /// `instruction`, `input`, `output`, with the prompt of Stanford Alpaca.
     Alpaca,
-    /// A list of `messages`, written by a chat template.
+    /// A list of `messages`, formatted by a chat template.
     Messages,
-    /// A list of `conversations` in ShareGPT's names, written by a chat template.
+    /// A list of `conversations` with ShareGPT's names, formatted by a chat template.
     ShareGpt,
     /// TRL's `prompt` and `completion`: two texts, or two lists of messages for a chat template.
     PromptCompletion,
-    /// Axolotl's `segments`: texts, each with a label that says whether it is trained on.
+    /// Axolotl's `segments`: texts, each with a label for whether it is trained.
     InputOutput,
     /// A conversation with `[INST]` as text, as Mistral-7B-Instruct v0.1 and v0.2 were trained.
     MistralInstruct,
@@ -54,14 +54,14 @@ impl TextFormat {
         FORMATS.map(|(name, _)| name).join(", ")
     }
 
-    /// Whether the format has a prompt of its own, so that it has no use for a chat template.
+    /// Whether the format has its own prompt and ignores a chat template.
     fn has_own_prompt(self) -> bool {
         use TextFormat::{Alpaca, Dialog, InputOutput, MistralInstruct, MistralInstructV3, Text};
         matches!(self, Alpaca | Dialog | InputOutput | MistralInstruct | MistralInstructV3 | Text)
     }
 }
 
-/// The tokens that the loss sees.
+/// The tokens that are trained, that is, count in the loss.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum TrainOn {
     /// Every token.
@@ -78,13 +78,13 @@ const TRAIN_ON: [(&str, TrainOn); 3] =
 /// The rule for a document of more than `max_seq_length` tokens.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum OverLength {
-    /// Its beginning is kept, the rest is cut off.
+    /// Truncate it.
     Truncate,
-    /// It becomes several documents.
+    /// Split it into several documents.
     Split,
-    /// It is left out.
+    /// Drop it.
     Drop,
-    /// The run does not start.
+    /// Fail before the run starts.
     Error,
 }
 
@@ -100,7 +100,7 @@ const OVER_LENGTH: [(&str, OverLength); 4] = [
 pub enum PackingStrategy {
     /// Best-fit decreasing: the longest first, each into the fullest row with room. No document is cut.
     Bfd,
-    /// Joined by end tokens and cut at the length.
+    /// Documents are joined by end tokens and cut at the end of each row.
     Wrapped,
 }
 
@@ -115,43 +115,44 @@ pub enum TestSize {
     Rows(usize),
 }
 
-/// The section `[data]`. None: the recipe does not say; the data layer decides and reports it.
+/// The section `[data]`. An optional field that is None is not in the recipe; the data layer then chooses a default and
+/// reports it.
 #[derive(Clone, PartialEq, Debug)]
 pub struct DataConfig {
     /// Files, a data set folder, or one hub id; empty only where a command needs no data.
     pub dataset: Vec<String>,
     /// A split with an optional slice: `train[:10%]`.
     pub split: String,
-    /// A data set of its own for evaluation.
+    /// A separate data set for evaluation.
     pub eval_dataset: Vec<String>,
     /// The split that is evaluated on.
     pub eval_split: Option<String>,
-    /// Part of the training split that is held out.
+    /// The part of the training split that is held out for evaluation.
     pub test_size: Option<TestSize>,
     /// `shuffle(seed)` before `select`.
     pub shuffle_seed: Option<u64>,
-    /// The number of rows that are taken, from the first.
+    /// Use only this many rows, from the first.
     pub select: Option<usize>,
-    /// The most rows that evaluation uses.
+    /// Evaluate on at most this many rows.
     pub max_eval_samples: Option<usize>,
-    /// How a record becomes text; None: recognized by its columns.
+    /// The layout of records; None: recognized by the columns.
     pub format: Option<TextFormat>,
     /// The column with the text (or the conversation).
     pub text_column: Option<String>,
     /// A Jinja template over the record.
     pub template: Option<String>,
-    /// The texts that begin a user's and an assistant's part.
+    /// The texts that mark a user's and an assistant's part.
     pub role_markers: Option<[String; 2]>,
-    /// The tokens that the loss sees; None: the format decides, mostly for all.
+    /// The tokens that are trained; None: the format decides, usually all.
     pub train_on: Option<TrainOn>,
-    /// A Jinja template over the messages instead of the model's, or the name of one
+    /// A Jinja template over the messages that replaces the model's, or the name of one
     /// ([`chat_templates`](super::chat_templates)).
     pub chat_template: Option<String>,
     /// Whether literal special tokens such as `</s>` in `template` or the text column are tokens.
     pub special_in_template: bool,
     /// Whether a document begins with the begin token.
     pub add_bos_token: Option<bool>,
-    /// Whether it ends with the end token.
+    /// Whether a document ends with the end token.
     pub add_eos_token: Option<bool>,
     /// The tokenizer's `legacy` behavior after special tokens.
     pub legacy: Option<bool>,
@@ -161,16 +162,16 @@ pub struct DataConfig {
     pub max_seq_length: Option<usize>,
     /// The rule for longer documents.
     pub over_length: OverLength,
-    /// Several documents in one row, without seeing each other.
+    /// Put several documents into one row; attention does not cross them.
     pub packing: bool,
-    /// How they are put together.
+    /// How documents are packed.
     pub packing_strategy: PackingStrategy,
-    /// Rows of similar length in one batch.
+    /// Put rows of similar length into one batch.
     pub group_by_length: bool,
 }
 
 impl DataConfig {
-    /// Reads the section. Errors when two keys contradict; wrong values are kept in `raw`.
+    /// Reads the section. Errors if two keys contradict each other; errors about values are kept in `raw`.
     pub(super) fn read(raw: &Raw) -> Result<Self> {
         let (template, chat_template) = templates(raw);
         let data = Self {
@@ -247,7 +248,7 @@ impl DataConfig {
         self.test_size.is_some() || self.eval_split.is_some() || !self.eval_dataset.is_empty()
     }
 
-    /// Keys and values for the resolved recipe.
+    /// Keys and values of the resolved recipe; None for a key without a value.
     pub(super) fn entries(&self) -> Vec<(&'static str, Option<Value>)> {
         let texts = |list: &[String]| (!list.is_empty()).then(|| Value::from(list.to_vec()));
         let text = |t: &Option<String>| t.clone().map(Value::from);
@@ -287,7 +288,7 @@ impl DataConfig {
     }
 }
 
-/// `template` and `chat_template`. A name in `template`, where LLaMA-Factory has it, is a chat template.
+/// Reads `template` and `chat_template`. A template name in `template`, as in LLaMA-Factory, is a chat template.
 fn templates(raw: &Raw) -> (Option<String>, Option<String>) {
     let text = |key: &str| {
         let text = raw.text(key)?;

@@ -1,5 +1,5 @@
-//! Reads fields of a JSON object (config.json, adapter_config.json). Every error names the file, the field and the
-//! value that is there. `null` counts as absent, as in the Hugging Face readers.
+//! Reads fields of a JSON object (config.json, adapter_config.json). Every error names the file, the field and its
+//! value. `null` counts as absent, as in the Hugging Face readers.
 
 use std::path::{Path, PathBuf};
 
@@ -8,15 +8,15 @@ use serde_json::{Map, Value};
 use halfbyte_core::error::{Error, Result};
 
 /// A JSON object and the file that it came from.
-pub struct Fields {
-    /// Where it was read; only for messages.
+pub struct JsonFields {
+    /// The file, for messages.
     pub file: PathBuf,
     /// The fields by name.
     pub map: Map<String, Value>,
 }
 
-impl Fields {
-    /// Parses `text`, the contents of `file`. Errors when it is not a JSON object.
+impl JsonFields {
+    /// Parses `text`, the contents of `file`. Errors if it is not a JSON object.
     pub fn parse(text: &str, file: &Path) -> Result<Self> {
         let value: Value = serde_json::from_str(text).map_err(|e| {
             Error::input(format!("{}: not valid JSON: {e}", file.display()))
@@ -34,12 +34,12 @@ impl Fields {
         Self::parse(&text, file)
     }
 
-    /// The field, unless absent or null.
+    /// The value of a field; None if it is absent or null.
     pub fn get(&self, key: &str) -> Option<&Value> {
         self.map.get(key).filter(|v| !v.is_null())
     }
 
-    /// An error about the field's present value.
+    /// An error about the value of a field.
     pub fn wrong(&self, key: &str, why: &str) -> Error {
         let found = self.map.get(key).map_or("absent".into(), brief);
         Error::input(format!("{}: `{key}` is {found}: {why}", self.file.display()))
@@ -109,11 +109,11 @@ impl Fields {
         ids.ok_or_else(|| self.wrong(key, "expected a whole number from 0 or a list of them"))
     }
 
-    /// An object inside this one, for reading its fields in turn.
-    pub fn object(&self, key: &str) -> Result<Option<Fields>> {
+    /// A nested object.
+    pub fn object(&self, key: &str) -> Result<Option<JsonFields>> {
         match self.get(key) {
             None => Ok(None),
-            Some(Value::Object(map)) => Ok(Some(Fields { file: self.file.join(key), map: map.clone() })),
+            Some(Value::Object(map)) => Ok(Some(JsonFields { file: self.file.join(key), map: map.clone() })),
             Some(_) => Err(self.wrong(key, "expected an object")),
         }
     }
@@ -132,8 +132,8 @@ pub fn brief(value: &Value) -> String {
 mod tests {
     use super::*;
 
-    fn fields(text: &str) -> Fields {
-        Fields::parse(text, Path::new("c.json")).expect("valid JSON")
+    fn fields(text: &str) -> JsonFields {
+        JsonFields::parse(text, Path::new("c.json")).expect("valid JSON")
     }
 
     #[test]
@@ -148,7 +148,7 @@ mod tests {
 
     #[test]
     fn only_objects_are_read() {
-        assert!(Fields::parse("[1]", Path::new("c.json")).is_err());
-        assert!(Fields::parse("{\"a\": ", Path::new("c.json")).is_err());
+        assert!(JsonFields::parse("[1]", Path::new("c.json")).is_err());
+        assert!(JsonFields::parse("{\"a\": ", Path::new("c.json")).is_err());
     }
 }

@@ -1,4 +1,4 @@
-//! Architectures that are known by name, so that their shape needs no folder: for `--dummy-weights`, benchmarks and tests.
+//! Architectures that can be given by name instead of a folder, for `--dummy-weights`, benchmarks and tests.
 
 use std::path::Path;
 
@@ -11,7 +11,7 @@ macro_rules! architectures {
     };
 }
 
-/// Name, and the text of config.json.
+/// Names, each with the text of its config.json.
 const ARCHITECTURES: &[(&str, &str)] = architectures!(
     "llama-2-7b",
     "llama-2-13b",
@@ -21,9 +21,9 @@ const ARCHITECTURES: &[(&str, &str)] = architectures!(
     "mixtral-8x7b-v0.1"
 );
 
-/// The architecture of this name, with its name in the list. Only the last part of a hub id counts, without "-hf":
-/// `meta-llama/Llama-2-7b-hf` is llama-2-7b. A chat or instruct model that is not in the list has the architecture of its
-/// base model: `mistralai/Mistral-7B-Instruct-v0.1` is mistral-7b-v0.1.
+/// Finds an architecture by name or hub id and returns it with its name in the list. A hub id is reduced to its last
+/// part without "-hf": `meta-llama/Llama-2-7b-hf` is llama-2-7b. A chat or instruct model that is not in the list has
+/// the architecture of its base model: `mistralai/Mistral-7B-Instruct-v0.1` is mistral-7b-v0.1.
 pub fn known(name: &str) -> Result<(&'static str, ModelConfig)> {
     let last = name.rsplit('/').next().unwrap_or(name).to_lowercase();
     let wanted = last.strip_suffix("-hf").unwrap_or(&last);

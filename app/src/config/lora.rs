@@ -1,8 +1,8 @@
-//! PEFT's `LoraConfig`, checked. It comes from a recipe or from an adapter folder.
+//! PEFT's `LoraConfig`, checked. It is read from a recipe or from an adapter folder.
 
 use halfbyte_core::error::{Error, Result};
 
-/// Names of modules, as PEFT compares them.
+/// A pattern for module names, with PEFT's rules.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Pattern {
     /// A module matches if its name is one of these or ends with "." and one of these.
@@ -16,7 +16,7 @@ pub enum Pattern {
 pub enum Targets {
     /// Not given: PEFT's choice for the architecture.
     Default,
-    /// "all-linear": every linear module but the head.
+    /// "all-linear": every linear module except the head.
     AllLinear,
     /// Names or a regular expression.
     Matching(Pattern),
@@ -41,7 +41,8 @@ pub struct LoraConfig {
     pub layers: Option<Vec<usize>>,
     /// `layers_pattern`: the name of the list of blocks; empty: any.
     pub layers_pattern: Vec<String>,
-    /// `rank_pattern`: other ranks for modules whose name ends like this regular expression; the first match counts.
+    /// `rank_pattern`: other ranks for modules whose name ends with a match of the regular expression; the first match
+    /// applies.
     pub rank_pattern: Vec<(String, usize)>,
     /// `alpha_pattern`: the same for alpha.
     pub alpha_pattern: Vec<(String, f64)>,
@@ -66,7 +67,7 @@ impl Default for LoraConfig {
 }
 
 impl LoraConfig {
-    /// Checks what can be checked without a model; errors name the key.
+    /// Checks the values without a model. Errors name the key.
     pub fn check(&self) -> Result<()> {
         let ranks = std::iter::once(("r", self.r)).chain(self.rank_pattern.iter().map(|(_, r)| ("rank_pattern", *r)));
         for (key, r) in ranks {

@@ -7,13 +7,13 @@ use super::lora::{LoraConfig, Pattern, Targets};
 use super::raw::Raw;
 use halfbyte_core::error::Result;
 
-/// Reads the section; `start` is an adapter to train further. Errors when a value is out of range, or when the section
-/// says something although `start` brings its own configuration.
+/// Reads the section; `start` is an adapter to train further. Errors if a value is out of range, or if the section has
+/// keys although `start` has its own configuration.
 pub(super) fn read(raw: &Raw, start: Option<&str>) -> Result<LoraConfig> {
     let mut keys = of_section(Section::Lora).map(|(key, _)| key);
     if let (Some(start), Some(key)) = (start, keys.find(|key| raw.has(key))) {
         return Err(raw
-            .wrong(key, format!("the adapter {start} brings its own configuration"))
+            .wrong(key, format!("the adapter {start} has its own configuration"))
             .hint("remove the keys of [lora], or adapter_name_or_path"));
     }
     let defaults = LoraConfig::default();
@@ -40,8 +40,8 @@ pub(super) fn read(raw: &Raw, start: Option<&str>) -> Result<LoraConfig> {
     Ok(config)
 }
 
-/// A text (a regular expression) or a list of names. A text such as "q_proj,v_proj" is a list: no module has a comma in
-/// its name, so that as an expression it would match nothing.
+/// A text (a regular expression) or a list of names. A text such as "q_proj,v_proj" is read as a list: module names
+/// have no commas, so as an expression it would match nothing.
 fn pattern(raw: &Raw, key: &str) -> Option<Pattern> {
     let is_name = |name: &str| !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || "_.".contains(c));
     match raw.value(key) {
@@ -64,7 +64,7 @@ fn rank_pattern(raw: &Raw) -> Vec<(String, usize)> {
     ranks.into_iter().map(|(pattern, r)| (pattern, r as usize)).collect()
 }
 
-/// Keys and values for the resolved recipe.
+/// Keys and values of the resolved recipe; None for a key without a value.
 pub(super) fn entries(lora: &LoraConfig) -> Vec<(&'static str, Option<Value>)> {
     let pattern = |p: &Pattern| match p {
         Pattern::Names(names) => Value::from(names.clone()),

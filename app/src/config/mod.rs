@@ -1,10 +1,10 @@
-//! Parses what users write into types that cannot be wrong: code above this module does not check again.
+//! Parses recipes and model folders into checked types, so that other modules need no checks.
 //!
 //! * [`config_json`]: a model folder's `config.json`; `rope`: its rotary frequencies.
 //! * [`recipe`]: a recipe → [`recipe::Recipe`], made of `model_source`, [`data`], [`lora`], `quantization` and
 //!   [`training`] (with [`best`] and [`cadence`]).
-//! * [`known`]: architectures that need no folder; [`chat_templates`]: chat templates that have a name.
-//! * [`keys`]: what is done with each key that a recipe may have; [`raw`]: a recipe as it was typed.
+//! * [`known`]: architectures that need no folder; [`chat_templates`]: the named chat templates.
+//! * [`keys`]: all keys that a recipe may have, with their documentation; [`raw`]: a recipe as it was written.
 //! * [`fields`]: reading fields of a JSON object with errors that name file, field and value.
 
 pub mod best;

@@ -1,22 +1,22 @@
-//! The fields that config.json may have, and how each is treated.
+//! The known fields of config.json, and how each is treated.
 
 use serde_json::{Value, json};
 
-use super::fields::Fields;
+use super::fields::JsonFields;
 use crate::suggest::nearest;
 use halfbyte_core::error::Result;
 
 /// The way in which a field of config.json is treated.
 enum ConfigFieldRule {
-    /// Read into [`ModelConfig`](super::model::ModelConfig).
+    /// Read into [`ModelConfig`](halfbyte_core::model::ModelConfig).
     Read,
-    /// Changes nothing that we compute.
+    /// Does not change the computation.
     NoEffect,
-    /// Changes the mathematics in a way that we do not implement, unless it has this value.
+    /// Changes the computation in a way that is not implemented, unless it has this value.
     Only(fn() -> Value),
 }
 
-/// Every field that we have heard of. A field that is not here is an error: it may change the mathematics.
+/// All known fields. An unknown field is an error, because it may change the computation.
 const FIELDS: &[(&str, ConfigFieldRule)] = &[
     ("model_type", ConfigFieldRule::Read),
     ("architectures", ConfigFieldRule::Read),
@@ -83,7 +83,7 @@ const FIELDS: &[(&str, ConfigFieldRule)] = &[
 ];
 
 /// Refuses fields that we have never heard of, and those that ask for mathematics that we do not implement.
-pub(super) fn refuse_unknown(f: &Fields) -> Result<()> {
+pub(super) fn refuse_unknown(f: &JsonFields) -> Result<()> {
     for (key, value) in &f.map {
         match FIELDS.iter().find(|(name, _)| name == key) {
             Some((_, ConfigFieldRule::Only(only))) => {

@@ -1,4 +1,4 @@
-//! The `[model]` section: which model, from where, in which type and on which device.
+//! The `[model]` section: the model, its location, type and device.
 
 use toml::Value;
 
@@ -9,7 +9,7 @@ use halfbyte_core::error::Result;
 /// The type in which `from_pretrained` loads a model, before anything is quantized.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum LoadDtype {
-    /// `torch_dtype` is not given: float16 when the model is quantized while it is loaded, float32 otherwise.
+    /// `torch_dtype` is not given: float16 if the model is quantized while it is loaded, float32 otherwise.
     Unsaid,
     /// "auto": the type that config.json names, else the one that the checkpoint is stored in.
     Auto,
@@ -34,15 +34,15 @@ pub struct ModelSource {
     pub output_router_logits: Option<bool>,
     /// `router_aux_loss_coef`; None: as config.json says.
     pub router_aux_loss_coef: Option<f64>,
-    /// `device_map`, in the words of `--device`: `auto`, `cpu`, `cuda` or `cuda:1`.
+    /// `device_map` as a value of `--device`: `auto`, `cpu`, `cuda` or `cuda:1`.
     pub device: Option<String>,
 }
 
-/// A `device_map` or `--device` that leaves the choice to the program.
+/// The value of `device_map` or `--device` that lets the program choose.
 pub const AUTO: &str = "auto";
 
 impl ModelSource {
-    /// Reads the section. Errors when no model is named.
+    /// Reads the section. Errors if no model is named.
     pub(super) fn read(raw: &Raw) -> Result<Self> {
         let name_or_path = raw.text("model_name_or_path").filter(|name| !name.is_empty());
         let adapter = raw.text("adapter_name_or_path");
@@ -80,7 +80,7 @@ impl ModelSource {
         })
     }
 
-    /// Keys and values for the resolved recipe.
+    /// Keys and values of the resolved recipe; None for a key without a value.
     pub(super) fn entries(&self) -> Vec<(&'static str, Option<Value>)> {
         let dtype = match self.dtype {
             LoadDtype::Unsaid => None,
@@ -100,14 +100,14 @@ impl ModelSource {
     }
 }
 
-/// Reads `device_map`, which is a GPU's number, a device's name, or a table that puts the whole model (`""`) on one. The
-/// result is a value of `--device`.
+/// Reads `device_map`, which is a GPU's number, a device's name, or a table that puts the whole model (`""`) on one.
+/// The result is a value of `--device`.
 fn device_map(raw: &Raw) -> Option<String> {
     let value = raw.value("device_map")?;
     let whole = value.as_table().filter(|parts| parts.len() == 1).and_then(|parts| parts.get("")).unwrap_or(value);
     let name = match whole {
         Value::Integer(number) => format!("cuda:{number}"),
-        // How a model is spread over several GPUs does not matter on one.
+        // The strategies for several GPUs are equal on one.
         Value::String(name) if ["balanced", "balanced_low_0", "sequential"].contains(&name.as_str()) => AUTO.into(),
         Value::String(name) => name.clone(),
         _ => String::new(),

@@ -1,4 +1,4 @@
-//! The `[quantization]` section, and the type that a run computes in.
+//! The `[quantization]` section, and the compute type of a run.
 
 use toml::Value;
 
@@ -18,14 +18,14 @@ pub struct Quantization {
     pub skip_modules: Vec<String>,
 }
 
-/// The keys that mean nothing unless the base is quantized.
+/// The keys that have an effect only if the base is quantized.
 const DETAILS: [&str; 4] =
     ["bnb_4bit_quant_type", "bnb_4bit_use_double_quant", "bnb_4bit_blocksize", "llm_int8_skip_modules"];
 
 const COMPUTE: &str = "bnb_4bit_compute_dtype";
 
 impl Quantization {
-    /// Reads the section, with a line for the report. Errors when it has details but `load_in_4bit` is not given.
+    /// Reads the section, with a line for the report. Errors if it has other keys but `load_in_4bit` is not given.
     pub(super) fn read(raw: &Raw) -> Result<(Option<Self>, Option<String>)> {
         let kinds = [("nf4", QuantKind::Nf4), ("fp4", QuantKind::Fp4)];
         let scheme = Scheme {
@@ -52,13 +52,13 @@ impl Quantization {
     }
 }
 
-/// Keys and values for the resolved recipe.
+/// Keys and values of the resolved recipe; None for a key without a value.
 pub(super) fn entries(quantization: Option<&Quantization>, compute: DType) -> Vec<(&'static str, Option<Value>)> {
     let mut entries = vec![
         ("load_in_4bit", quantization.is_some().then_some(true.into())),
         ("bf16", Some((compute == DType::Bf16).into())),
         ("fp16", Some((compute == DType::F16).into())),
-        // Also without load_in_4bit: the checkpoint may be quantized.
+        // Also without load_in_4bit, because the checkpoint may be quantized.
         (COMPUTE, Some(compute.torch_name().into())),
     ];
     if let Some(q) = quantization {
@@ -72,9 +72,9 @@ pub(super) fn entries(quantization: Option<&Quantization>, compute: DType) -> Ve
     entries
 }
 
-/// The compute type, with a line for the report: `bnb_4bit_compute_dtype`, else what `bf16` or `fp16` says, else float32
-/// for a 4-bit base (the default of BitsAndBytesConfig), else the type in which the model is loaded. Errors when two of
-/// them contradict.
+/// The compute type, with a line for the report: `bnb_4bit_compute_dtype`, or that of `bf16` or `fp16`, or float32 for
+/// a 4-bit base (the default of BitsAndBytesConfig), or the type in which the model is loaded. Errors if two keys
+/// contradict each other.
 pub(super) fn compute(raw: &Raw, quantized: bool, load: LoadDtype) -> Result<(DType, Option<String>)> {
     let (bf16, fp16) = (raw.flag("bf16").unwrap_or(false), raw.flag("fp16").unwrap_or(false));
     if bf16 && fp16 {
@@ -88,7 +88,7 @@ pub(super) fn compute(raw: &Raw, quantized: bool, load: LoadDtype) -> Result<(DT
         }
         dtype
     });
-    // For a model that is explicitly not quantized, it means nothing.
+    // It has no effect if the recipe turns quantization off.
     let named = if raw.flag("load_in_4bit") == Some(false) { None } else { named };
     match (named, flag) {
         (Some(dtype), Some((_, key, other))) if dtype != other => Err(raw

@@ -1,7 +1,7 @@
-//! A recipe as it was typed: TOML in sections or flat, plus `--set key=value`. Names are resolved here (aliases, keys
-//! without effect, refused keys, typing errors); values are typed when they are asked for.
+//! A recipe as written: TOML in sections or flat, plus `--set key=value`. Names are resolved here (aliases, keys
+//! without effect, refused keys, typing errors); types of values are checked when they are read.
 //!
-//! A wrong key or value does not end the reading: [`Raw`] collects the errors, so that a user sees all of them at once
+//! A wrong key or value does not stop the reading: [`Raw`] collects all errors, so that a user sees them at once
 //! ([`Raw::finish`]).
 
 use std::cell::RefCell;
@@ -14,23 +14,24 @@ use halfbyte_core::error::{Error, Result};
 
 /// The keys of a recipe with their values.
 pub struct Raw {
-    /// Where it was read; for messages.
+    /// The file, for messages.
     file: String,
     entries: Vec<RawEntry>,
-    /// One line for each key that is accepted and has no effect.
+    /// One line for each key without effect.
     pub notes: Vec<String>,
     /// Wrong keys and values.
     errors: RefCell<Vec<Error>>,
-    /// Keys that contradict each other. Not worth saying while values are wrong: they may follow from those.
+    /// Contradictions between keys. They are reported only if all keys and values are right, because a wrong value may
+    /// cause them.
     contradictions: RefCell<Vec<Error>>,
 }
 
 struct RawEntry {
-    /// The key's own name, never an alias.
+    /// The main name of the key, not an alias.
     key: &'static str,
     /// The name that the user wrote.
     written: String,
-    /// The value that the user wrote; the key's own value differs where another program says it in another way.
+    /// The value that the user wrote. It differs from the key's value if another program's key was used.
     written_value: Value,
     /// The recipe's file, or `--set`.
     place: String,
@@ -40,8 +41,8 @@ struct RawEntry {
 const SET: &str = "--set";
 
 impl Raw {
-    /// Parses the recipe `text`, read from `file`, and lays the `overrides` (`key=value`) over it. Errors only when the
-    /// text is not TOML; wrong keys are reported by [`Raw::finish`].
+    /// Parses the recipe `text`, read from `file`, and applies the `overrides` (`key=value`). Errors only if the text
+    /// is not TOML; wrong keys are reported by [`Raw::finish`].
     pub fn parse(text: &str, file: &str, overrides: &[String]) -> Result<Self> {
         let table: Table = toml::from_str(text).map_err(|e| {
             let line = e.span().map_or(1, |s| 1 + text[..s.start.min(text.len())].matches('\n').count());
@@ -106,7 +107,7 @@ impl Raw {
                 None => {
                     let accepted: Vec<&str> = values.iter().map(|(theirs, _)| *theirs).collect();
                     let what = format!("{place}: `{written}` is {}: expected {}", brief(&value), accepted.join(" or "));
-                    self.report(Error::usage(what).hint(format!("it is another way to set `{of}`")));
+                    self.report(Error::usage(what).hint(format!("it sets `{of}`")));
                 }
             },
         }
@@ -135,12 +136,12 @@ impl Raw {
         self.errors.borrow_mut().push(error);
     }
 
-    /// The value of `read`; or None, and an error about keys that contradict each other is kept for [`Raw::finish`].
+    /// The value of `read`. If it is an error about contradicting keys, keeps it for [`Raw::finish`] and returns None.
     pub fn keep<T>(&self, read: Result<T>) -> Option<T> {
         read.map_err(|error| self.contradictions.borrow_mut().push(error)).ok()
     }
 
-    /// `read`, unless errors were kept: then all of them as one; contradictions only when every key and value is right.
+    /// Returns `read`, or all kept errors as one. Contradictions are reported only if every key and value is right.
     pub fn finish<T>(&self, read: Option<T>) -> Result<T> {
         let mut errors = self.errors.take();
         if errors.is_empty() {
@@ -161,12 +162,12 @@ impl Raw {
         self.entries.iter().find(|e| e.key == key)
     }
 
-    /// Whether the recipe has the key.
+    /// Whether the recipe sets the key.
     pub fn has(&self, key: &str) -> bool {
         self.entry(key).is_some()
     }
 
-    /// The value as typed.
+    /// The value as written.
     pub fn value(&self, key: &str) -> Option<&Value> {
         self.entry(key).map(|e| &e.value)
     }
@@ -179,14 +180,14 @@ impl Raw {
         }
     }
 
-    /// Puts the place of the first key that `error` names in backticks in front of it.
+    /// Prepends to `error` the place of the first key that it names in backticks.
     pub fn located(&self, error: Error) -> Error {
         let named = self.entries.iter().find(|e| error.what().contains(&format!("`{}`", e.key)));
         error.at(named.map_or(&self.file, |e| &e.place))
     }
 
-    /// The value of `key` as `read` understands it. Where it does not, the error is kept for [`Raw::finish`] and the key
-    /// counts as absent.
+    /// The value of `key`, converted by `read`. If the conversion fails, keeps an error for [`Raw::finish`] and returns
+    /// None.
     fn read<'a, T>(&'a self, key: &str, what: &str, read: impl Fn(&'a Value) -> Option<T>) -> Option<T> {
         let value = read(self.value(key)?);
         if value.is_none() {
@@ -195,7 +196,7 @@ impl Raw {
         value
     }
 
-    /// true or false.
+    /// A boolean.
     pub fn flag(&self, key: &str) -> Option<bool> {
         self.read(key, "true or false", Value::as_bool)
     }
@@ -225,7 +226,7 @@ impl Raw {
         self.read(key, what, |v| whole(v).filter(|n| (low..=high).contains(n)))
     }
 
-    /// A text in quotes.
+    /// A string.
     pub fn text(&self, key: &str) -> Option<String> {
         self.read(key, "a text in quotes", |v| v.as_str().map(String::from))
     }
@@ -271,7 +272,7 @@ impl Raw {
     }
 }
 
-/// The name of `value` in a table of names: the first of several.
+/// The first name of `value` in a table of names.
 pub(super) fn name<T: PartialEq>(names: &[(&'static str, T)], value: T) -> Value {
     let found = names.iter().find(|(_, v)| *v == value);
     Value::from(found.map_or("", |(name, _)| name))
@@ -298,12 +299,12 @@ fn number(value: &Value) -> Option<f64> {
     value.as_float().or_else(|| value.as_integer().map(|n| n as f64))
 }
 
-/// The value that a TOML text stands for; None if it is not TOML.
+/// Parses a TOML value; None if `text` is not TOML.
 fn parsed(text: &str) -> Option<Value> {
     toml::from_str::<Table>(&format!("value = {text}")).ok().and_then(|mut table| table.remove("value"))
 }
 
-/// Whether `value` is what the TOML `text` says; 0 and 0.0 are the same.
+/// Whether `value` equals the TOML value `text`; 0 and 0.0 are equal.
 fn same(value: &Value, text: &str) -> bool {
     parsed(text).is_some_and(|wanted| wanted == *value || number(&wanted).is_some_and(|n| number(value) == Some(n)))
 }

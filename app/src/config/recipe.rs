@@ -1,6 +1,6 @@
-//! A recipe: everything that one training run is told. Keys are named as in Hugging Face's `TrainingArguments`,
-//! `LoraConfig` and `BitsAndBytesConfig` (the table is [`keys`](super::keys)), and a missing key has its default
-//! there. The canonical layout has five sections; keys may also stand flat, or in another section.
+//! A recipe: all settings of a training run. Keys have the names and defaults of Hugging Face's `TrainingArguments`,
+//! `LoraConfig` and `BitsAndBytesConfig` ([`keys`](super::keys) has the table). The canonical layout has five sections;
+//! keys may also be flat or in another section.
 //!
 //! ```toml
 //! [model]
@@ -47,14 +47,14 @@ pub struct Recipe {
     pub quantization: Option<Quantization>,
     /// The type in which activations are stored and products are computed.
     pub compute: DType,
-    /// How it is trained.
+    /// The training settings.
     pub training: TrainingConfig,
-    /// Lines for the report: keys without effect, and what differs from HF.
+    /// Lines for the report: keys without effect, and differences from HF.
     pub notes: Vec<String>,
 }
 
 impl Recipe {
-    /// Reads the recipe in `file`. `overrides` (`key=value`) replace its values.
+    /// Reads the recipe in `file`. `overrides` (`key=value`) replace values.
     pub fn open(file: &Path, overrides: &[String]) -> Result<Self> {
         let text = std::fs::read_to_string(file).map_err(|e| Error::io("read", file, e))?;
         Self::parse(&text, &file.display().to_string(), overrides)
@@ -88,7 +88,7 @@ impl Recipe {
         Some(Self { model, data, lora: lora?, quantization, compute, training, notes })
     }
 
-    /// `config` with what the recipe says about it. Errors when it says something that the model does not have.
+    /// `config` with the recipe's settings for the model. Errors if the model does not support one.
     pub fn apply(&self, mut config: ModelConfig) -> Result<ModelConfig> {
         let ModelSource { output_router_logits, router_aux_loss_coef, .. } = self.model;
         match &mut config.experts {
@@ -129,7 +129,7 @@ impl Recipe {
     }
 }
 
-/// An evaluation needs records to evaluate on.
+/// Checks that the recipe has evaluation records if it asks for evaluations.
 fn check_eval(raw: &Raw, data: &DataConfig, training: &TrainingConfig) -> Result<()> {
     if training.eval == Cadence::Never || data.has_eval() {
         return Ok(());

@@ -67,7 +67,7 @@ fn unknown_keys_are_refused_with_the_nearest_name() {
     refused("[lora]\nrank_patern = {}", &["did you mean `rank_pattern`?"]);
     refused("[lora]\nrnk = 8", &["`rnk`"]);
     refused("colour = 3", &["`colour`", "TrainingArguments", "halfbyte keys"]);
-    // local_rank would be nearer, but it does nothing.
+    // local_rank would be nearer, but it has no effect.
     refused("locl_rank = 16", &["did you mean `lora_rank`?"]);
     refused("r = ", &["line 2"]);
 }
@@ -89,10 +89,10 @@ fn all_wrong_keys_and_values_are_named_at_once() {
     ] {
         assert!(message.contains(word), "{message}\nlacks {word}");
     }
-    // An error that may follow from a wrong key is left out.
+    // An error that a wrong key may have caused is not reported.
     let message = recipe("load_in_4bt = true\nbnb_4bit_quant_type = \"nf4\"").expect_err("wrong").to_string();
     assert_eq!(message, "r.toml: unknown key `load_in_4bt`\n  hint: did you mean `load_in_4bit`?");
-    // Contradictions of different sections are all said.
+    // Contradictions in different sections are all reported.
     let message =
         recipe("bf16 = true\nfp16 = true\npacking = true\ngroup_by_length = true").expect_err("wrong").to_string();
     assert!(message.contains("group_by_length") && message.contains("`bf16` is true as well"), "{message}");

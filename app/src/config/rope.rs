@@ -1,12 +1,12 @@
 //! Reads `rope_theta` and `rope_scaling` of a config.json.
 
-use super::fields::Fields;
+use super::fields::JsonFields;
 use halfbyte_core::error::{Error, Result};
 use halfbyte_core::model::{Rope, RopeScaling};
 
 /// Reads `rope_theta` and `rope_scaling` (transformers 5: `rope_parameters`); `theta` is the family's default.
-pub(super) fn read(fields: &Fields, theta: f64, max_positions: usize) -> Result<Rope> {
-    // Transformers 5 moved both into one object and keeps the old names readable.
+pub(super) fn read(fields: &JsonFields, theta: f64, max_positions: usize) -> Result<Rope> {
+    // Transformers 5 moved both into one object, but still reads the old names.
     let new = fields.object("rope_parameters")?;
     let old = fields.object("rope_scaling")?;
     let inner = new.as_ref().map(|f| f.positive("rope_theta")).transpose()?.flatten();
@@ -18,8 +18,8 @@ pub(super) fn read(fields: &Fields, theta: f64, max_positions: usize) -> Result<
     Ok(Rope { theta, scaling })
 }
 
-fn scaling(fields: &Fields, max_positions: usize) -> Result<RopeScaling> {
-    // `rope_type` is the name since transformers 4.43; both may be there.
+fn scaling(fields: &JsonFields, max_positions: usize) -> Result<RopeScaling> {
+    // `rope_type` has been the name since transformers 4.43; a config may have both.
     let kind = match fields.text("rope_type")? {
         Some(kind) => kind,
         None => fields.text("type")?.unwrap_or("default"),

@@ -1,4 +1,4 @@
-//! The `[training]` section: optimizer, schedule, and when things happen.
+//! The `[training]` section: optimizer, schedule, and when to log, evaluate and save.
 
 use toml::Value;
 
@@ -7,7 +7,7 @@ pub use super::cadence::Cadence;
 use super::raw::{Raw, name};
 use halfbyte_core::error::Result;
 
-/// Whose arithmetic an optimizer follows.
+/// The implementation that an optimizer reproduces.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Formula {
     /// `torch.optim.AdamW`.
@@ -16,7 +16,7 @@ pub enum Formula {
     Bitsandbytes,
 }
 
-/// The place of the optimizer's state.
+/// The memory that holds the optimizer's state.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Placement {
     /// On the device.
@@ -28,11 +28,11 @@ pub enum Placement {
 /// `optim`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Optim {
-    /// Whose arithmetic it follows.
+    /// The implementation that it reproduces.
     pub formula: Formula,
     /// Bits of each moment: 32 or 8.
     pub bits: u8,
-    /// The place of the moments.
+    /// The memory that holds the moments.
     pub placement: Placement,
 }
 
@@ -45,7 +45,7 @@ const PAGED_32: Optim = Optim { bits: 32, ..PAGED_8 };
 const OPTIMS: [(&str, Optim); 9] = [
     ("adamw_torch", TORCH),
     ("adamw_torch_fused", TORCH),
-    // transformers' own AdamW; it differs only in where epsilon is added, which `read` notes.
+    // transformers' own AdamW; it differs only in where epsilon is added, which `optim_note` reports.
     ("adamw_hf", TORCH),
     ("adamw_8bit", BNB_8),
     ("adamw_bnb_8bit", BNB_8),
@@ -55,7 +55,7 @@ const OPTIMS: [(&str, Optim); 9] = [
     ("paged_adamw_bnb_8bit", PAGED_8),
 ];
 
-/// Where metrics go, besides metrics.jsonl.
+/// A tracker that gets the metrics in addition to metrics.jsonl.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Tracker {
     /// TensorBoard event files.
@@ -64,12 +64,12 @@ pub enum Tracker {
     Wandb,
 }
 
-/// TRL's default for `logging_steps`. That of `TrainingArguments`, 500, leaves a short run without any line.
+/// TRL's default for `logging_steps`. With that of `TrainingArguments`, 500, a short run would log nothing.
 const LOGGING: Cadence = Cadence::Steps(10);
 
 const TRACKERS: [(&str, Tracker); 2] = [("tensorboard", Tracker::TensorBoard), ("wandb", Tracker::Wandb)];
 
-/// How to train. The defaults are those of `TrainingArguments`.
+/// The section `[training]`. The defaults are those of `TrainingArguments`.
 #[derive(Clone, PartialEq, Debug)]
 pub struct TrainingConfig {
     /// The folder for the run's files.
@@ -80,7 +80,7 @@ pub struct TrainingConfig {
     pub run_name: Option<String>,
     /// `num_train_epochs`; may be a fraction.
     pub epochs: f64,
-    /// `max_steps`; wins over the epochs.
+    /// `max_steps`; overrides the epochs.
     pub max_steps: Option<usize>,
     /// `per_device_train_batch_size`: rows of a micro-batch.
     pub batch_size: usize,
@@ -98,7 +98,7 @@ pub struct TrainingConfig {
     pub schedule_kwargs: Vec<(String, f64)>,
     /// LoRA+ (arXiv 2402.12354): factor on the learning rate of every `lora_B`; 1: none.
     pub lora_b_factor: f64,
-    /// Warmup as a share of all steps; `warmup_steps` wins.
+    /// Warmup as a share of all steps; `warmup_steps` overrides it.
     pub warmup_ratio: f64,
     /// Warmup steps; below 1 a share of all steps.
     pub warmup_steps: f64,
@@ -118,47 +118,47 @@ pub struct TrainingConfig {
     pub neftune_alpha: Option<f64>,
     /// `gradient_checkpointing`: blocks are recomputed in the backward pass.
     pub checkpointing: bool,
-    /// Seed of the adapter's start, of dropout and of the order.
+    /// Seed of the initial adapter, of dropout and of the order of rows.
     pub seed: u64,
-    /// Seed of the order alone.
+    /// Seed of the order of rows.
     pub data_seed: u64,
-    /// The times at which the training loss is logged.
+    /// How often the training loss is logged.
     pub logging: Cadence,
     /// Whether the first step is logged too.
     pub logging_first_step: bool,
-    /// The times at which the evaluation runs.
+    /// How often the evaluation runs.
     pub eval: Cadence,
     /// Whether the evaluation also runs before the first step.
     pub eval_on_start: bool,
-    /// The rule for the best evaluation.
+    /// How the best evaluation is chosen and used.
     pub best: BestModel,
-    /// Prompts that the model continues now and then, passed to the tokenizer as they are.
+    /// Prompts that the model continues during training. They are tokenized verbatim.
     pub sample_prompts: Vec<String>,
-    /// The times at which the prompts are continued.
+    /// How often the prompts are continued.
     pub sample: Cadence,
     /// The most tokens of a continuation.
     pub sample_max_new_tokens: usize,
-    /// The times at which a checkpoint is written.
+    /// How often a checkpoint is written.
     pub save: Cadence,
     /// How many checkpoints are kept; None: all.
     pub save_total_limit: Option<usize>,
-    /// Unless nothing is saved at all, a checkpoint is also written after so many minutes without one; it goes when the
-    /// next one is there. 0: only when `save` says.
+    /// Unless `save` is never, a checkpoint is also written after this many minutes without one, and removed when the
+    /// next one is written. 0 turns this off.
     pub save_minutes: f64,
-    /// A run that trains nothing stops with the reason.
+    /// Whether a run that learns nothing stops with an error.
     pub watchdog: bool,
-    /// The trackers that get the metrics besides metrics.jsonl.
+    /// The trackers that get the metrics in addition to metrics.jsonl.
     pub report_to: Vec<Tracker>,
     /// The folder of the TensorBoard event files; None: below `runs` of the output folder.
     pub logging_dir: Option<String>,
 }
 
 impl TrainingConfig {
-    /// Reads the section. Errors when two keys contradict; wrong values are kept in `raw`.
+    /// Reads the section. Errors if two keys contradict each other; errors about values are kept in `raw`.
     pub(super) fn read(raw: &Raw) -> Result<Self> {
         let seed = raw.count("seed", 0).unwrap_or(42) as u64;
         let logging = Cadence::read(raw, "logging_strategy", "logging_steps", "steps", LOGGING);
-        // As in HF, evaluations follow the logs unless they have steps of their own.
+        // As in HF, evaluations happen at the logging steps unless `eval_steps` is given.
         let own = if raw.has("logging_steps") && logging.steps().is_some() { logging } else { Cadence::Steps(500) };
         let eval = Cadence::read(raw, "eval_strategy", "eval_steps", "no", own);
         Ok(Self {
@@ -204,7 +204,7 @@ impl TrainingConfig {
         })
     }
 
-    /// A line for the report if the optimizer that the recipe names rounds differently.
+    /// A line for the report if the optimizer differs from the one that the recipe names.
     pub(super) fn optim_note(&self, raw: &Raw) -> Option<String> {
         let is_hf = raw.value("optim").and_then(Value::as_str) == Some("adamw_hf");
         is_hf.then(|| {
@@ -212,12 +212,12 @@ impl TrainingConfig {
         })
     }
 
-    /// Whether logging is left at its default. Then a run that nobody watches on a terminal prints lines by the clock too.
+    /// Whether logging has its default setting. A run without a terminal then also prints lines at time intervals.
     pub fn logs_by_default(&self) -> bool {
         self.logging == LOGGING
     }
 
-    /// Keys and values for the resolved recipe.
+    /// Keys and values of the resolved recipe; None for a key without a value.
     pub(super) fn entries(&self) -> Vec<(&'static str, Option<Value>)> {
         let count = |n: usize| Some(Value::from(n as i64));
         let kwargs: toml::Table = self.schedule_kwargs.iter().map(|(k, v)| (k.clone(), Value::from(*v))).collect();
@@ -272,7 +272,7 @@ impl TrainingConfig {
     }
 }
 
-/// `sample_*`; by default after each evaluation, or after each epoch if nothing is evaluated.
+/// Reads `sample_*`. The default is after each evaluation, or after each epoch if there are no evaluations.
 fn sample(raw: &Raw, eval: Cadence) -> Cadence {
     let (default, every) = match eval {
         Cadence::Steps(_) | Cadence::Share(_) => ("steps", eval),
@@ -282,7 +282,7 @@ fn sample(raw: &Raw, eval: Cadence) -> Cadence {
     Cadence::read(raw, "sample_strategy", "sample_steps", default, every)
 }
 
-/// `loraplus_lr_ratio`, as PEFT's `create_loraplus_optimizer` has it.
+/// Reads `loraplus_lr_ratio`, which works as in PEFT's `create_loraplus_optimizer`.
 fn lora_b_factor(raw: &Raw) -> f64 {
     let ratio = raw.at_least("loraplus_lr_ratio", 0.0).unwrap_or(1.0);
     if ratio == 0.0 {
@@ -300,7 +300,7 @@ fn share(raw: &Raw, key: &str, high: f64) -> Option<f64> {
     Some(share)
 }
 
-/// `max_steps`; −1, HF's default, and 0 leave the choice to the epochs.
+/// Reads `max_steps`. With −1 (HF's default) and 0, the number of epochs applies.
 fn max_steps(raw: &Raw) -> Option<usize> {
     match raw.value("max_steps")? {
         Value::Integer(-1 | 0) => None,
@@ -308,7 +308,7 @@ fn max_steps(raw: &Raw) -> Option<usize> {
     }
 }
 
-/// `report_to`; trackers come in the order of [`TRACKERS`], each once.
+/// Reads `report_to`. Each tracker appears once, in the order of [`TRACKERS`].
 fn report_to(raw: &Raw) -> Vec<Tracker> {
     let names = raw.texts("report_to").unwrap_or_default();
     let is_known = |name: &String| TRACKERS.iter().any(|(tracker, _)| tracker == name);

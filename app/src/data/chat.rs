@@ -1,4 +1,4 @@
-//! Conversations: from the layouts in which data sets store them to marked text.
+//! Reads conversations in the layouts of common data sets and formats them as marked text.
 
 use serde_json::{Map, Value, json};
 
@@ -8,22 +8,23 @@ use crate::data::table::{Record, kind};
 use crate::data::template::{Template, Undefined};
 use halfbyte_core::error::{Error, Result};
 
-/// One message; an object with `role`, `content` and whatever else the data set gives (templates may use it).
+/// One message: an object with `role`, `content` and any other fields of the data set, which templates may use.
 pub type ChatMessage = Map<String, Value>;
 
 /// The messages of a record.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Conversation {
-    /// In their order.
+    /// All messages in order.
     pub messages: Vec<ChatMessage>,
-    /// How many of them are the prompt, where the record says so (TRL's `prompt` and `completion` as lists of messages).
+    /// The number of messages that form the prompt, if the record separates it from the completion (TRL's `prompt` and
+    /// `completion` as lists of messages).
     pub prompt: Option<usize>,
 }
 
-/// The conversation of a record: the column `messages` ({role, content}) or `conversations` ({from, value}), TRL's lists
-/// `prompt` and `completion`, or a question and its answer in `instruction`, `input`, `output` or in `prompt` and
-/// `completion` or `response`. `column` names the list of messages where it has another name. As LLaMA-Factory has it, a
-/// column `system` holds the system message, and `history` the turns before a question.
+/// The conversation of a record: the column `messages` ({role, content}) or `conversations` ({from, value}), TRL's
+/// lists `prompt` and `completion`, or a question and its answer in `instruction`, `input`, `output` or in `prompt` and
+/// `completion` or `response`. `column` is the name of the list of messages if it has another one. As in LLaMA-Factory,
+/// a column `system` holds the system message, and `history` the earlier turns.
 pub fn conversation(record: &Record, column: Option<&str>) -> Result<Conversation> {
     let list = match column {
         Some(column) => Some((column, record.get(column)?)),
@@ -142,11 +143,11 @@ fn pair(turn: &Value) -> Option<[&str; 2]> {
     Some([both[0].as_str()?, both[1].as_str()?])
 }
 
-/// How a conversation becomes text.
+/// How a conversation is formatted.
 pub enum ChatFormat {
     /// A chat template: the model's own or the recipe's.
     Template(Box<ChatTemplate>),
-    /// `[INST]` as text, each turn encoded by itself (Mistral-7B v0.1 and v0.2, Mixtral-8x7B).
+    /// `[INST]` as text, each turn encoded separately (Mistral-7B v0.1 and v0.2, Mixtral-8x7B).
     MistralV1,
     /// `[INST]` as a token (Mistral-7B v0.3 and later).
     MistralV3,
@@ -169,7 +170,7 @@ impl ChatTemplate {
         Ok(ChatTemplate { template, marked: source.contains("endgeneration"), bos: mark(bos), eos: mark(eos) })
     }
 
-    /// The marked text of a conversation; with `add_generation_prompt` up to where the next answer would begin.
+    /// The marked text of a conversation. With `add_generation_prompt`, it ends where the next answer would begin.
     pub fn render(&self, messages: &[ChatMessage], add_generation_prompt: bool) -> Result<String> {
         let context = json!({
             "messages": messages,
@@ -180,8 +181,8 @@ impl ChatTemplate {
         self.template.render(context).map_err(|e| e.at("chat_template"))
     }
 
-    /// The text with the answers marked. An answer is what the template adds to the prompt of its turn, so that a mask
-    /// begins exactly where generation would.
+    /// The text with the answers marked. An answer is the text that the template adds to the prompt of its turn, so the
+    /// mask begins exactly where generation begins.
     fn marked(&self, messages: &[ChatMessage]) -> Result<String> {
         let whole = self.render(messages, false)?;
         if self.marked {
@@ -194,7 +195,7 @@ impl ChatTemplate {
             let answered = self.render(&messages[..=turn], false)?;
             if !whole.starts_with(&answered) || !answered.starts_with(&prompt) || prompt.len() < done {
                 return Err(Error::usage(format!(
-                    "chat_template: message {} is written differently when others follow, so its answer cannot be told apart",
+                    "chat_template: message {} renders differently when other messages follow, so its answer cannot be located",
                     turn + 1
                 ))
                 .hint("put {% generation %}…{% endgeneration %} around the answers in chat_template, or set train_on = \"all\""));
@@ -208,7 +209,7 @@ impl ChatTemplate {
         Ok(out + &whole[done..])
     }
 
-    /// The prompt as given and everything after it as trained on.
+    /// The text with everything after the prompt marked as trained.
     fn marked_completion(&self, messages: &[ChatMessage], prompt: usize) -> Result<String> {
         let plain = |text: String| text.replace([TRAINED, GIVEN], "");
         let before = plain(self.render(&messages[..prompt], true)?);
@@ -216,7 +217,7 @@ impl ChatTemplate {
         match whole.strip_prefix(&before) {
             Some(completion) => Ok(format!("{before}{TRAINED}{completion}")),
             None => Err(Error::usage(
-                "chat_template: the prompt is written differently when a completion follows, so the two cannot be told apart",
+                "chat_template: the prompt renders differently when a completion follows, so the completion cannot be located",
             )
             .hint("set train_on = \"assistant\" or \"all\"")),
         }
@@ -224,7 +225,7 @@ impl ChatTemplate {
 }
 
 impl ChatFormat {
-    /// The marked text of a conversation. Unless all tokens are trained on, the answers are marked.
+    /// The marked text of a conversation. Answers are marked unless all tokens are trained.
     pub fn text(&self, conversation: &Conversation, literals: &Literals, train_on: TrainOn) -> Result<String> {
         let messages = &conversation.messages;
         match (self, train_on, conversation.prompt) {
@@ -239,8 +240,8 @@ impl ChatFormat {
     }
 }
 
-/// As mistral-common writes it: the system message joins the first user message (v1) or the last (v3), with an empty
-/// line between; every content is encoded by itself.
+/// Formats a conversation like mistral-common: the system message is prepended to the first user message (v1) or the
+/// last (v3), with an empty line between them; each content is encoded separately.
 fn mistral(messages: &[ChatMessage], literals: &Literals, v3: bool) -> Result<String> {
     let special = |literal: &str| {
         literals.id(literal).map(token).ok_or_else(|| {
@@ -266,7 +267,7 @@ fn mistral(messages: &[ChatMessage], literals: &Literals, v3: bool) -> Result<St
                     out += &format!("{APART}[INST] {joined} [/INST]");
                 }
             }
-            // mistral-common takes spaces off the end of answers since v2.
+            // Since v2, mistral-common strips trailing spaces of answers.
             "assistant" if v3 => {
                 let content = content.trim_end_matches(' ');
                 out += &format!("{APART}{TRAINED}{content}{}{GIVEN}", special("</s>")?);
@@ -274,8 +275,9 @@ fn mistral(messages: &[ChatMessage], literals: &Literals, v3: bool) -> Result<St
             "assistant" => out += &format!("{APART}{TRAINED}{content}{}{GIVEN}", special("</s>")?),
             "system" => {}
             other => {
-                return Err(Error::input(format!("message {}: this format has no role `{other}`", turn + 1))
-                    .hint("the Mistral formats know system, user and assistant; chat_template may know more"));
+                return Err(Error::input(format!("message {}: this format has no role `{other}`", turn + 1)).hint(
+                    "the Mistral formats have the roles system, user and assistant; a chat_template may support others",
+                ));
             }
         }
     }

@@ -1,38 +1,38 @@
-//! From marked text to a document: the part that needs the tokenizer.
+//! Encodes marked text into documents.
 
 use std::path::Path;
 
 use halfbyte_tokenizer::{PieceKind, SpaceRule, SpecialTokens, Tokenizer};
 
 use crate::config::data::TrainOn;
-use crate::data::markup::{Content, Literals, SPARE, parts};
+use crate::data::markup::{Literals, PartContent, SPARE, parts};
 use crate::data::tokenizer_config::TokenizerConfig;
 use halfbyte_core::error::{Error, Result};
 use halfbyte_core::session::batch::Document;
 
-/// A tokenizer with the settings under which it makes documents.
+/// A tokenizer with the settings for documents.
 pub struct Encoder {
     tokenizer: Tokenizer,
     settings: DocumentSettings,
     bos: Option<u32>,
     eos: Option<u32>,
     literals: Literals,
-    /// Encodes text that begins with a space but continues other text.
+    /// Used to encode text that continues other text but begins with a space.
     after_unknown: SpecialTokens,
 }
 
-/// How documents are made. A model's defaults are in its `tokenizer_config.json`.
+/// The settings for documents. The model's defaults are in its `tokenizer_config.json`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct DocumentSettings {
-    /// Put the begin token in front, unless it is there.
+    /// Prepend the begin token, unless the text already begins with it.
     pub add_bos: bool,
-    /// Put the end token at the end, unless it is there.
+    /// Append the end token, unless the text already ends with it.
     pub add_eos: bool,
-    /// Text after a token gets a space in front, as transformers' `legacy=True` has it.
+    /// Prepend a space to text after a special token, as in transformers with `legacy=True`.
     pub legacy: bool,
 }
 
-/// The tokenizer of a file or a folder; of two files in a folder, the `.model` counts.
+/// Opens a tokenizer file, or the one in a folder. `tokenizer.model` takes precedence over `tokenizer.json`.
 pub fn open_tokenizer(path: &Path) -> Result<Tokenizer> {
     let mut file = path.to_owned();
     if path.is_dir() {
@@ -50,8 +50,8 @@ pub fn open_tokenizer(path: &Path) -> Result<Tokenizer> {
 }
 
 impl Encoder {
-    /// An encoder. `added` are tokens beyond those of the tokenizer's model file; `eos` names the end token where it is
-    /// another than the model file's.
+    /// An encoder. `added` are tokens beyond those of the tokenizer's model file; `eos` is the text of the end token if
+    /// it differs from the model file's.
     pub fn new(
         tokenizer: Tokenizer,
         settings: DocumentSettings,
@@ -78,7 +78,7 @@ impl Encoder {
         Encoder::new(open_tokenizer(folder)?, settings, &config.added, config.eos.as_deref())
     }
 
-    /// From now on, documents end with the end token.
+    /// Makes all documents end with the end token.
     pub fn always_end(&mut self) {
         self.settings.add_eos = true;
     }
@@ -88,7 +88,7 @@ impl Encoder {
         &self.tokenizer
     }
 
-    /// The settings that documents are made with.
+    /// The settings for documents.
     pub fn settings(&self) -> DocumentSettings {
         self.settings
     }
@@ -108,12 +108,12 @@ impl Encoder {
         &self.literals
     }
 
-    /// The text of a token, for people: `▁` is a space.
+    /// The text of a token for display: `▁` is a space.
     pub fn piece(&self, id: u32) -> &str {
         self.tokenizer.piece(id).or_else(|| self.literals.literal(id)).unwrap_or("?")
     }
 
-    /// The document of a marked text, with the begin and end tokens exactly once.
+    /// Encodes marked text. The begin and end tokens appear exactly once if the settings ask for them.
     pub fn document(&self, marked: &str, train_on: TrainOn) -> Document {
         let (mut document, trained) = self.begun(marked, train_on);
         if let Some(end) = self.eos.filter(|_| self.settings.add_eos)
@@ -125,7 +125,7 @@ impl Encoder {
         document
     }
 
-    /// The tokens of a marked text that is to be continued: no end token is put at the end.
+    /// The tokens of a marked text to be continued, without the end token.
     pub fn prompt(&self, marked: &str) -> Vec<u32> {
         self.begun(marked, TrainOn::All).0.ids
     }
@@ -139,14 +139,14 @@ impl Encoder {
         for part in parts(marked, train_on, self.settings.legacy) {
             ids.clear();
             match part.content {
-                Content::Token(id) => ids.push(id),
-                Content::Text { text, apart: true } => self.tokenizer.encode_into(&text, &mut ids),
-                Content::Text { text, apart: false } => ids = self.continued(&text),
+                PartContent::Token(id) => ids.push(id),
+                PartContent::Text { text, apart: true } => self.tokenizer.encode_into(&text, &mut ids),
+                PartContent::Text { text, apart: false } => ids = self.continued(&text),
             }
             if document.ids.is_empty() && begin.is_some() && ids.first() != begin.as_ref() {
                 document.push(&begin.map_or([0], |id| [id]), train_on == TrainOn::All);
             }
-            // A begin token is given, never predicted: in the middle of an answer it would be the next text's.
+            // A begin token is never a training target: within an answer it would begin the next text.
             let given = self.bos.is_some_and(|bos| ids == [bos]);
             document.push(&ids, part.trained && (train_on == TrainOn::All || !given));
             trained = part.trained;
@@ -154,19 +154,19 @@ impl Encoder {
         (document, trained)
     }
 
-    /// Text that continues what is before it: no space is put in front, and one that is there is kept.
+    /// Encodes text that continues other text: no space is prepended, and leading spaces are kept.
     fn continued(&self, text: &str) -> Vec<u32> {
         if !text.starts_with([' ', '▁']) {
             return self.tokenizer.encode_continuation(text);
         }
-        // Some models drop spaces at the beginning of a text; this is not the beginning.
+        // Some models drop spaces at the beginning of a text, but this is a continuation.
         let mut ids = self.tokenizer.encode_special(&format!("{SPARE}{text}"), &self.after_unknown);
         ids.remove(0);
         ids
     }
 
-    /// Whether the text contains the begin or end token written out. Often that is a template which was meant to hold the
-    /// token itself.
+    /// Whether the text contains the literal text of the begin or end token. Usually the template was meant to produce
+    /// the token itself.
     pub fn has_literal(&self, marked: &str) -> bool {
         [self.bos, self.eos].into_iter().flatten().any(|id| marked.contains(self.piece(id)))
     }

@@ -1,4 +1,4 @@
-//! From a record to marked text: the `format`, `template` and `text_column` of a recipe.
+//! Turns a record into marked text, as `format`, `template` and `text_column` of the recipe specify.
 
 use std::borrow::Cow;
 
@@ -11,13 +11,13 @@ use crate::data::table::{Record, kind};
 use crate::data::template::{Template, Undefined};
 use halfbyte_core::error::{Error, Result};
 
-/// Where the text of a record is, and how it is written.
+/// The layout of records: which columns hold the text, and how it is formatted.
 pub enum RecordLayout {
     /// The text of a column.
     Column {
         /// The name of the column.
         name: String,
-        /// The texts that begin questions and answers, if the text has roles.
+        /// The texts that mark questions and answers, if the recipe names them.
         roles: Option<RoleMarkers>,
     },
     /// A Jinja template over the record.
@@ -26,23 +26,23 @@ pub enum RecordLayout {
     Alpaca,
     /// A conversation.
     Chat {
-        /// The column with the list of messages, where it has an unusual name.
+        /// The column with the list of messages, if it has an unusual name.
         column: Option<String>,
-        /// How it is written.
+        /// How the conversation is formatted.
         format: ChatFormat,
     },
-    /// TRL's `prompt` and `completion`, one text after the other.
+    /// TRL's `prompt` and `completion`, concatenated.
     PromptCompletion,
     /// Axolotl's `segments`: a list of {text, label}; `label` says whether the text is trained on.
     Segments,
-    /// A text column with `[|Human|]` and `[|AI|]` turns, whose last, empty human turn is left out.
+    /// A text column with `[|Human|]` and `[|AI|]` turns. A final empty human turn is removed.
     Dialog {
         /// The name of the column.
         name: String,
     },
 }
 
-/// A layout with what it needs of the tokenizer and the recipe.
+/// Turns records of one layout into marked text.
 pub struct RecordFormatter {
     /// The layout of the records.
     pub layout: RecordLayout,
@@ -50,12 +50,12 @@ pub struct RecordFormatter {
     pub literals: Literals,
     /// `special_in_template`: literals such as `</s>` in the recipe's template or in the text column are tokens.
     pub special: bool,
-    /// The tokens that are trained on.
+    /// The tokens that are trained.
     pub train_on: TrainOn,
 }
 
 impl RecordFormatter {
-    /// A template over the record's columns. With `special`, literals such as `</s>` in it are tokens.
+    /// A formatter for a template over the record's columns. With `special`, literals such as `</s>` in it are tokens.
     pub fn template(
         source: &str,
         roles: Option<&RoleMarkers>,
@@ -71,7 +71,7 @@ impl RecordFormatter {
         Ok(RecordFormatter { layout: RecordLayout::Template(Box::new(template)), literals, special, train_on })
     }
 
-    /// A text column.
+    /// A formatter for a text column.
     pub fn column(
         name: &str,
         roles: Option<RoleMarkers>,
@@ -116,13 +116,13 @@ impl RecordFormatter {
         }
     }
 
-    /// With `special`, literals in `text` are tokens.
+    /// Escapes `text`; with `special`, literals of special tokens in it become tokens.
     fn with_tokens(&self, text: String) -> String {
         if self.special { self.literals.mark(&text) } else { text }
     }
 
-    /// Whether an end token belongs after the text unless the recipe says otherwise: these layouts end with an answer, of
-    /// which the end is a part. Templates, columns and segments write it themselves.
+    /// Whether the end token is appended by default. True for layouts that end with an answer, which the end token
+    /// completes; templates, text columns and segments contain it themselves.
     pub fn wants_eos(&self) -> bool {
         matches!(self.layout, RecordLayout::Alpaca | RecordLayout::PromptCompletion | RecordLayout::Dialog { .. })
     }
@@ -152,7 +152,7 @@ fn escape_value(value: &mut Value) {
     }
 }
 
-/// Axolotl's `input_output`: special tokens are written out in the texts.
+/// Axolotl's `input_output`: the texts contain special tokens as literals.
 fn segments(record: &Record, literals: &Literals) -> Result<String> {
     let list = record.get("segments")?;
     let list = list
@@ -170,7 +170,7 @@ fn segments(record: &Record, literals: &Literals) -> Result<String> {
     Ok(out)
 }
 
-/// The prompts of Stanford Alpaca, with the line end after `### Response:` that most models since were trained with.
+/// The prompts of Stanford Alpaca, with the newline after `### Response:` that most later models were trained with.
 fn alpaca(record: &Record) -> Result<String> {
     for column in ["system", "history"] {
         if record.0.get(column).is_some_and(|value| !is_empty(value)) {
@@ -204,7 +204,8 @@ fn is_empty(value: &Value) -> bool {
     }
 }
 
-/// Baize's self-chat texts end with an empty `[|Human|]` turn. There is nothing to learn from it, and the text would continue after it.
+/// Removes the empty `[|Human|]` turn at the end of Baize's self-chat texts. A model trained on it would continue after
+/// its answer.
 fn dialog(text: &str) -> String {
     const HUMAN: &str = "[|Human|]";
     let text = text.trim_end();

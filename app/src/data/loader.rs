@@ -1,4 +1,4 @@
-//! Turns rows into optimizer steps, in a deterministic order that can be interrupted and resumed between any two steps.
+//! Turns rows into optimizer steps in a deterministic order, which can be resumed after any step.
 
 use serde::{Deserialize, Serialize};
 
@@ -9,18 +9,18 @@ use crate::data::tokens::Tokens;
 use halfbyte_core::error::{Error, Result};
 use halfbyte_core::session::batch::{Document, IGNORED, MicroBatch, num_items};
 
-/// How rows become batches.
+/// The settings for batches.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Batching {
     /// Rows of a micro-batch.
     pub batch: usize,
     /// Micro-batches of an optimizer step.
     pub accumulation: usize,
-    /// Rows of similar length together.
+    /// `group_by_length`: batches hold rows of similar length.
     pub group_by_length: bool,
     /// Leave out a last micro-batch that is not full.
     pub drop_last: bool,
-    /// Rows hold several documents: their first labels are masked, as HF's flattening collator masks them.
+    /// Whether rows are packed. The first label of each document is then masked, as in HF's flattening collator.
     pub packed: bool,
     /// The model's sliding window, in tokens.
     pub sliding_window: Option<usize>,
@@ -28,16 +28,16 @@ pub struct Batching {
     pub seed: u64,
 }
 
-/// Tokens and the rows made of them.
+/// Tokenized documents and the rows made of them.
 pub struct Dataset {
     /// The documents.
     pub tokens: Tokens,
-    /// The rows; a micro-batch is a number of them.
+    /// The rows; a micro-batch has one or more of them.
     pub rows: PackedRows,
 }
 
 impl Dataset {
-    /// The documents of row `row`. `packed` masks their first labels.
+    /// The documents of row `row`. With `packed`, their first labels are masked.
     fn documents(&self, row: usize, packed: bool) -> impl Iterator<Item = Document> {
         self.rows.row(row).iter().map(move |piece| {
             let mut document = self.tokens.piece(piece.document, piece.start..piece.end);
@@ -48,7 +48,7 @@ impl Dataset {
         })
     }
 
-    /// The rows in their own order, `batch` at a time: for evaluation.
+    /// All rows in their stored order, `batch` at a time, for evaluation.
     pub fn in_order(
         &self,
         batch: usize,
@@ -61,7 +61,7 @@ impl Dataset {
         })
     }
 
-    /// The micro-batch of `rows` and its share of `num_items`.
+    /// The micro-batch of `rows`, and how many of its labels count toward the loss.
     fn micro_batch(&self, rows: &[usize], packed: bool, sliding_window: Option<usize>) -> (MicroBatch, usize) {
         let documents: Vec<Document> = rows.iter().flat_map(|&row| self.documents(row, packed)).collect();
         let mut batch = MicroBatch::new(&documents.iter().collect::<Vec<_>>(), sliding_window);
@@ -70,44 +70,44 @@ impl Dataset {
         (batch, num_items(&documents))
     }
 
-    /// A hash of the documents' lengths and the rows.
+    /// A hash of the documents' lengths and the rows, stored in checkpoints.
     fn fingerprint(&self) -> u64 {
-        // FNV-1a over everything that decides which tokens a row number means.
+        // FNV-1a over everything that maps a row number to tokens.
         let pieces = (0..self.rows.len()).flat_map(|r| self.rows.row(r).iter().map(move |p| (r, p)));
         let numbers = pieces.flat_map(|(r, p)| [r, p.document, p.start, p.end, self.tokens.length(p.document)]);
         numbers.fold(0xcbf2_9ce4_8422_2325, |h, n| (h ^ n as u64).wrapping_mul(0x0100_0000_01b3))
     }
 }
 
-/// Where a [`Loader`] stands: a part of a checkpoint.
+/// The position of a [`Loader`] in the data; part of a checkpoint.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Position {
     /// Seed of the order.
     pub seed: u64,
-    /// Epochs begun before this one.
+    /// Number of the current epoch, from 0.
     pub epoch: u64,
-    /// Rows of this epoch that have been handed out.
+    /// Rows of this epoch that were already returned.
     pub index: usize,
-    /// Hash of the rows: a checkpoint cannot be resumed on other data.
+    /// Hash of the rows, so that a checkpoint is not resumed on other data.
     pub fingerprint: u64,
 }
 
-/// One optimizer step's data.
+/// The data of one optimizer step.
 #[derive(Clone, PartialEq, Debug)]
-pub struct Step {
+pub struct StepData {
     /// At most `accumulation` micro-batches; fewer at the end of an epoch.
     pub micro_batches: Vec<MicroBatch>,
     /// The divisor of the step's summed loss ([`num_items`]).
     pub num_items: usize,
-    /// The rows, for naming them when the loss is not finite.
+    /// The row numbers, for the error if the loss is not finite.
     pub rows: Vec<usize>,
-    /// Tokens as HF's Trainer counts them: with the padding of rows that are not packed.
+    /// Tokens as HF's Trainer counts them, including padding if rows are not packed.
     pub padded_tokens: usize,
-    /// Epochs done after this step: 0.5 is the middle of the first.
+    /// Epochs done after this step, as a fraction: 0.5 is the middle of the first.
     pub epoch: f64,
 }
 
-/// Hands out steps without end, epoch after epoch. Each epoch has its own order.
+/// Returns steps endlessly, epoch after epoch. Each epoch has its own order.
 pub struct Loader {
     dataset: Dataset,
     batching: Batching,
@@ -118,11 +118,11 @@ pub struct Loader {
 }
 
 impl Loader {
-    /// A loader at the start of the first epoch. Errors if an epoch would have no micro-batch.
+    /// A loader at the start of the first epoch. Errors if an epoch has no micro-batch.
     pub fn new(dataset: Dataset, batching: Batching) -> Result<Loader> {
         let rows = dataset.rows.len();
         if rows == 0 || batching.batch == 0 || (batching.drop_last && rows < batching.batch) {
-            return Err(Error::input(format!("{rows} rows make no batch of {}", batching.batch)));
+            return Err(Error::input(format!("{rows} rows do not fill a batch of {}", batching.batch)));
         }
         let position = Position { seed: batching.seed, epoch: 0, index: 0, fingerprint: dataset.fingerprint() };
         let lengths = dataset.rows.lengths();
@@ -136,13 +136,13 @@ impl Loader {
         self.position
     }
 
-    /// Goes to a position that an equal loader had. Errors if the data or the seed differ.
+    /// Moves to a position of an equal loader. Errors if the data or the seed differ.
     pub fn seek(&mut self, position: Position) -> Result<()> {
         let here = self.position;
         if position.seed != here.seed || position.fingerprint != here.fingerprint || position.index > self.order.len() {
             let what = if position.seed != here.seed { "the seed" } else { "the training data" };
             return Err(Error::input(format!("the checkpoint cannot be continued: {what} has changed since"))
-                .hint("restore what the run began with, or start a new run in another output_dir"));
+                .hint("restore the original data and seed, or start a new run in another output_dir"));
         }
         self.position = position;
         self.order = self.order_of(position.epoch);
@@ -150,7 +150,7 @@ impl Loader {
     }
 
     /// The data of the next optimizer step.
-    pub fn next_step(&mut self) -> Step {
+    pub fn next_step(&mut self) -> StepData {
         if self.position.index == self.order.len() {
             self.position.epoch += 1;
             self.position.index = 0;
@@ -164,7 +164,7 @@ impl Loader {
         let rows = rows.to_vec();
         self.position.index += rows.len();
         let padded = |b: &MicroBatch| if packed { b.tokens() } else { b.padded_tokens() };
-        Step {
+        StepData {
             padded_tokens: micro_batches.iter().map(padded).sum(),
             micro_batches,
             num_items: items.iter().sum(),
@@ -173,12 +173,12 @@ impl Loader {
         }
     }
 
-    /// The rows and tokens behind the steps.
+    /// The rows and tokens that the steps are made of.
     pub fn dataset(&self) -> &Dataset {
         &self.dataset
     }
 
-    /// The rows of an epoch in their order, without those that `drop_last` leaves out.
+    /// The row numbers of an epoch in order, without those that `drop_last` drops.
     fn order_of(&self, epoch: u64) -> Vec<usize> {
         let Batching { batch, accumulation, group_by_length: grouped, drop_last, seed, .. } = self.batching;
         let mut order = Pcg64::new(&[seed, epoch]).permutation(self.dataset.rows.len());
@@ -231,7 +231,7 @@ mod tests {
         let mut loader = loader(BATCHING);
         let mut orders = Vec::new();
         for epoch in 0..3 {
-            let steps: Vec<Step> = (0..3).map(|_| loader.next_step()).collect();
+            let steps: Vec<StepData> = (0..3).map(|_| loader.next_step()).collect();
             assert_eq!(steps.iter().map(|s| s.micro_batches.len()).collect::<Vec<_>>(), [2, 2, 1]);
             assert_eq!(steps.iter().map(|s| s.epoch).collect::<Vec<_>>(), [0.4, 0.8, 1.0].map(|e| e + epoch as f64));
             let order: Vec<usize> = steps.iter().flat_map(|s| s.rows.clone()).collect();
@@ -249,7 +249,7 @@ mod tests {
         for grouped in [false, true] {
             let batching = Batching { group_by_length: grouped, ..BATCHING };
             let mut whole = loader(batching);
-            let steps: Vec<(Position, Step)> = (0..8).map(|_| (whole.position(), whole.next_step())).collect();
+            let steps: Vec<(Position, StepData)> = (0..8).map(|_| (whole.position(), whole.next_step())).collect();
             for first in 0..8 {
                 let saved = serde_json::to_string(&steps[first].0).unwrap();
                 let mut resumed = loader(batching);

@@ -1,22 +1,23 @@
-//! Marked text: one string in which Unicode noncharacters, which text may not contain, stand for tokens and for the
-//! borders of what is trained on. So a `</s>` that a record happens to contain stays text, and a mask follows the structure
-//! of the record instead of a search for the answer.
+//! Marked text: a string in which Unicode noncharacters, which cannot occur in text, encode special tokens and the
+//! borders of trained spans. A `</s>` in a record therefore remains text, and the mask follows the structure of the
+//! record instead of a text search for the answer.
 
 use std::borrow::Cow;
 
 use crate::config::data::TrainOn;
 
-/// `OPEN id CLOSE` is the token `id`; `OPEN ESCAPED n CLOSE` is the character n, which would otherwise be a mark.
+/// `OPEN id CLOSE` is the token `id`; `OPEN ESCAPED n CLOSE` is the character n, which would otherwise be read as a
+/// mark.
 const OPEN: char = '\u{FDD0}';
 const ESCAPED: char = '=';
 const CLOSE: char = '\u{FDD1}';
-/// The text that follows is trained on.
+/// The text that follows is trained.
 pub const TRAINED: char = '\u{FDD2}';
-/// The text that follows is not trained on.
+/// The text that follows is not trained.
 pub const GIVEN: char = '\u{FDD3}';
-/// The text that follows is encoded by itself, with a space in front, as at the beginning of a text.
+/// The text that follows is encoded separately, like the beginning of a text: with a space in front.
 pub const APART: char = '\u{FDD4}';
-/// Not used in marked text: the encoder may use it.
+/// Never occurs in marked text; the encoder uses it internally.
 pub const SPARE: char = '\u{FDD5}';
 
 fn is_mark(c: char) -> bool {
@@ -28,10 +29,10 @@ pub fn token(id: u32) -> String {
     format!("{OPEN}{id}{CLOSE}")
 }
 
-/// `text` of a record with every noncharacter escaped, so that none is read as a mark. Text may not contain them, but a
-/// file can.
+/// Escapes all noncharacters in the text of a record, so that none is read as a mark. Valid text has none, but a file
+/// can.
 pub fn escape(text: &str) -> Cow<'_, str> {
-    // The marks' first byte is rare, and looking for a byte is fast.
+    // The first byte of a mark is rare, and searching for a byte is fast.
     if !text.bytes().any(|b| b == 0xEF) || !text.contains(is_mark) {
         return Cow::Borrowed(text);
     }
@@ -45,17 +46,17 @@ pub fn escape(text: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
-/// Texts that stand for tokens (`</s>`), with the tokens' ids.
+/// The literal texts of special tokens (`</s>`), with their ids.
 #[derive(Clone, Default, Debug)]
 pub struct Literals {
-    /// Longer ones first, so that of two that begin alike the longer is found.
+    /// Longest first, so that the longer of two with a common prefix is matched.
     all: Vec<(String, u32)>,
-    /// Their first bytes, for a fast search.
+    /// The first bytes of all literals, for a fast search.
     first: Vec<u8>,
 }
 
 impl Literals {
-    /// The given literals; empty ones are left out.
+    /// A set of literals, without empty ones.
     pub fn new(mut all: Vec<(String, u32)>) -> Literals {
         all.retain(|(text, _)| !text.is_empty());
         all.sort_by_key(|(text, _)| std::cmp::Reverse(text.len()));
@@ -82,7 +83,7 @@ impl Literals {
         let (mut done, mut at) = (0, 0);
         while let Some(next) = text.as_bytes()[at..].iter().position(|b| self.first.contains(b)) {
             at += next;
-            // A literal's first byte may stand inside of another character.
+            // The first byte of a literal may occur within another character.
             let here = text.get(at..).unwrap_or_default();
             match self.all.iter().find(|(literal, _)| here.starts_with(literal)) {
                 Some((literal, id)) => {
@@ -97,64 +98,65 @@ impl Literals {
         out + &text[done..]
     }
 
-    /// `text` with marks turned back into what they stand for: for people to read.
+    /// Replaces the marks in `text` by the text that they represent, for display.
     pub fn unmark(&self, text: &str) -> String {
         let mut out = String::with_capacity(text.len());
         for part in parts(text, TrainOn::All, true) {
             match part.content {
-                Content::Token(id) => out += self.literal(id).unwrap_or_default(),
-                Content::Text { text, .. } => out += &text,
+                PartContent::Token(id) => out += self.literal(id).unwrap_or_default(),
+                PartContent::Text { text, .. } => out += &text,
             }
         }
         out
     }
 }
 
-/// The texts that begin the parts of a conversation in plain text: `<usr>` and `<bot>`, or `[INST]` and `[/INST]`.
+/// The texts that mark the roles of a conversation in plain text: `<usr>` and `<bot>`, or `[INST]` and `[/INST]`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct RoleMarkers {
-    /// Begins what the user says.
+    /// Begins a part of the user.
     pub user: String,
-    /// Begins what the assistant says.
+    /// Begins a part of the assistant.
     pub assistant: String,
 }
 
 impl RoleMarkers {
-    /// `text` with marks at the role markers: what comes after an assistant's marker is trained on, up to the next
-    /// user's.
+    /// Adds marks at the role markers of `text`: the text from an assistant's marker to the next user's marker is
+    /// trained.
     pub fn mark(&self, text: &str) -> String {
         let text = text.replace(&self.assistant, &format!("{}{TRAINED}", self.assistant));
         text.replace(&self.user, &format!("{GIVEN}{}", self.user))
     }
 }
 
-/// A token, or text that is encoded in one go.
+/// A special token, or a text that is encoded in one call.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct MarkedPart {
-    /// A token or text.
-    pub content: Content,
-    /// Whether it is trained on.
+    /// The token or the text.
+    pub content: PartContent,
+    /// Whether the part is trained.
     pub trained: bool,
 }
 
 /// The content of a [`MarkedPart`].
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Content {
-    /// A token, by its id.
+pub enum PartContent {
+    /// The id of a token.
     Token(u32),
-    /// Text that is encoded in one go.
+    /// Text that is encoded in one call.
     Text {
         /// The text without marks.
         text: String,
-        /// Whether it is encoded by itself, with a space in front. Otherwise it continues what comes before it.
+        /// Whether the text is encoded like the beginning of a text, with a space in front. If not, it continues the
+        /// previous part.
         apart: bool,
     },
 }
 
-/// Splits marked text into parts. Text is cut only at tokens, where training begins or ends, and at [`APART`]. With
-/// `legacy`, text after a token is encoded by itself, as `legacy=True` of transformers does.
+/// Splits marked text into parts, at tokens, at the borders of trained spans, and at [`APART`]. With `legacy`, text
+/// after a token is encoded separately, as in transformers with `legacy=True`.
 pub fn parts(marked: &str, train_on: TrainOn, legacy: bool) -> Vec<MarkedPart> {
-    // With `Completion`, only the last answer counts.
+    // With `Completion`, only the last answer is trained.
     let first_answer = match train_on {
         TrainOn::Completion => marked.rfind(TRAINED).unwrap_or(marked.len()),
         TrainOn::All | TrainOn::Assistant => 0,
@@ -166,10 +168,10 @@ pub fn parts(marked: &str, train_on: TrainOn, legacy: bool) -> Vec<MarkedPart> {
         let rest = &marked[at..];
         let end = rest.find(is_mark).unwrap_or(rest.len());
         let mut push = |more: &str| match parts.last_mut() {
-            Some(MarkedPart { content: Content::Text { text, .. }, trained: t }) if *t == trained && !apart => {
+            Some(MarkedPart { content: PartContent::Text { text, .. }, trained: t }) if *t == trained && !apart => {
                 text.push_str(more);
             }
-            _ => parts.push(MarkedPart { content: Content::Text { text: more.into(), apart }, trained }),
+            _ => parts.push(MarkedPart { content: PartContent::Text { text: more.into(), apart }, trained }),
         };
         if end > 0 {
             push(&rest[..end]);
@@ -187,7 +189,7 @@ pub fn parts(marked: &str, train_on: TrainOn, legacy: bool) -> Vec<MarkedPart> {
                     }
                     apart = false;
                 } else {
-                    parts.extend(inside.parse().ok().map(|id| MarkedPart { content: Content::Token(id), trained }));
+                    parts.extend(inside.parse().ok().map(|id| MarkedPart { content: PartContent::Token(id), trained }));
                     apart = legacy;
                 }
             }
@@ -207,9 +209,9 @@ mod tests {
     fn shown(marked: &str, train_on: TrainOn, legacy: bool) -> String {
         let show = |part: &MarkedPart| {
             let content = match &part.content {
-                Content::Token(id) => format!("#{id}"),
-                Content::Text { text, apart: true } => format!("^{text}"),
-                Content::Text { text, apart: false } => text.clone(),
+                PartContent::Token(id) => format!("#{id}"),
+                PartContent::Text { text, apart: true } => format!("^{text}"),
+                PartContent::Text { text, apart: false } => text.clone(),
             };
             if part.trained { format!("({content})") } else { content }
         };
@@ -245,7 +247,7 @@ mod tests {
         let hostile = format!("a{}b{TRAINED}{SPARE}", token(6));
         assert_eq!(shown(&escape(&hostile), TrainOn::Assistant, true), format!("^{hostile}"));
         assert_eq!(literals.unmark(&escape(&hostile)), hostile);
-        // Marks that records cannot contain still may not lead to a panic.
+        // Records cannot contain these marks, but they must not cause a panic.
         for broken in ["\u{FDD0}", "\u{FDD0}x", "\u{FDD0}\u{FDD1}", "\u{FDD1}", "\u{FDD0}99999999999\u{FDD1}y"] {
             assert!(parts(broken, TrainOn::All, true).len() <= 1, "{broken:?}");
         }

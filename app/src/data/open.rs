@@ -1,4 +1,4 @@
-//! What the `[data]` section of a recipe means: which records, how they become text and tokens, how rows are made.
+//! Opens the data of a recipe: finds the records, chooses their format and tokenizer, and builds rows.
 
 use crate::config::data::{DataConfig, PackingStrategy};
 use crate::data::document::{DocumentSettings, Encoder};
@@ -19,23 +19,24 @@ use std::path::Path;
 /// TRL's default for `max_seq_length`, unless the tokenizer's limit is lower.
 const DEFAULT_LENGTH: usize = 1024;
 
-/// The data of a run.
+/// The prepared data of a run: rows for training and evaluation, with their reports.
 pub struct RunData {
-    /// For people: the splits there are, the rows taken, the columns.
+    /// Text for the user: the splits of the data set, the number of rows used, the columns.
     pub about: String,
     /// The training rows.
     pub train: Dataset,
-    /// What was found in them.
+    /// The report on the training rows.
     pub report: Report,
-    /// The evaluation rows, if the recipe has any, and what was found in them.
+    /// The evaluation rows and their report, if the recipe has an evaluation set.
     pub eval: Option<(Dataset, Report)>,
-    /// The tokenizer as the recipe uses it.
+    /// The tokenizer with the recipe's settings.
     pub encoder: Encoder,
     /// Lines for the report.
     pub notes: Vec<String>,
 }
 
-/// Tokens of the largest micro-batch: the longest rows together. Evaluation splits its batches to fit.
+/// Tokens of the largest possible micro-batch of training: its longest rows together. Evaluation splits its batches to
+/// fit.
 pub fn largest_batch(data: &RunData, batch: usize) -> usize {
     let mut lengths = data.train.rows.lengths();
     lengths.sort_unstable_by_key(|n| std::cmp::Reverse(*n));
@@ -44,7 +45,7 @@ pub fn largest_batch(data: &RunData, batch: usize) -> usize {
     train.max(eval)
 }
 
-/// The longest row: the recipe's, or TRL's default; an error if the model was not made for so many positions.
+/// The length limit of a row in tokens: the recipe's, or TRL's default. Errors if the model has fewer positions.
 pub fn longest_row(
     data: &DataConfig,
     tokenizer: Option<&TokenizerConfig>,
@@ -68,26 +69,26 @@ pub fn longest_row(
     Ok((longest, note))
 }
 
-/// The records of a run, and how they become rows.
-pub struct Records {
-    /// Those trained on.
+/// The records of a run, with everything that turns them into rows.
+pub struct RunRecords {
+    /// The training records.
     pub train: Table,
-    /// Those evaluated on.
+    /// The evaluation records, if any.
     pub eval: Option<Table>,
     /// See [`RunData::about`].
     pub about: String,
-    /// How a record becomes text.
+    /// Turns a record into text.
     pub format: RecordFormatter,
-    /// How text becomes tokens.
+    /// Turns text into tokens.
     pub encoder: Encoder,
-    /// How documents become rows.
+    /// The length limit and packing of rows.
     pub rules: RowRules,
     /// Lines for the report.
     pub notes: Vec<String>,
 }
 
-/// Finds the records that the recipe names, and settles how they are read.
-pub fn open_records(data: &DataConfig, folder: &Path, model: &ModelConfig) -> Result<Records> {
+/// Opens the records that the recipe names, and chooses their format and tokenizer settings.
+pub fn open_records(data: &DataConfig, folder: &Path, model: &ModelConfig) -> Result<RunRecords> {
     let hub = Hub::from_env();
     let source = DataFiles::named(&data.dataset, &hub)?;
     let table = source.load(&data.split)?;
@@ -122,17 +123,17 @@ pub fn open_records(data: &DataConfig, folder: &Path, model: &ModelConfig) -> Re
     let mut notes: Vec<String> = note.into_iter().chain(recognize::notes(data, &format)).collect();
     if wrapped {
         notes.push(
-            "packing_strategy = \"wrapped\" cuts documents as TRL 0.7 does; unlike there, the documents of a row do not see each other"
+            "packing_strategy = \"wrapped\" cuts documents as TRL 0.7 does; unlike in TRL, attention stays within each document of a row"
                 .into(),
         );
     }
     let rules =
         RowRules { longest, over_length: data.over_length, packing: data.packing.then_some(data.packing_strategy) };
-    Ok(Records { train, eval, about, format, encoder, rules, notes })
+    Ok(RunRecords { train, eval, about, format, encoder, rules, notes })
 }
 
-/// How a record becomes text, and text becomes tokens of the tokenizer in `folder`. `first` reads the first
-/// record; it is called only if the recipe leaves the format to the columns of the data.
+/// Chooses the format of records and opens the tokenizer in `folder`. `first` reads the first record; it is called only
+/// if the recipe sets no format, so that the columns decide.
 pub fn open_format(
     data: &DataConfig,
     folder: &Path,
@@ -154,7 +155,7 @@ pub fn open_format(
     Ok((format, encoder, config))
 }
 
-/// What there is, and what is taken of it.
+/// Describes the data set: its splits, the rows used, the columns.
 fn about(source: &DataFiles, split: &str, table: &Table, train: &Table, eval: Option<&Table>) -> Result<String> {
     let files = |n: usize| if n == 1 { "1 file".to_string() } else { format!("{n} files") };
     let splits = source.splits().iter().map(|(name, paths)| format!("{name} ({})", files(paths.len())));
@@ -168,10 +169,10 @@ fn about(source: &DataFiles, split: &str, table: &Table, train: &Table, eval: Op
     Ok(format!("splits: {}\n`{split}`: {rows}\ncolumns: {}\n", splits.join(", "), columns.join(", ")))
 }
 
-impl Records {
-    /// Formats, encodes and packs. `progress` hears how many training records are done.
+impl RunRecords {
+    /// Formats, encodes and packs the records. `progress` is called with the number of training records done.
     pub fn prepare(self, progress: &dyn Fn(usize)) -> Result<RunData> {
-        let Records { train, eval, about, format, encoder, rules, notes } = self;
+        let RunRecords { train, eval, about, format, encoder, rules, notes } = self;
         let train = prepare(&train, &format, &encoder, rules, progress)?;
         let report = Report::new("train", &train, rules, None);
         let eval = match eval {
@@ -187,18 +188,21 @@ impl Records {
     }
 }
 
-/// Loads, formats, encodes and packs what the recipe names. `progress` hears how many records are done.
+/// Opens and prepares the data of a recipe. `progress` is called with the number of training records done.
 pub fn open_data(data: &DataConfig, folder: &Path, model: &ModelConfig, progress: &dyn Fn(usize)) -> Result<RunData> {
     open_records(data, folder, model)?.prepare(progress)
 }
 
-/// Every id that the tokenizer can give must have a row in the embedding.
+/// Checks that every id of the tokenizer has a row in the embedding.
 fn check_vocabulary(encoder: &Encoder, model: &ModelConfig, folder: &Path) -> Result<()> {
     let pieces = encoder.tokenizer().vocab_size();
     if pieces <= model.vocab_size {
         return Ok(());
     }
     let rows = model.vocab_size;
-    Err(Error::input(format!("{}: the tokenizer has {pieces} pieces, the embedding {rows} rows", folder.display()))
-        .hint("the tokenizer does not belong to this model"))
+    Err(Error::input(format!(
+        "{}: the tokenizer has {pieces} pieces, but the embedding has {rows} rows",
+        folder.display()
+    ))
+    .hint("the tokenizer does not belong to this model"))
 }

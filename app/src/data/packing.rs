@@ -1,7 +1,7 @@
-//! From documents to rows: what happens to documents that are too long, and how rows are filled.
+//! Turns documents into rows: truncates or splits long documents, and packs rows.
 //!
-//! A row is what a micro-batch counts: one document, or, packed, as many as fit. Documents of one row never see
-//! each other, however they were packed.
+//! A row is the unit of a micro-batch: one document, or with packing several. Attention never crosses documents of a
+//! row.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -11,32 +11,32 @@ use halfbyte_core::error::{Error, Result};
 /// The tokens `start..end` of document `document`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct DocumentSlice {
-    /// The number of the document.
+    /// Index of the document.
     pub document: usize,
-    /// First token.
+    /// Index of the first token.
     pub start: usize,
     /// One past the last token.
     pub end: usize,
 }
 
 impl DocumentSlice {
-    /// How many tokens.
+    /// The number of tokens.
     pub fn tokens(&self) -> usize {
         self.end - self.start
     }
 }
 
-/// The documents that [`fit`] had to cut or drop.
+/// Counts of the documents that [`fit`] truncated, split or dropped.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Fitted {
     /// Documents that were too long.
     pub too_long: usize,
-    /// Tokens that no piece holds.
+    /// Tokens that are in no piece.
     pub tokens_lost: usize,
 }
 
-/// Pieces of at most `max` tokens. Empty documents have no piece. `place` says where a document comes from, for the
-/// error.
+/// Cuts documents into pieces of at most `max` tokens. Empty documents have no piece. `place` names the source of a
+/// document in an error.
 pub fn fit(
     lengths: &[usize],
     max: usize,
@@ -62,7 +62,7 @@ pub fn fit(
             })),
             OverLength::Drop => fitted.tokens_lost += length,
             OverLength::Error => {
-                return Err(Error::input(format!("{}: {length} tokens, max_seq_length is {max}", place(document)))
+                return Err(Error::input(format!("{}: {length} tokens, but max_seq_length is {max}", place(document)))
                     .hint("raise max_seq_length, or set over_length to truncate, split or drop"));
             }
         }
@@ -70,7 +70,7 @@ pub fn fit(
     Ok((pieces, fitted))
 }
 
-/// Rows of pieces, stored flat.
+/// Rows of pieces, stored in one flat list.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct PackedRows {
     pieces: Vec<DocumentSlice>,
@@ -83,12 +83,12 @@ impl PackedRows {
         PackedRows { ends: (1..=pieces.len()).collect(), pieces }
     }
 
-    /// Best-fit decreasing: the longest piece first, each into the fullest row that still has room for it. Between
-    /// equals the earlier piece and the older row come first, so the rows depend on nothing but the lengths.
+    /// Best-fit decreasing: takes pieces from longest to shortest and puts each into the fullest row with room for it.
+    /// Ties go to the earlier piece and the older row, so the rows depend only on the lengths.
     pub fn best_fit_decreasing(mut pieces: Vec<DocumentSlice>, capacity: usize) -> PackedRows {
         pieces.sort_by_key(|p| std::cmp::Reverse(p.tokens()));
         let mut rows: Vec<Vec<DocumentSlice>> = Vec::new();
-        // Rows with room, by the room they have.
+        // Rows that are not full, by free tokens.
         let mut with_room: BTreeMap<usize, VecDeque<usize>> = BTreeMap::new();
         for piece in pieces {
             let fullest = with_room.range_mut(piece.tokens()..).next();
@@ -113,11 +113,11 @@ impl PackedRows {
         rows.into_iter().collect()
     }
 
-    /// The pieces in order, cut wherever a row is full, as TRL 0.7 (`ConstantLengthDataset`) joins them. It does so
-    /// buffer by buffer, where a buffer is full after 1024 × 3.6 × `capacity` characters, and a buffer's last row, if
-    /// not full, is left out. `characters` are those of each document's text.
+    /// Concatenates the pieces and cuts them wherever a row is full, like `ConstantLengthDataset` of TRL 0.7. It works
+    /// on one buffer at a time: a buffer is full after 1024 × 3.6 × `capacity` characters, and its last row is dropped
+    /// if it is not full. `characters` has the number of characters of each document.
     ///
-    /// Unlike TRL's, a piece that begins after a cut is a document of its own.
+    /// Unlike in TRL, a piece that begins after a cut is a separate document for attention.
     pub fn wrapped(pieces: &[DocumentSlice], characters: &[usize], capacity: usize) -> PackedRows {
         let full = 3.6 * capacity as f64 * 1024.0;
         let mut rows = PackedRows::default();
@@ -160,7 +160,7 @@ impl PackedRows {
         &self.pieces[start..self.ends[row]]
     }
 
-    /// Tokens of each row.
+    /// The number of tokens of each row.
     pub fn lengths(&self) -> Vec<usize> {
         (0..self.len()).map(|r| self.row(r).iter().map(DocumentSlice::tokens).sum()).collect()
     }
@@ -203,7 +203,7 @@ mod tests {
         assert_eq!(spans(OverLength::Split), (vec![(0, 0, 4), (2, 0, 5), (2, 5, 10), (2, 10, 11), (3, 0, 5)], lost(0)));
         assert_eq!(spans(OverLength::Drop), (vec![(0, 0, 4), (3, 0, 5)], lost(11)));
         let error = fit(&lengths, 5, OverLength::Error, |d| format!("a.jsonl line {}", d + 1)).unwrap_err().to_string();
-        assert!(error.starts_with("a.jsonl line 3: 11 tokens, max_seq_length is 5\n  hint: raise"), "{error}");
+        assert!(error.starts_with("a.jsonl line 3: 11 tokens, but max_seq_length is 5\n  hint: raise"), "{error}");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Records into rows: format, encode, fit and pack, on all cores, with a count of everything worth knowing.
+//! Turns records into rows on all cores: formats, encodes, truncates and packs them, and counts anomalies.
 
 use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -16,27 +16,27 @@ use crate::data::tokens::{Tokens, TokensWriter};
 use halfbyte_core::error::{Error, Result};
 use halfbyte_core::session::batch::Document;
 
-/// The lengths of rows.
+/// The rules for the length and packing of rows.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct RowRules {
     /// `max_seq_length`.
     pub longest: usize,
     /// The rule for longer documents.
     pub over_length: OverLength,
-    /// Whether rows hold several documents.
+    /// How several documents share a row; None: one document per row.
     pub packing: Option<PackingStrategy>,
 }
 
-/// Counts of everything found in the records and done with them.
+/// Counts of records, documents, tokens and anomalies.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
 pub struct DataCounts {
     /// Records read.
     pub records: usize,
     /// Records without any token.
     pub empty: usize,
-    /// Documents that occur a second time, tokens and mask alike.
+    /// Documents that repeat an earlier one, with the same tokens and mask.
     pub duplicates: usize,
-    /// Documents that begin with two begin tokens, or more.
+    /// Documents that begin with more than one begin token.
     pub double_bos: usize,
     /// Documents that do not end with the end token.
     pub missing_eos: usize,
@@ -44,44 +44,44 @@ pub struct DataCounts {
     pub literal_special: usize,
     /// Documents longer than a row.
     pub too_long: usize,
-    /// Documents, or pieces of them, without a token that the loss sees; they are left out.
+    /// Documents, or pieces of them, without a trained token. They are dropped.
     pub untrained: usize,
-    /// Tokens that no row holds: cut off, left out, or in the rest that wrapping drops.
+    /// Tokens that are in no row: truncated, in dropped documents, or in the remainder that wrapping drops.
     pub tokens_lost: usize,
-    /// Of these, tokens of documents that were too long.
+    /// The part of `tokens_lost` that comes from documents that were too long.
     pub tokens_cut: usize,
     /// Tokens of all rows.
     pub tokens: usize,
-    /// Tokens of all rows that the loss sees.
+    /// Trained tokens of all rows.
     pub trained: usize,
     /// The number of rows.
     pub rows: usize,
 }
 
-/// Rows, ready for a [`Loader`](crate::data::loader::Loader).
+/// The rows for a [`Loader`](crate::data::loader::Loader), with their counts.
 pub struct PreparedRows {
     /// Documents and rows.
     pub dataset: Dataset,
     /// The counts of records, documents and tokens.
     pub counts: DataCounts,
-    /// Tokens of every document, before anything was cut.
+    /// Tokens of every document before truncation.
     pub lengths: Vec<usize>,
 }
 
-/// The document of one record.
+/// The document of one record, with its statistics.
 struct Encoded {
     document: Document,
     /// Hash of its tokens and labels.
     hash: u64,
-    /// Characters of its text; 0 unless packing needs them.
+    /// Characters of its text; 0 unless the packing strategy needs them.
     characters: usize,
     literal_special: bool,
 }
 
-/// Records that are formatted and encoded at once: enough for all cores, few enough for memory.
+/// Records formatted and encoded at once: enough to occupy all cores, few enough to bound memory.
 const AT_ONCE: usize = 2048;
 
-/// Prepares all records of `table`. `progress` hears how many are done.
+/// Prepares all records of `table`. `progress` is called with the number of records done.
 pub fn prepare(
     table: &Table,
     format: &RecordFormatter,
@@ -95,7 +95,7 @@ pub fn prepare(
     let lengths = tokens.lengths();
     let all_tokens: usize = lengths.iter().sum();
     let (longest, over_length) = match rules.packing {
-        // Wrapping cuts documents anyway.
+        // Wrapping cuts documents at row ends, so the length limit does not apply.
         Some(PackingStrategy::Wrapped) => (usize::MAX, OverLength::Truncate),
         _ => (rules.longest, rules.over_length),
     };
@@ -124,7 +124,7 @@ pub fn prepare(
     Ok(PreparedRows { dataset: Dataset { tokens, rows }, counts, lengths })
 }
 
-/// Leaves out the pieces without a token that the loss sees.
+/// Drops the pieces without a trained token.
 fn retain_trained(pieces: &mut Vec<DocumentSlice>, tokens: &Tokens) {
     let mut looked_at = 0;
     pieces.retain(|piece| {
@@ -136,10 +136,10 @@ fn retain_trained(pieces: &mut Vec<DocumentSlice>, tokens: &Tokens) {
     });
 }
 
-/// Tokens of all rows that the loss sees.
+/// Trained tokens of all rows.
 fn trained(rows: &PackedRows, tokens: &Tokens) -> usize {
     let mut pieces: Vec<DocumentSlice> = (0..rows.len()).flat_map(|row| rows.row(row)).copied().collect();
-    // As they lie in the store: packing has scattered them.
+    // In the order of the store, because packing has shuffled them.
     pieces.sort_unstable_by_key(|piece| (piece.document, piece.start));
     let parts = pieces.chunks(AT_ONCE).map(|part| {
         tokens.forget();
@@ -157,7 +157,7 @@ fn nothing_to_train_on(counts: &DataCounts) -> Error {
         .hint("check train_on and role_markers (is the answer there, and within max_seq_length?)")
 }
 
-/// Tokens and, where `count_characters`, the characters of every document.
+/// The tokens of every document and, with `count_characters`, its number of characters.
 fn encode(
     table: &Table,
     format: &RecordFormatter,
@@ -172,7 +172,8 @@ fn encode(
     for start in (0..table.len()).step_by(AT_ONCE) {
         let rows = start..table.len().min(start + AT_ONCE);
         let done = rows.end;
-        // Not collected into one `Result`: the error must be the first one, however the threads ran.
+        // Not collected into one `Result`, which would return any error: the first one must be returned, however the
+        // threads ran.
         let encoded: Vec<Result<Encoded>> =
             rows.into_par_iter().map(|row| one(table, format, encoder, count_characters, row)).collect();
         for encoded in encoded {

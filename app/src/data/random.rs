@@ -1,17 +1,17 @@
-//! NumPy's default generator, so that a seed selects the rows that it selects in the `datasets` library:
+//! NumPy's default generator, so that a seed selects the same rows as in the `datasets` library:
 //! `numpy.random.default_rng(entropy).permutation(n)`, which is SeedSequence → PCG64 (XSL-RR) → Fisher–Yates with
-//! masked draws.
+//! masked rejection sampling.
 
 /// NumPy's PCG64, seeded through SeedSequence.
 pub struct Pcg64 {
     state: u128,
     increment: u128,
-    /// The upper half of the last 64-bit draw, not yet handed out as a 32-bit one.
+    /// The unused upper half of the last 64-bit output, for the next 32-bit output.
     upper: Option<u32>,
 }
 
 impl Pcg64 {
-    /// `default_rng(entropy)`: a seed, or several numbers that together are the seed.
+    /// `default_rng(entropy)`, seeded with one or more numbers.
     pub fn new(entropy: &[u64]) -> Self {
         let [a, b, c, d] = seed_sequence(entropy);
         let wide = |high: u64, low: u64| (u128::from(high) << 64) | u128::from(low);
@@ -31,7 +31,7 @@ impl Pcg64 {
         order
     }
 
-    /// A number up to `max`, inclusive: the lowest bits of draws, until one is not above `max`.
+    /// A number from 0 to `max`, inclusive: masks outputs to the needed bits and rejects those above `max`.
     fn up_to(&mut self, max: u32) -> u32 {
         let mask = u32::MAX.checked_shr(max.leading_zeros()).unwrap_or(0);
         loop {
@@ -65,7 +65,7 @@ impl Pcg64 {
 
 /// `SeedSequence(entropy).generate_state(4, uint64)`.
 fn seed_sequence(entropy: &[u64]) -> [u64; 4] {
-    // Each number is its 32-bit words, the lowest first, without leading zero words (but zero is one word).
+    // Each number becomes 32-bit words, the lowest first, without leading zeros; zero is one word.
     let words: Vec<u32> =
         entropy.iter().flat_map(|&n| [Some(n as u32), Some((n >> 32) as u32).filter(|&w| w != 0)]).flatten().collect();
 

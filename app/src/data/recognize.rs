@@ -1,4 +1,4 @@
-//! Which layout the records have: the one that the recipe names, or the one that the columns suggest.
+//! Chooses the layout of records: the one that the recipe names, or the one that the columns imply.
 
 use crate::config::chat_templates;
 use crate::config::data::{DataConfig, TextFormat, TrainOn};
@@ -10,9 +10,8 @@ use crate::data::table::{Record, Table};
 use crate::data::tokenizer_config::TokenizerConfig;
 use halfbyte_core::error::{Error, Result};
 
-/// How a record becomes text. `first` reads the first record; it is called only if the recipe leaves the layout to
-/// the columns of the data. Errors when neither
-/// says it.
+/// The formatter for the records. `first` reads the first record; it is called only if the recipe sets no format, so
+/// that the columns decide. Errors if neither determines the layout.
 pub fn formatter(
     data: &DataConfig,
     first: impl Fn() -> Result<Record>,
@@ -37,7 +36,7 @@ pub fn formatter(
         TextFormat::MistralInstructV3 => (chat(ChatFormat::MistralV3), TrainOn::All),
         TextFormat::InputOutput => (RecordLayout::Segments, TrainOn::Assistant),
         TextFormat::Messages | TextFormat::ShareGpt => (chat(template(data, encoder, config)?), TrainOn::All),
-        // As in TRL, where records that have a completion are trained on it alone.
+        // As in TRL: the loss of a record with a completion covers the completion only.
         TextFormat::PromptCompletion if is_list(&first()?, "prompt") => {
             (chat(template(data, encoder, config)?), TrainOn::Completion)
         }
@@ -46,7 +45,7 @@ pub fn formatter(
     Ok(RecordFormatter { layout, literals, special, train_on: data.train_on.unwrap_or(by_default) })
 }
 
-/// The chat template: the recipe's, else the model's own.
+/// The chat template of the recipe, or the model's own.
 fn template(data: &DataConfig, encoder: &Encoder, config: &TokenizerConfig) -> Result<ChatFormat> {
     let source = match (&data.chat_template, &config.chat_template) {
         (Some(text), _) => chat_templates::source(text),
@@ -69,7 +68,7 @@ pub fn first_record(table: &Table) -> Result<Record> {
     table.record(0)
 }
 
-/// The format that the recipe names, or that the columns of the first record suggest.
+/// The format that the recipe names, or that the columns of the first record imply.
 fn text_format(data: &DataConfig, first: impl Fn() -> Result<Record>) -> Result<TextFormat> {
     if let Some(format) = data.format {
         return Ok(format);
@@ -93,7 +92,7 @@ fn text_format(data: &DataConfig, first: impl Fn() -> Result<Record>) -> Result<
         () if has(&["text"]) => TextFormat::Text,
         () => {
             return Err(Error::input(format!(
-                "cannot tell what the text of a record is: its columns are {}",
+                "no known format fits the data, whose columns are {}",
                 columns.join(", ")
             ))
             .hint(format!("give text_column, template (\"{{{{ column }}}}\") or format: {}", TextFormat::names())));
@@ -101,8 +100,8 @@ fn text_format(data: &DataConfig, first: impl Fn() -> Result<Record>) -> Result<
     })
 }
 
-/// Lines for the report: keys that this layout has no use for, tokens that the tokenizer lacks, and what is trained on
-/// where the layout decides it.
+/// Lines for the report: keys without effect in this layout, tokens that the tokenizer lacks, and which tokens are
+/// trained if the layout decides it.
 pub fn notes(data: &DataConfig, formatter: &RecordFormatter) -> Vec<String> {
     let (column, roles, chat) = match &formatter.layout {
         RecordLayout::Template(_) => (false, true, false),
@@ -117,8 +116,7 @@ pub fn notes(data: &DataConfig, formatter: &RecordFormatter) -> Vec<String> {
         ("chat_template", data.chat_template.is_some() && !chat),
     ];
     let unused: Vec<&str> = given.into_iter().filter(|(_, unused)| *unused).map(|(key, _)| key).collect();
-    let unused = (!unused.is_empty())
-        .then(|| format!("`{}` has no effect: the text is made in another way", unused.join("`, `")));
+    let unused = (!unused.is_empty()).then(|| format!("`{}` has no effect with this format", unused.join("`, `")));
 
     let named = data.chat_template.as_deref().and_then(chat_templates::named).filter(|_| chat);
     let missing: Vec<&str> = named.map_or(Vec::new(), |named| {

@@ -1,4 +1,4 @@
-//! The report on the data, before the first step.
+//! The report on the data that is printed before the first step.
 
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -25,22 +25,22 @@ pub struct Report {
     pub counts: DataCounts,
     /// `max_seq_length`.
     pub longest_row: usize,
-    /// The fate of longer documents, in words.
+    /// The treatment of longer documents, as text.
     pub over_length: &'static str,
-    /// Documents by tokens: upper bound (inclusive) of each bin, and how many.
+    /// Histogram of documents by length: the inclusive upper bound of each bin in tokens, and the number of documents.
     pub histogram: Vec<(usize, usize)>,
-    /// The median and the largest number of tokens of a document.
+    /// The median number of tokens of a document.
     pub median: usize,
     /// The largest number of tokens of a document.
     pub longest: usize,
-    /// Share of the rows' capacity that holds tokens; absent without packing.
+    /// The share of the rows' capacity that is filled with tokens; None without packing.
     pub packing_efficiency: Option<f64>,
-    /// Optimizer steps, where the split is trained on.
+    /// Optimizer steps; None for a split that is only evaluated.
     pub steps: Option<usize>,
 }
 
 impl Report {
-    /// The report on `prepared`, of `steps` optimizer steps.
+    /// The report on `prepared`; `steps` is the number of optimizer steps.
     pub fn new(split: &str, prepared: &PreparedRows, rules: RowRules, steps: Option<usize>) -> Report {
         let mut lengths = prepared.lengths.clone();
         lengths.sort_unstable();
@@ -64,7 +64,7 @@ impl Report {
         }
     }
 
-    /// As text, one fact a line; what deserves attention is marked with `!`.
+    /// The report as text, one fact per line. Anomalies are marked with `!`.
     pub fn text(&self) -> String {
         let mut out = self.summary() + "\n";
         if let Some(steps) = self.steps {
@@ -85,7 +85,7 @@ impl Report {
         out
     }
 
-    /// What there is, in one line.
+    /// Records, rows and tokens in one line.
     pub fn summary(&self) -> String {
         let c = &self.counts;
         let trained = 100.0 * c.trained as f64 / c.tokens.max(1) as f64;
@@ -96,7 +96,7 @@ impl Report {
         )
     }
 
-    /// What deserves attention, a fact a line.
+    /// The anomalies, one per line.
     pub fn warnings(&self) -> Vec<String> {
         let c = &self.counts;
         let facts = [
@@ -115,7 +115,7 @@ impl Report {
     }
 }
 
-/// The first `n` records of a table: where each comes from, its columns, and the text that is made of it.
+/// The first `n` records of a table: the place of each, its columns, and its formatted text.
 pub fn first_records(table: &Table, format: &RecordFormatter, n: usize) -> Result<String> {
     let mut out = String::new();
     for row in 0..n.min(table.len()) {
@@ -133,7 +133,8 @@ pub fn first_records(table: &Table, format: &RecordFormatter, n: usize) -> Resul
     Ok(out)
 }
 
-/// Writes the formatted text of all records to `file`, a JSON object with `text` on every line; the whole file or none.
+/// Writes the formatted text of all records to `file`, one JSON object with `text` per line. On an error, an existing
+/// file stays unchanged.
 pub fn write_texts(table: &Table, format: &RecordFormatter, file: &Path) -> Result<()> {
     let mut name = file.file_name().unwrap_or_default().to_os_string();
     name.push(".partial");
@@ -141,7 +142,7 @@ pub fn write_texts(table: &Table, format: &RecordFormatter, file: &Path) -> Resu
     let written = write_lines(table, format, &partial)
         .and_then(|()| std::fs::rename(&partial, file).map_err(|e| Error::io("rename to", file, e)));
     if written.is_err() {
-        // The file may not exist; then there is nothing to remove.
+        // This fails if the file was never created.
         let _ = std::fs::remove_file(&partial);
     }
     written
@@ -158,7 +159,7 @@ fn write_lines(table: &Table, format: &RecordFormatter, file: &Path) -> Result<(
     out.into_inner().map_err(|e| failed(e.into_error()))?.sync_all().map_err(failed)
 }
 
-/// Bins with bounds 16, 32, 64, … up to the longest of the sorted `lengths`, from the first that is not empty.
+/// A histogram of the sorted `lengths` with bounds 16, 32, 64, …, from the first bin that is not empty.
 fn histogram(lengths: &[usize]) -> Vec<(usize, usize)> {
     let mut bins = Vec::new();
     let (mut bound, mut counted) = (16, 0);
@@ -172,8 +173,8 @@ fn histogram(lengths: &[usize]) -> Vec<(usize, usize)> {
     bins
 }
 
-/// Rows (counted from 0, shown from 1), token by token. Trained tokens are green where `color` is allowed and in braces elsewhere;
-/// tokens are separated by a thin bar.
+/// Shows rows (numbers from 0, printed from 1) token by token, separated by thin bars. Trained tokens are green with
+/// `color` and in braces without.
 pub fn show_rows(dataset: &Dataset, encoder: &Encoder, rows: impl IntoIterator<Item = usize>, color: bool) -> String {
     let [trained_on, trained_off, bar] =
         if color { ["\x1b[32m", "\x1b[0m", "\x1b[90m│\x1b[0m"] } else { ["{", "}", "│"] };
@@ -186,7 +187,7 @@ pub fn show_rows(dataset: &Dataset, encoder: &Encoder, rows: impl IntoIterator<I
             let mut trained = false;
             for (t, (&id, &label)) in document.ids.iter().zip(&document.labels).enumerate() {
                 if t > 0 {
-                    // With color the bar has one of its own, after which the token's must be set again.
+                    // The bar has its own color, so the color of the token is set again after it.
                     shown += bar;
                     shown += if color && trained { trained_on } else { "" };
                 }

@@ -1,8 +1,8 @@
 //! The order in which rows are visited.
 
-/// `group_by_length`: rows of similar length come together, so that micro-batches are even, yet the order stays
-/// random. `permutation` (a random order of `0..lengths.len()`) is cut into mega-batches, each of which is sorted,
-/// longest first; then the longest row of all goes first, so that a run which does not fit fails at once.
+/// `group_by_length`: groups rows of similar length into micro-batches, and keeps the order random. `permutation` (a
+/// random order of `0..lengths.len()`) is cut into mega-batches, each of which is sorted, longest first. Then the
+/// longest row overall is moved to the front, so that a run that does not fit into memory fails at once.
 ///
 /// `batch` counts the rows of an optimizer step: batch size × accumulation, as in `transformers`.
 pub fn group_by_length(lengths: &[usize], batch: usize, permutation: Vec<usize>) -> Vec<usize> {

@@ -1,4 +1,4 @@
-//! The files behind the name of a data set: files, or a folder laid out like a data set of the Hugging Face Hub.
+//! Finds the files of a data set: named files, or a folder in the layout of the Hugging Face Hub.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -17,20 +17,23 @@ pub struct DataFiles {
 }
 
 impl DataFiles {
-    /// One or several files, which become the split `train` in the order given.
+    /// The given files as the split `train`, in this order.
     pub fn files(paths: &[PathBuf]) -> Result<DataFiles> {
         for path in paths {
             if !path.exists() {
                 return Err(missing(path));
             }
             if path.is_dir() {
-                return Err(Error::usage(format!("{} is a folder: only one can be given, alone", path.display())));
+                return Err(Error::usage(format!(
+                    "{} is a folder: it cannot be combined with other files or folders",
+                    path.display()
+                )));
             }
         }
         Ok(DataFiles { splits: vec![("train".into(), paths.to_vec())] })
     }
 
-    /// A folder: its files are assigned to splits by their names, as the `datasets` library does it.
+    /// The files of a folder, assigned to splits by their names as in the `datasets` library.
     pub fn folder(path: &Path) -> Result<DataFiles> {
         if path.join("state.json").exists() || path.join("dataset_dict.json").exists() {
             return Err(Error::input(format!("{} was written by save_to_disk", path.display()))
@@ -83,7 +86,7 @@ impl DataFiles {
         &self.splits
     }
 
-    /// The records of a split with slices: "train\[:10%\]". Errors if there are none.
+    /// Loads the records of a split with slices: "train\[:10%\]". Errors if there are none.
     pub fn load(&self, spec: &str) -> Result<Table> {
         let wanted = split_names(spec)?;
         let mut table = Table::default();
@@ -105,13 +108,13 @@ impl DataFiles {
             let files = self.splits.iter().filter(|(name, _)| wanted.contains(name)).flat_map(|(_, files)| files);
             let files: Vec<String> = files.map(|f| f.display().to_string()).collect();
             return Err(Error::input(format!("split `{spec}` of {} has no records", files.join(", ")))
-                .hint("look into the files, and at the slice that `split` takes of them"));
+                .hint("check the files, and the slice that `split` takes of them"));
         }
         Ok(table.subset(&rows))
     }
 }
 
-/// A file that is not there, with the name in its folder that is nearest.
+/// The error for a missing file. Its hint is the nearest name in the folder.
 fn missing(path: &Path) -> Error {
     let error = Error::input(format!("data file {} does not exist", path.display()));
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -125,7 +128,7 @@ fn missing(path: &Path) -> Error {
     }
 }
 
-/// Collects the files below `folder`, relative to `root`; hidden files and those that describe the set are left out.
+/// Collects the files below `folder`, relative to `root`, without hidden files and metadata of the data set.
 fn walk(root: &Path, folder: &Path, found: &mut Vec<PathBuf>) -> Result<()> {
     const NO_DATA: [&str; 4] = ["config.json", "dataset_info.json", "dataset_infos.json", "README.txt"];
     let path = root.join(folder);
@@ -145,15 +148,15 @@ fn walk(root: &Path, folder: &Path, found: &mut Vec<PathBuf>) -> Result<()> {
     Ok(())
 }
 
-/// The words that make a file one of a split.
+/// The words in file names that mark each split.
 const KEYWORDS: [(&str, &[&str]); 3] = [
     ("train", &["train", "training"]),
     ("validation", &["validation", "valid", "dev", "val"]),
     ("test", &["test", "testing", "eval", "evaluation"]),
 ];
 
-/// Splits by the first rule that finds any: `data/SPLIT-00000-of-00001.*`; a folder named after a split; a file
-/// named after one; else everything is `train`.
+/// Assigns files to splits by the first rule that matches any: `data/SPLIT-00000-of-00001.*`, a folder named after a
+/// split, a file named after a split. If none matches, all files are `train`.
 fn assign(files: &[PathBuf]) -> Vec<(String, Vec<PathBuf>)> {
     let mut sharded: Vec<(String, Vec<PathBuf>)> = Vec::new();
     for file in files {
@@ -173,7 +176,7 @@ fn assign(files: &[PathBuf]) -> Vec<(String, Vec<PathBuf>)> {
         let parents = file.parent().into_iter().flat_map(Path::components);
         parents.map(|c| c.as_os_str().to_string_lossy().into_owned()).collect()
     };
-    // A file name needs a separator after the word; the dot before the extension is one.
+    // In a file name a separator must follow the word; the dot of the extension counts.
     let name = |file: &Path| file.file_name().map(|n| vec![n.to_string_lossy().into_owned()]).unwrap_or_default();
     let all = || vec![("train".to_string(), files.to_vec())];
     [sharded, by(folders), by(name), all()].into_iter().find(|splits| !splits.is_empty()).unwrap_or_default()
@@ -191,7 +194,7 @@ fn shard_split(file: &Path) -> Option<String> {
         .then(|| split.to_string())
 }
 
-/// Whether one of `words` stands in `name` between separators (or its ends).
+/// Whether `name` contains one of `words` between separators or its ends.
 fn has_word(name: &str, words: &[&str]) -> bool {
     let separator = |c: char| matches!(c, '-' | '.' | '_' | ' ' | '/') || c.is_ascii_digit();
     name.split(separator).any(|part| words.contains(&part))

@@ -1,5 +1,5 @@
-//! A byte store that may outgrow memory: it stays in memory while it is small and moves to an unnamed temporary file, which
-//! vanishes with the process however that ends.
+//! A byte store that may be larger than memory. It moves to an unnamed temporary file when it grows; the system removes
+//! the file when the process ends in any way.
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
@@ -9,7 +9,7 @@ use memmap2::Mmap;
 
 use halfbyte_core::error::{Error, Result};
 
-/// Bytes kept in memory before a file takes over.
+/// The most bytes kept in memory; beyond that, they move to a file.
 const IN_MEMORY: usize = 128 << 20;
 
 /// Collects bytes; [`SpillWriter::finish`] makes them readable.
@@ -27,7 +27,7 @@ impl Default for SpillWriter {
 }
 
 impl SpillWriter {
-    /// Keeps at most `in_memory` bytes in memory.
+    /// A writer that keeps at most `in_memory` bytes in memory.
     pub fn with_limit(in_memory: usize) -> Self {
         Self { in_memory, bytes: Vec::new(), file: None, written: 0 }
     }
@@ -48,12 +48,12 @@ impl SpillWriter {
         Ok(())
     }
 
-    /// The number of bytes so far.
+    /// The number of bytes written.
     pub fn written(&self) -> u64 {
         self.written
     }
 
-    /// Ends the collection and makes the bytes readable.
+    /// Finishes writing and makes the bytes readable.
     pub fn finish(self) -> Result<Spill> {
         let Some(file) = self.file else {
             return Ok(Spill::Memory(self.bytes));
@@ -70,9 +70,9 @@ fn failed(error: std::io::Error) -> Error {
 
 /// The collected bytes.
 pub enum Spill {
-    /// In memory: there were few.
+    /// Few bytes, in memory.
     Memory(Vec<u8>),
-    /// In a temporary file: there were many.
+    /// Many bytes, in a temporary file that is mapped into memory.
     File(Mmap),
 }
 
@@ -85,14 +85,14 @@ impl Spill {
     }
 }
 
-/// Tells the system that the pages of a mapped file need not stay in memory. They are read again when they are touched, so
-/// that a pass over a large file can keep its memory small by calling this now and then.
+/// Releases the pages of a mapped file from memory. They are read again when they are accessed. A pass over a large
+/// file calls this regularly to bound its memory.
 pub fn forget(map: &Mmap) {
     #[cfg(unix)]
     {
-        // SAFETY: the map is read-only and of a file, so pages that were dropped come back as they were.
+        // SAFETY: the map is a read-only map of a file, so released pages are read again with the same contents.
         let advised = unsafe { map.unchecked_advise(memmap2::UncheckedAdvice::DontNeed) };
-        // Where the system takes no such advice, more memory is in use, and nothing else.
+        // A system that ignores this advice only uses more memory.
         let _ = advised;
     }
     #[cfg(not(unix))]

@@ -12,7 +12,7 @@ pub struct Slice {
     pub split: String,
     /// The first row.
     pub start: usize,
-    /// One past the last row; below `start` when the slice is empty.
+    /// One past the last row; may be below `start` if the slice is empty.
     pub end: usize,
 }
 
@@ -28,8 +28,9 @@ pub fn split_names(spec: &str) -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// Reads a split with slices against the sizes of the splits: "train", "train\[:10%\]", "train\[100:200\]+test\[-5:\]".
-/// Percentages round to the nearest row, or, after "(pct1_dropremainder)", to whole hundredths of the split.
+/// Resolves a split with slices, given the sizes of the splits: "train", "train\[:10%\]",
+/// "train\[100:200\]+test\[-5:\]". Percentages round to the nearest row, or, after "(pct1_dropremainder)", to whole
+/// hundredths of the split.
 pub fn slices(spec: &str, sizes: &[(String, usize)]) -> Result<Vec<Slice>> {
     spec.split('+').map(|part| SplitTerm::parse(spec, part)?.resolve(spec, sizes)).collect()
 }
@@ -107,7 +108,7 @@ impl SplitTerm {
         let rows_i = rows as i64;
         let absolute = |bound: i64| match self.unit {
             SliceUnit::Rows => bound,
-            // Halves go to the even row, as Python rounds.
+            // Ties round to even, as in Python.
             SliceUnit::PercentClosest => (bound as f64 * rows as f64 / 100.0).round_ties_even() as i64,
             SliceUnit::PercentDropRemainder => bound.saturating_mul(rows_i / 100),
         };
@@ -120,7 +121,7 @@ impl SplitTerm {
     }
 }
 
-/// `Dataset.shuffle(seed)` of `rows` rows: the row at each place.
+/// `Dataset.shuffle(seed)` of `rows` rows: the row number at each position.
 pub fn shuffle(rows: usize, seed: u64) -> Vec<usize> {
     Pcg64::new(&[seed]).permutation(rows)
 }
@@ -134,7 +135,7 @@ pub fn train_test_split(rows: usize, size: TestSize, seed: u64) -> Result<(Vec<u
     };
     if test == 0 || test >= rows {
         return Err(Error::usage(format!("test_size {written} of {rows} rows leaves one part empty"))
-            .hint("give a share between 0 and 1, or a number of rows below the whole"));
+            .hint("give a share between 0 and 1, or fewer rows than there are"));
     }
     let mut order = shuffle(rows, seed);
     let train = order.split_off(test);
@@ -144,7 +145,7 @@ pub fn train_test_split(rows: usize, size: TestSize, seed: u64) -> Result<(Vec<u
 /// `select(range(n))`: the first `n` of `rows`; an error if there are fewer.
 pub fn select(mut rows: Vec<usize>, n: usize) -> Result<Vec<usize>> {
     if n > rows.len() {
-        return Err(Error::usage(format!("select: {n} rows wanted, {} there", rows.len()))
+        return Err(Error::usage(format!("select: {n} rows requested, but there are only {}", rows.len()))
             .hint("lower `select`, or leave it out to take all rows"));
     }
     rows.truncate(n);

@@ -1,5 +1,5 @@
-//! Records by number. The files stay mapped, and a record is parsed when it is asked for, so that a data set may be larger
-//! than memory and only the rows that a recipe selects cost anything.
+//! A table of records, indexed by row. Files stay mapped and a record is parsed when it is read, so a data set may be
+//! larger than memory, and rows that a recipe does not select cost nothing.
 
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use crate::data::spill::{Spill, forget};
 use crate::suggest::nearest;
 use halfbyte_core::error::{Error, Result};
 
-/// One record: its columns in the order of the file.
+/// One record: its columns, in the order of the file.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct Record(pub Map<String, Value>);
 
@@ -22,7 +22,7 @@ impl Record {
         self.0.keys().map(String::as_str)
     }
 
-    /// The value of a column; an error that names the columns there are.
+    /// The value of a column. The error for a missing column names the existing ones.
     pub fn get(&self, column: &str) -> Result<&Value> {
         self.0.get(column).ok_or_else(|| {
             let columns: Vec<&str> = self.columns().collect();
@@ -34,7 +34,7 @@ impl Record {
         })
     }
 
-    /// The text of a column; an error if it holds something else.
+    /// The text of a column. Errors if the value is not text.
     pub fn text(&self, column: &str) -> Result<&str> {
         let value = self.get(column)?;
         value.as_str().ok_or_else(|| {
@@ -44,7 +44,7 @@ impl Record {
     }
 }
 
-/// The kind of a JSON value, with its article.
+/// The kind of a JSON value, with an article, for messages.
 pub fn kind(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
@@ -61,11 +61,11 @@ pub fn kind(value: &Value) -> &'static str {
 pub enum RecordEncoding {
     /// A JSON object on every line of the file.
     Lines,
-    /// JSON objects anywhere in the file (the elements of an array).
+    /// JSON objects at given offsets (the elements of an array).
     Values,
-    /// Plain text: a line is a record with the one column `text`.
+    /// Plain text: each line is a record with the single column `text`.
     Text,
-    /// A JSON object on every line of what the file was converted to.
+    /// A JSON object on every line of the converted contents.
     Converted,
 }
 
@@ -73,7 +73,7 @@ pub enum RecordEncoding {
 pub enum Bytes {
     /// The file itself, mapped into memory.
     Mapped(Mmap),
-    /// Records that were made of it (columns turned into JSON lines).
+    /// Records converted from the file (columns turned into lines of JSON).
     Made(Spill),
 }
 
@@ -81,8 +81,8 @@ impl Bytes {
     /// Maps the file at `path`.
     pub fn map(path: &Path) -> Result<Bytes> {
         let file = std::fs::File::open(path).map_err(|e| Error::io("open", path, e))?;
-        // SAFETY: data files are inputs that nothing rewrites while a run reads them; everything read from the map is
-        // checked as if it were new, so a changed byte is at worst an error about that row.
+        // SAFETY: nothing rewrites the data files while a run reads them. Everything read from the map is checked each
+        // time, so a changed byte causes at worst an error for that row.
         let map = unsafe { Mmap::map(&file) }.map_err(|e| Error::io("map", path, e))?;
         Ok(Bytes::Mapped(map))
     }
@@ -114,7 +114,7 @@ pub struct RecordFile {
     pub bytes: Bytes,
     /// How the records are encoded there.
     pub layout: RecordEncoding,
-    /// The byte at which each record begins.
+    /// The byte offset of each record.
     pub starts: Vec<u64>,
 }
 
@@ -157,7 +157,8 @@ impl RecordFile {
     }
 }
 
-/// A JSON syntax error of one record, without the line number that serde counts from the record's beginning.
+/// The error for invalid JSON in a record. serde's line number is removed, because it counts from the record's
+/// beginning.
 fn syntax(error: &serde_json::Error) -> Error {
     let text = error.to_string();
     let what = text.split(" at line ").next().unwrap_or(&text);
@@ -169,12 +170,12 @@ fn syntax(error: &serde_json::Error) -> Error {
 #[derive(Default)]
 pub struct Table {
     files: Vec<Arc<RecordFile>>,
-    /// The file and the byte of each row.
+    /// The file index and byte offset of each row.
     rows: Vec<(u32, u64)>,
 }
 
 impl Table {
-    /// The records of `files`, one file after the other.
+    /// The records of all `files`, in order.
     pub fn new(mut files: Vec<RecordFile>) -> Table {
         let mut rows = Vec::with_capacity(files.iter().map(|f| f.starts.len()).sum());
         for (number, file) in files.iter_mut().enumerate() {
@@ -188,7 +189,7 @@ impl Table {
         self.rows.len()
     }
 
-    /// Whether there is no record.
+    /// Whether there are no records.
     pub fn is_empty(&self) -> bool {
         self.rows.is_empty()
     }
@@ -198,25 +199,25 @@ impl Table {
         self.files.iter().for_each(|file| file.bytes.forget());
     }
 
-    /// The given rows, in the given order. Every one must be a row of this table.
+    /// A table of the given rows in the given order. Each must be a row of this table.
     pub fn subset(&self, rows: &[usize]) -> Table {
         Table { files: self.files.clone(), rows: rows.iter().map(|&row| self.rows[row]).collect() }
     }
 
-    /// Puts the records of `other` after these.
+    /// Appends the records of `other`.
     pub fn append(&mut self, other: Table) {
         let shift = self.files.len() as u32;
         self.files.extend(other.files);
         self.rows.extend(other.rows.into_iter().map(|(file, start)| (file + shift, start)));
     }
 
-    /// A record; errors name its file and line.
+    /// Reads a record. Errors name its file and line.
     pub fn record(&self, row: usize) -> Result<Record> {
         let (file, start) = self.rows[row];
         self.files[file as usize].record(start as usize).map_err(|e| e.at(self.place(row)))
     }
 
-    /// Where a record comes from: its file and line.
+    /// The place of a record: its file and line.
     pub fn place(&self, row: usize) -> String {
         let (file, start) = self.rows[row];
         self.files[file as usize].place(start as usize)

@@ -1,5 +1,5 @@
-//! Jinja templates, as transformers runs chat templates: `trim_blocks` and `lstrip_blocks`, Python's string methods,
-//! `raise_exception`, `tojson`, loop controls, and `{% generation %}` around what is trained on.
+//! Jinja templates with the settings of transformers' chat templates: `trim_blocks` and `lstrip_blocks`, Python's
+//! string methods, `raise_exception`, `tojson`, loop controls, and `{% generation %}` around trained text.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -17,25 +17,25 @@ use halfbyte_core::error::{Error, Result};
 /// A compiled template.
 pub struct Template {
     environment: Environment<'static>,
-    /// Maps positions back to the text that the user wrote.
+    /// Maps positions to the source text of the user.
     literals: Literals,
 }
 
-/// The name under which the one template of an environment is kept.
+/// The name of the only template in an environment.
 const NAME: &str = "template";
 
-/// How a template treats names that nothing defines.
+/// How a template treats undefined names.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Undefined {
-    /// Printing one is an error: the record lacks that column.
+    /// Printing one is an error, because the record lacks that column.
     Refused,
-    /// They print as nothing, as chat templates expect.
+    /// They print as empty text, as chat templates expect.
     Empty,
 }
 
 impl Template {
-    /// Compiles `source`. In its text (never in a record's) `literals` become tokens, and `roles` say what is
-    /// trained on.
+    /// Compiles `source`. In its own text (never in a record's), `literals` become tokens, and `roles` determine which
+    /// text is trained.
     pub fn new(
         source: &str,
         undefined: Undefined,
@@ -54,7 +54,7 @@ impl Template {
             Err(minijinja::Error::new(ErrorKind::InvalidOperation, message))
         });
         environment.add_filter("trained_on", |text: String| format!("{TRAINED}{text}{GIVEN}"));
-        // Python prints these differently from JSON.
+        // Python and JSON print these differently.
         environment.set_formatter(|out, state, value| match value.kind() {
             ValueKind::None => out.write_str("None").map_err(minijinja::Error::from),
             ValueKind::Bool => {
@@ -78,13 +78,13 @@ impl Template {
         }
     }
 
-    /// Renders with the names that `context` has; the result is marked text.
+    /// Renders with the variables of `context`. The result is marked text.
     pub fn render(&self, context: impl Serialize) -> Result<String> {
         let template = self.environment.get_template(NAME).map_err(|e| self.explain(&e))?;
         template.render(Serde(context)).map_err(|e| self.explain(&e))
     }
 
-    /// As [`Template::render`], for a record: an undefined name is a column that is not there.
+    /// [`Template::render`] for a record. The error for an undefined name lists the columns.
     pub fn render_record(&self, record: &serde_json::Map<String, serde_json::Value>) -> Result<String> {
         let template = self.environment.get_template(NAME).map_err(|e| self.explain(&e))?;
         template.render(Serde(record)).map_err(|error| {
@@ -112,7 +112,7 @@ impl Template {
             let found = source.match_indices(name).map(|(at, _)| at);
             let mut whole =
                 found.filter(|at| !source[..*at].ends_with(is_part) && !source[at + name.len()..].starts_with(is_part));
-            // Text outside of expressions may hold the word too.
+            // The word may also occur in text outside of expressions.
             whole.find(|at| source[..*at].rfind('{') > source[..*at].rfind('}'))
         };
         let mut columns: Vec<String> = template.undeclared_variables(false).into_iter().collect();
@@ -149,7 +149,7 @@ impl Template {
     }
 }
 
-/// Turns `{% generation %}`, the block that transformers has around answers, into a filter block that marks them.
+/// Rewrites `{% generation %}`, which transformers uses around answers, to a filter block that marks them.
 fn generation_as_filter(source: &str) -> String {
     let mut out = String::with_capacity(source.len());
     let mut rest = source;

@@ -1,28 +1,28 @@
-//! `tokenizer_config.json`: what a model folder says about its tokenizer.
+//! Reads `tokenizer_config.json`, the tokenizer settings of a model folder.
 
 use std::path::Path;
 
 use serde_json::Value;
 
-use crate::config::fields::Fields;
+use crate::config::fields::JsonFields;
 use halfbyte_core::error::{Error, Result};
 
-/// The settings that matter here; absent fields have the defaults of transformers' LlamaTokenizer.
+/// The settings that affect documents. Absent fields have the defaults of transformers' LlamaTokenizer.
 #[derive(Clone, PartialEq, Debug)]
 pub struct TokenizerConfig {
-    /// A begin token goes in front of a text.
+    /// Prepend the begin token to a text.
     pub add_bos: bool,
-    /// An end token goes behind a text.
+    /// Append the end token to a text.
     pub add_eos: bool,
-    /// Text after a special token gets a space in front.
+    /// Prepend a space to text after a special token.
     pub legacy: bool,
-    /// The longest text, where the folder names one.
+    /// The longest text in tokens (`model_max_length`), if it is limited.
     pub model_max_length: Option<usize>,
-    /// The template of conversations.
+    /// The chat template, a Jinja text.
     pub chat_template: Option<String>,
-    /// The end token, where it is not the one of the tokenizer's model file.
+    /// The text of the end token, if the folder names one.
     pub eos: Option<String>,
-    /// Tokens with their ids, beyond those of the model file perhaps.
+    /// Special tokens with their ids. They may be missing in the tokenizer's model file.
     pub added: Vec<(String, u32)>,
 }
 
@@ -41,11 +41,11 @@ impl Default for TokenizerConfig {
 }
 
 impl TokenizerConfig {
-    /// Reads the files of a model folder; none need be there.
+    /// Reads the files of a model folder. All of them are optional.
     pub fn open(folder: &Path) -> Result<Self> {
         let file = folder.join("tokenizer_config.json");
-        let mut config = if file.exists() { Self::parse(&Fields::open(&file)?)? } else { Self::default() };
-        // Newer folders keep the template in a file of its own, which then counts.
+        let mut config = if file.exists() { Self::parse(&JsonFields::open(&file)?)? } else { Self::default() };
+        // Newer folders have the template in a separate file, which takes precedence.
         let jinja = folder.join("chat_template.jinja");
         if jinja.exists() {
             config.chat_template = Some(std::fs::read_to_string(&jinja).map_err(|e| Error::io("read", &jinja, e))?);
@@ -53,7 +53,7 @@ impl TokenizerConfig {
         Ok(config)
     }
 
-    fn parse(fields: &Fields) -> Result<Self> {
+    fn parse(fields: &JsonFields) -> Result<Self> {
         let default = Self::default();
         // HF writes 1e30 for "no limit".
         let longest = fields.number("model_max_length")?.filter(|n| *n < 1e9);
@@ -75,13 +75,13 @@ impl TokenizerConfig {
     }
 }
 
-/// The text of a token: a string, or an object with it.
+/// The text of a token, which is a string or an object with the field `content`.
 fn content(token: &Value) -> Option<String> {
     token.as_str().or_else(|| token.get("content")?.as_str()).map(str::to_string)
 }
 
-/// The template, or of several named ones that named `default`.
-fn template(fields: &Fields) -> Result<Option<String>> {
+/// The template, or among several named ones the one named `default`.
+fn template(fields: &JsonFields) -> Result<Option<String>> {
     match fields.get("chat_template") {
         None => Ok(None),
         Some(Value::String(template)) => Ok(Some(template.clone())),
@@ -99,7 +99,7 @@ mod tests {
     use super::*;
 
     fn parse(json: &str) -> Result<TokenizerConfig> {
-        TokenizerConfig::parse(&Fields::parse(json, Path::new("tokenizer_config.json"))?)
+        TokenizerConfig::parse(&JsonFields::parse(json, Path::new("tokenizer_config.json"))?)
     }
 
     #[test]

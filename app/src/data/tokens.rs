@@ -1,4 +1,4 @@
-//! The tokenized documents of a run, four bytes a token.
+//! Stores the tokenized documents of a run in four bytes per token.
 
 use std::ops::Range;
 
@@ -7,7 +7,7 @@ use crate::data::spill::{Spill, SpillWriter};
 use halfbyte_core::error::Result;
 use halfbyte_core::session::batch::{Document, IGNORED};
 
-/// Set in tokens that are not trained on. Vocabularies are far smaller than 2³¹.
+/// This bit is set in tokens that are not trained. Vocabularies are far smaller than 2³¹.
 const MASKED: u32 = 1 << 31;
 
 /// Collects documents; [`TokensWriter::finish`] makes them readable.
@@ -28,20 +28,20 @@ impl TokensWriter {
         Ok(())
     }
 
-    /// Ends the collection and makes the documents readable.
+    /// Finishes writing and makes the documents readable.
     pub fn finish(self) -> Result<Tokens> {
         Ok(Tokens { ends: self.ends, store: self.store.finish()? })
     }
 }
 
-/// Tokenized documents, by number.
+/// Tokenized documents, indexed by number.
 pub struct Tokens {
     ends: Vec<u64>,
     store: Spill,
 }
 
 impl Tokens {
-    /// How many documents there are.
+    /// The number of documents.
     pub fn documents(&self) -> usize {
         self.ends.len()
     }
@@ -62,7 +62,7 @@ impl Tokens {
         (0..self.documents()).map(|d| self.length(d)).collect()
     }
 
-    /// The tokens `range` of a document, as a document.
+    /// The slice `range` of a document as a document of its own.
     pub fn piece(&self, document: usize, range: Range<usize>) -> Document {
         let start = self.bounds(document).0;
         let bytes = &self.store[4 * (start + range.start)..4 * (start + range.end)];
@@ -71,17 +71,17 @@ impl Tokens {
         Document { ids: words.clone().map(|w| w & !MASKED).collect(), labels: words.map(label).collect() }
     }
 
-    /// Whether the loss sees any token of a piece.
+    /// Whether any token of a piece is trained.
     pub fn trains(&self, piece: &DocumentSlice) -> bool {
         self.seen(piece).any(|seen| seen)
     }
 
-    /// How many tokens of a piece the loss sees.
+    /// The number of trained tokens of a piece.
     pub fn trained(&self, piece: &DocumentSlice) -> usize {
         self.seen(piece).filter(|seen| *seen).count()
     }
 
-    /// For each token of a piece but the first, which nothing predicts: whether the loss sees it.
+    /// For each token of a piece except the first, which has no prediction: whether it is trained.
     fn seen(&self, piece: &DocumentSlice) -> impl Iterator<Item = bool> {
         let start = self.bounds(piece.document).0;
         let bytes = &self.store[4 * (start + piece.start)..4 * (start + piece.end)];

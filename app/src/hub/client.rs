@@ -1,5 +1,5 @@
-//! Requests to the hub. The access token goes to the hub's own address only, and what a server says is checked before a
-//! path is made of it: a mirror may be broken or hostile.
+//! HTTP requests to the hub. The access token is sent to the hub's own address only. Responses are checked before they
+//! become part of a path, because a mirror may be broken or hostile.
 
 use serde::Deserialize;
 use std::fmt;
@@ -15,10 +15,10 @@ pub struct Client<'a> {
     token: Option<&'a str>,
 }
 
-/// Why a request failed.
+/// The reason why a request failed.
 #[derive(Debug)]
 pub struct Failure {
-    /// The HTTP status, if there was an answer.
+    /// The HTTP status, if there was a response.
     pub status: Option<u16>,
     what: String,
 }
@@ -35,7 +35,7 @@ impl fmt::Display for Failure {
     }
 }
 
-/// The hub's answer about a repository at a revision.
+/// The hub's response about a repository at a revision.
 #[derive(Deserialize)]
 struct Listing {
     sha: String,
@@ -51,24 +51,24 @@ struct Sibling {
 /// A file of a repository.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct RepoFile {
-    /// Its path in the repository: no `..`, never absolute.
+    /// Path in the repository: relative, without `..`.
     pub name: String,
-    /// Bytes, where the hub says.
+    /// Size in bytes, if the hub reports it.
     pub size: Option<u64>,
 }
 
-/// What the hub says of a file before it is fetched.
+/// The identity and size of a file, requested before its download.
 pub struct FileInfo {
-    /// The name of its content in the cache: letters, digits, `-`, `_` and `.`.
+    /// Name of the blob in the cache: letters, digits, `-`, `_` and `.`.
     pub etag: String,
-    /// Bytes.
+    /// Size in bytes.
     pub size: u64,
 }
 
-/// Redirects that are followed.
+/// The most redirects that are followed.
 const MOST_HOPS: usize = 8;
 
-/// The longest answer that is not a file.
+/// The largest list of files that is read, in bytes.
 const LONGEST_LISTING: u64 = 64 << 20;
 
 impl<'a> Client<'a> {
@@ -79,7 +79,7 @@ impl<'a> Client<'a> {
             .http_status_as_error(false)
             .timeout_connect(Some(Duration::from_secs(20)))
             .timeout_recv_response(Some(Duration::from_secs(60)))
-            // A server that falls silent in the middle of a file.
+            // Ends a download whose server stops sending.
             .timeout_per_read(Some(Duration::from_secs(60)))
             .user_agent(concat!("halfbyte/", env!("CARGO_PKG_VERSION")))
             .accept_encoding("identity");
@@ -101,12 +101,12 @@ impl<'a> Client<'a> {
         Ok((sha, files.filter(|file| is_inside(&file.name)).collect()))
     }
 
-    /// The address of a file; `path` is that of the repository in addresses of pages.
+    /// The address of a file; `path` is the path of the repository's page.
     pub fn url(&self, path: &str, commit: &str, name: &str) -> String {
         format!("{}/{path}/resolve/{commit}/{}", self.endpoint, escape(name, true))
     }
 
-    /// What the hub says of the file at `url`.
+    /// The identity and size of the file at `url`.
     pub fn info(&self, url: &str) -> Result<FileInfo, Failure> {
         let (seen, answer) = self.get(url, Some("bytes=0-0"))?;
         let etag = seen.etag.ok_or_else(|| Failure::new("the answer names no ETag"))?;
@@ -116,20 +116,20 @@ impl<'a> Client<'a> {
         }
         let header = |name| answer.headers().get(name).and_then(|value| value.to_str().ok());
         let total = header("content-range").and_then(|range| range.rsplit('/').next()).and_then(|n| n.parse().ok());
-        // Without ranges the answer is the whole file; an empty file has no first byte.
+        // A server without ranges sends the whole file, as every server does for an empty one.
         let whole = || header("content-length").and_then(|n| n.parse().ok()).filter(|_| answer.status() == 200);
         let size = total.or_else(whole).ok_or_else(|| Failure::new("the answer does not say how long the file is"))?;
         Ok(FileInfo { etag, size })
     }
 
-    /// The content of the file at `url` from byte `start` on, and whether the server heeded `start`.
+    /// The content of the file at `url` from byte `start` on, and whether the server respected `start`.
     pub fn content(&self, url: &str, start: u64) -> Result<(impl Read + use<>, bool), Failure> {
         let (_, answer) = self.get(url, (start > 0).then(|| format!("bytes={start}-")).as_deref())?;
         let partial = answer.status() == 206;
         Ok((answer.into_body().into_reader(), partial))
     }
 
-    /// Follows redirects. Only the hub itself is shown the token, also when it redirects elsewhere, as the real one does.
+    /// Sends a request and follows redirects. The token is sent to the hub only, never to a host that it redirects to.
     fn get(&self, url: &str, range: Option<&str>) -> Result<(Seen, Response<Body>), Failure> {
         let mut url = url.to_string();
         let mut seen = Seen::default();
@@ -160,14 +160,14 @@ impl<'a> Client<'a> {
     }
 }
 
-/// What the answers on the way to a file say about it.
+/// The ETag of a file, collected over all responses of a request.
 #[derive(Default)]
 struct Seen {
     etag: Option<String>,
 }
 
 impl Seen {
-    /// The hub names the content of large files itself, before it redirects to where they are stored.
+    /// Takes the ETag of a response. For a large file the hub sends it before it redirects to the storage.
     fn note(&mut self, answer: &Response<Body>) {
         let header = |name| answer.headers().get(name).and_then(|value| value.to_str().ok());
         let linked = header("x-linked-etag");
@@ -178,7 +178,7 @@ impl Seen {
     }
 }
 
-/// Scheme, host and port.
+/// Scheme, host and port of a URL.
 fn origin(url: &str) -> Option<(String, String, Option<u16>)> {
     let uri: Uri = url.parse().ok()?;
     let port = uri.port_u16().or(match uri.scheme_str()? {
@@ -202,13 +202,13 @@ fn resolve(url: &str, location: &str) -> Result<String, Failure> {
     }
 }
 
-/// Whether the file `name` of a repository lies inside of it, wherever that is.
+/// Whether the path `name` stays within the folder of its repository.
 fn is_inside(name: &str) -> bool {
     let part = |part: &str| !part.is_empty() && part != "." && part != "..";
     name.split('/').all(part) && !name.contains(['\\', ':', '\0'])
 }
 
-/// `text` in an address; slashes stay if they separate folders.
+/// Percent-encodes `text` for a URL; keeps slashes if they separate folders.
 fn escape(text: &str, slashes: bool) -> String {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_.~".contains(&b) || (slashes && b == b'/');
     text.bytes().map(|b| if plain(b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect()

@@ -1,4 +1,4 @@
-//! Downloads into the cache: which files, whether there is room for them, and where they are written.
+//! Downloads into the cache: selects the files, checks for free space, and writes them.
 
 use super::client::{Client, Failure, RepoFile};
 use super::{Content, Hub, TOKENIZERS, incomplete};
@@ -8,14 +8,14 @@ use std::fs::{File, OpenOptions};
 use std::io::{IsTerminal, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-/// Files that say how a tokenizer is used.
+/// Files with the settings of a tokenizer.
 const BESIDE_TOKENIZERS: [&str; 4] =
     ["tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja"];
 
-/// Extensions of data files: those that `data::files` reads.
+/// Extensions of data files that `data::files` can read.
 pub const DATA_FILES: [&str; 6] = ["jsonl", "ndjson", "json", "csv", "parquet", "txt"];
 
-/// Downloads what the cache lacks of `content`; the folder of the snapshot.
+/// Downloads the files of `content` that the cache lacks. Returns the folder of the snapshot.
 pub fn download(hub: &Hub, content: Content, id: &str, revision: &str) -> Result<PathBuf> {
     let client = Client::new(&hub.endpoint, hub.token.as_deref());
     let failed = |what: &str, failure: Failure| explain(hub, content, id, what, &failure);
@@ -33,7 +33,7 @@ pub fn download(hub: &Hub, content: Content, id: &str, revision: &str) -> Result
 
     let root = hub.root(content, id);
     let snapshot = root.join("snapshots").join(&commit);
-    // An interrupted download is resumed, never taken for a whole one.
+    // This mark remains if the download is interrupted, so the snapshot is not mistaken for a complete one.
     let mark = incomplete(&root, &commit);
     let marked = std::fs::create_dir_all(&snapshot).and_then(|()| std::fs::write(&mark, ""));
     marked.map_err(|e| Error::io("write", &mark, e))?;
@@ -61,14 +61,14 @@ pub fn download(hub: &Hub, content: Content, id: &str, revision: &str) -> Result
         let reference = root.join("refs").join(revision);
         write_new(&reference, &commit).map_err(|e| Error::io("write", &reference, e))?;
     }
-    // After a part of a model, the other files are not there yet.
+    // After a partial download of a model, other files are still missing.
     if matches!(content, Content::Model | Content::Dataset) {
         std::fs::remove_file(&mark).map_err(|e| Error::io("remove", &mark, e))?;
     }
     Ok(snapshot)
 }
 
-/// Whether a file of a repository is of use.
+/// Whether a file of a repository is needed.
 fn is_wanted(content: Content, name: &str) -> bool {
     let top = !name.contains('/');
     match content {
@@ -81,20 +81,20 @@ fn is_wanted(content: Content, name: &str) -> bool {
             top && ([".json", ".jinja"].iter().any(|end| name.ends_with(end)) || name == "tokenizer.model")
         }
         Content::Model => {
-            // Mistral's repositories hold the weights a second time under this name.
+            // Mistral's repositories contain the weights a second time under this name.
             let twice = name.starts_with("consolidated");
             is_wanted(Content::Description, name) || (top && !twice && name.ends_with(".safetensors"))
         }
     }
 }
 
-/// Says what is downloaded from where to where, and refuses what the disk has no room for.
+/// Prints what is downloaded, from where and to where. Errors if the disk has too little space.
 fn announce(hub: &Hub, id: &str, root: &Path, files: usize, bytes: u64) -> Result<()> {
     let free = free_space(root);
     let count = if files == 1 { "1 file".into() } else { format!("{files} files") };
     let room = free.map_or_else(String::new, |free| format!("; {} free there", size(free)));
     let mut stderr = std::io::stderr().lock();
-    // A message that nobody can read is no reason to stop.
+    // A closed standard error does not stop the download.
     let _ = writeln!(
         stderr,
         "downloading {id} from {} ({count}, {}) into {}{room}",
@@ -114,20 +114,20 @@ fn announce(hub: &Hub, id: &str, root: &Path, files: usize, bytes: u64) -> Resul
     }
 }
 
-/// Bytes that this user may still write where `folder` is.
+/// Free bytes for this user on the disk of `folder`.
 #[cfg(unix)]
 fn free_space(folder: &Path) -> Option<u64> {
     let disk = rustix::fs::statvfs(folder).ok()?;
     Some(disk.f_bavail.saturating_mul(disk.f_frsize))
 }
 
-/// Unknown on this system.
+/// The free space is not known on this system.
 #[cfg(not(unix))]
 fn free_space(_: &Path) -> Option<u64> {
     None
 }
 
-/// Bytes in powers of ten, as disks and the hub's pages count them: `14.5 GB`.
+/// Formats bytes in powers of ten, as disks and the hub's pages do: `14.5 GB`.
 fn size(bytes: u64) -> String {
     let scaled = |unit: f64, name| format!("{:.1} {name}", bytes as f64 / unit);
     match bytes {
@@ -138,7 +138,7 @@ fn size(bytes: u64) -> String {
     }
 }
 
-/// The progress of a download; hidden if standard error is not a terminal.
+/// The progress bar of a download, hidden if standard error is not a terminal.
 fn bar(bytes: u64) -> ProgressBar {
     if !std::io::stderr().is_terminal() {
         return ProgressBar::hidden();
@@ -147,15 +147,15 @@ fn bar(bytes: u64) -> ProgressBar {
     ProgressBar::new(bytes).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
 }
 
-/// Why a file could not be fetched.
+/// The reason why a file could not be downloaded.
 enum Fetch {
-    /// The hub refused.
+    /// The request to the hub failed.
     Hub(Failure),
-    /// Anything else.
+    /// Any other error.
     Failed(Error),
 }
 
-/// Downloads one file to `blobs/ETAG`, links it as `target`, and checks that it is whole.
+/// Downloads one file to `blobs/ETAG`, checks its size, and links it as `target`.
 fn fetch(client: &Client, url: &str, root: &Path, target: &Path, bar: &ProgressBar) -> Result<(), Fetch> {
     let info = client.info(url).map_err(Fetch::Hub)?;
     let blob = root.join("blobs").join(&info.etag);
@@ -167,11 +167,11 @@ fn fetch(client: &Client, url: &str, root: &Path, target: &Path, bar: &ProgressB
     create_parent(&blob).map_err(disk("create", &blob))?;
     let file = OpenOptions::new().create(true).read(true).write(true).truncate(false).open(&part);
     let mut file = file.map_err(disk("open", &part))?;
-    // Another process that fetches the same file is waited for.
+    // Wait for another process that downloads the same file.
     file.lock().map_err(disk("lock", &part))?;
     if std::fs::metadata(&blob).is_ok_and(|blob| blob.len() == info.size) {
         bar.inc(info.size);
-        // The other process was faster; its own part is gone already.
+        // The other process has finished the file; this removes the empty one that was just created.
         let _ = std::fs::remove_file(&part);
     } else {
         let have = file.metadata().map_err(disk("read", &part))?.len();
@@ -182,7 +182,7 @@ fn fetch(client: &Client, url: &str, root: &Path, target: &Path, bar: &ProgressB
             bar.inc(start);
             let kept = file.set_len(start).and_then(|()| file.seek(SeekFrom::Start(start)));
             kept.map_err(disk("write", &part))?;
-            // One byte more than promised is noticed, an endless answer does not fill the disk.
+            // Reading at most one byte too many detects a wrong size, and an endless response cannot fill the disk.
             let mut body = bar.wrap_read(&mut body).take(info.size - start + 1);
             let written = std::io::copy(&mut body, &mut file).map_err(disk("download to", &part))?;
             if start + written != info.size {
@@ -192,7 +192,7 @@ fn fetch(client: &Client, url: &str, root: &Path, target: &Path, bar: &ProgressB
                 }
                 let what = format!("{arrived} of {} bytes arrived", info.size);
                 return Err(Fetch::Failed(
-                    Error::input(format!("{url}: {what}")).hint("run the command again: the download goes on there"),
+                    Error::input(format!("{url}: {what}")).hint("run the command again to resume the download"),
                 ));
             }
         }
@@ -202,20 +202,20 @@ fn fetch(client: &Client, url: &str, root: &Path, target: &Path, bar: &ProgressB
     link(&blob, root, target).map_err(disk("link", target))
 }
 
-/// Makes the blob appear as `target`: a relative link, so that the cache can be moved.
+/// Links the blob as `target`. The link is relative, so that the cache can be moved.
 #[cfg(unix)]
 fn link(blob: &Path, root: &Path, target: &Path) -> std::io::Result<()> {
     create_parent(target)?;
     let depth = target.strip_prefix(root).map_or(0, |inside| inside.components().count() - 1);
     let up: PathBuf = std::iter::repeat_n("..", depth).collect();
     match std::os::unix::fs::symlink(up.join(blob.strip_prefix(root).unwrap_or(blob)), target) {
-        // Another process linked it meanwhile.
+        // Another process has created the link.
         Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists && target.is_file() => Ok(()),
         done => done,
     }
 }
 
-/// Makes the blob appear as `target`; links need special rights on this system.
+/// Moves the blob to `target`, because links need special rights on this system.
 #[cfg(not(unix))]
 fn link(blob: &Path, _root: &Path, target: &Path) -> std::io::Result<()> {
     create_parent(target)?;
@@ -231,17 +231,17 @@ fn write_new(path: &Path, text: &str) -> std::io::Result<()> {
     File::create(path)?.write_all(text.as_bytes())
 }
 
-/// What to do about a failed request.
+/// The error of a failed request, with a hint by HTTP status.
 fn explain(hub: &Hub, content: Content, id: &str, what: &str, failure: &Failure) -> Error {
     let page = match content {
         Content::Dataset => format!("{}/datasets/{id}", hub.address()),
         Content::Model | Content::Description | Content::Tokenizer => format!("{}/{id}", hub.address()),
     };
     let what = format!("cannot download {id} ({what}) from {}: {failure}", hub.address());
-    let error = Error::input(format!("there is no folder {id}, and as a hub id it failed: {what}"));
+    let error = Error::input(format!("there is no folder {id}, and it could not be downloaded as a hub id: {what}"));
     match failure.status {
         Some(401 | 403) => {
-            error.hint(format!("accept its licence at {page}, then set HF_TOKEN to a token of that account"))
+            error.hint(format!("accept its license at {page}, then set HF_TOKEN to a token of that account"))
         }
         Some(404) => error.hint(format!("check the path, or the name and the revision at {page}")),
         _ => error.hint("without a network, give a local folder; HF_ENDPOINT names a mirror"),

@@ -1,8 +1,8 @@
-//! The Hugging Face Hub: models and data sets by their ids, through the cache that the Python libraries share, downloaded
-//! into it where it lacks them.
+//! The Hugging Face Hub: finds models and data sets by their ids in the cache that the Python libraries share, and
+//! downloads missing files into it.
 //!
-//! * `client`: requests to the hub and what it answers; the only place that knows the access token.
-//! * `download`: which files are fetched, whether there is room for them, and where they are written.
+//! * `client`: requests to the hub; the only user of the access token.
+//! * `download`: selects the files, checks for free space, and writes them.
 
 mod client;
 mod download;
@@ -10,21 +10,21 @@ mod download;
 use halfbyte_core::error::{Error, Result};
 use std::path::{Path, PathBuf};
 
-/// What is needed of a repository.
+/// The part of a repository that a command needs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Content {
     /// A whole model: weights, configuration, tokenizer.
     Model,
-    /// A model without its weights: a few megabytes.
+    /// Configuration and tokenizer of a model: a few megabytes.
     Description,
-    /// The tokenizer of a model alone.
+    /// The tokenizer of a model, without anything else.
     Tokenizer,
-    /// A data set.
+    /// The data files of a data set.
     Dataset,
 }
 
 impl Content {
-    /// What messages call it.
+    /// The name in messages.
     fn name(self) -> &'static str {
         match self {
             Content::Model | Content::Description => "model",
@@ -33,13 +33,13 @@ impl Content {
         }
     }
 
-    /// Whether the snapshot in `folder` has all of it.
+    /// Whether the snapshot in `folder` is complete.
     fn is_whole(self, folder: &Path, marked_incomplete: bool) -> bool {
         let has = |name: &str| folder.join(name).is_file();
         let has_tokenizer = TOKENIZERS.into_iter().any(has);
         match self {
             Content::Model => !marked_incomplete && has("config.json") && has_weights(folder),
-            // A model may have no tokenizer at all.
+            // A model may have no tokenizer.
             Content::Description => has("config.json") && (has_tokenizer || !marked_incomplete),
             Content::Tokenizer => has_tokenizer,
             Content::Dataset => !marked_incomplete && folder.is_dir(),
@@ -47,26 +47,26 @@ impl Content {
     }
 }
 
-/// Where the cache is and how the hub is reached.
+/// The location of the cache and the access to the hub.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Hub {
     /// The cache: `models--owner--name/{refs,snapshots,blobs}` and `datasets--owner--name/…`.
     pub cache: PathBuf,
-    /// The address of the hub, without a slash at its end.
+    /// The address of the hub, without a trailing slash.
     pub endpoint: String,
     /// The user's access token; it is sent to `endpoint` and nowhere else.
     pub token: Option<String>,
-    /// Nothing is downloaded.
+    /// Whether downloads are disabled.
     pub offline: bool,
 }
 
 impl Hub {
-    /// As the environment says, with the names and defaults of huggingface_hub.
+    /// The settings of the environment, with the variables and defaults of huggingface_hub.
     pub fn from_env() -> Hub {
         Hub::from_names(|name| std::env::var(name).ok().filter(|value| !value.is_empty()))
     }
 
-    /// As the variables that `get` knows say.
+    /// The settings of the environment variables that `get` returns.
     pub fn from_names(get: impl Fn(&str) -> Option<String>) -> Hub {
         let user_cache = || {
             let home = || get("HOME").or_else(|| get("USERPROFILE")).unwrap_or_default();
@@ -86,7 +86,7 @@ impl Hub {
         }
     }
 
-    /// The folder that a user names: `name` itself if it is a folder, else that of the hub id.
+    /// The folder `name` if it exists, or the snapshot of the hub id `name`.
     pub fn folder(&self, content: Content, name: &str, revision: Option<&str>) -> Result<PathBuf> {
         if Path::new(name).is_dir() {
             return Ok(name.into());
@@ -94,7 +94,7 @@ impl Hub {
         self.snapshot(content, name, revision)
     }
 
-    /// The folder of a hub id in the cache; what is missing there is downloaded. `revision` is a branch, a tag or a commit,
+    /// The snapshot of a hub id in the cache. Missing files are downloaded. `revision` is a branch, a tag or a commit,
     /// by default `main`.
     pub fn snapshot(&self, content: Content, id: &str, revision: Option<&str>) -> Result<PathBuf> {
         if !is_id(id) {
@@ -116,7 +116,7 @@ impl Hub {
         }
     }
 
-    /// The folder in the cache, if all of `content` is there.
+    /// The snapshot in the cache, if it has all of `content`.
     pub fn cached(&self, content: Content, id: &str, revision: &str) -> Option<PathBuf> {
         let root = self.root(content, id);
         let commit = std::fs::read_to_string(root.join("refs").join(revision));
@@ -125,7 +125,7 @@ impl Hub {
         content.is_whole(&folder, incomplete(&root, commit).exists()).then_some(folder)
     }
 
-    /// The endpoint as messages show it: without the password that it may hold.
+    /// The endpoint for messages, without a user name or password.
     fn address(&self) -> String {
         match self.endpoint.split_once("://").zip(self.endpoint.rsplit_once('@')) {
             Some(((scheme, _), (_, host))) => format!("{scheme}://{host}"),
@@ -151,15 +151,15 @@ pub fn is_id(text: &str) -> bool {
     parts.len() == 2 && parts.into_iter().all(part)
 }
 
-/// Files that are a tokenizer; either is enough.
+/// Tokenizer files; one of them is enough.
 const TOKENIZERS: [&str; 2] = ["tokenizer.model", "tokenizer.json"];
 
-/// The file that marks a commit of which not all files are there yet.
+/// The file that marks a snapshot as incomplete.
 fn incomplete(root: &Path, commit: &str) -> PathBuf {
     root.join(format!(".incomplete-{commit}"))
 }
 
-/// Whether a folder holds weights, and all files that their index names.
+/// Whether a folder has weights, including all files that their index names.
 fn has_weights(folder: &Path) -> bool {
     let index = std::fs::read_to_string(folder.join("model.safetensors.index.json"));
     let index = index.ok().and_then(|text| serde_json::from_str::<serde_json::Value>(&text).ok());

@@ -5,27 +5,27 @@ use super::ticks::{Axis, Unit, number};
 
 /// A line of a chart.
 pub struct Series {
-    /// What it is, for the legend.
+    /// Name in the legend.
     pub name: &'static str,
-    /// (step, value), by rising steps; values are finite.
+    /// Points (step, value) with ascending steps and finite values.
     pub points: Vec<(f64, f64)>,
 }
 
 /// A chart over the steps of a run.
 pub struct Chart {
-    /// What is drawn.
+    /// Title of the chart.
     pub title: &'static str,
-    /// How its values are written.
+    /// Number format of the values.
     pub unit: Unit,
-    /// What is written behind a value: ` tokens/s`.
+    /// Text after a value: ` tokens/s`.
     pub suffix: &'static str,
-    /// The axis of values begins at 0.
+    /// Whether the axis of values begins at 0.
     pub from_zero: bool,
     /// One to three lines.
     pub series: Vec<Series>,
 }
 
-/// The drawing's size and its margins, in units of the SVG.
+/// Size and margins of the drawing, in SVG units.
 const WIDTH: f64 = 640.0;
 const HEIGHT: f64 = 270.0;
 const LEFT: f64 = 66.0;
@@ -33,11 +33,11 @@ const RIGHT: f64 = 16.0;
 const TOP: f64 = 12.0;
 const BOTTOM: f64 = 34.0;
 
-/// More points than this are thinned out: the drawing has no room for them.
+/// The most points of a drawn line; longer ones are thinned out.
 const MOST_POINTS: usize = 1200;
-/// Lines of more points are drawn faint, under the means of this many stretches of them.
+/// Lines of more points are drawn faintly, with this many means of consecutive points on top.
 const STRETCHES: usize = 150;
-/// Up to this many points each gets a dot.
+/// Lines of at most this many points have a dot at each.
 const MOST_DOTS: usize = 40;
 
 impl Chart {
@@ -93,7 +93,7 @@ impl Chart {
         ))
     }
 
-    /// What the pointer shows of a line, as JSON: name, then for each point its place and its text.
+    /// The data for the tooltip of a line, as JSON: its name, and the position and text of each point.
     fn data(&self, series: &Series, x: &impl Fn(f64) -> f64, y: &impl Fn(f64) -> f64) -> String {
         let text = |value: f64| format!("{}{}", number(value, self.unit), self.suffix);
         let point =
@@ -125,7 +125,7 @@ impl Series {
     }
 }
 
-/// How many points have one mean; 1: so few that each is drawn.
+/// The number of points per mean; 1 if there are few enough to draw each.
 fn stretch(points: &[(f64, f64)]) -> usize {
     if points.len() > 2 * STRETCHES { points.len().div_ceil(STRETCHES) } else { 1 }
 }
@@ -139,7 +139,7 @@ fn means(points: &[(f64, f64)], stretch: usize) -> Vec<(f64, f64)> {
     points.chunks(stretch).map(mean).collect()
 }
 
-/// `points`, or where they are too many the lowest and the highest of each stretch: no spike is lost.
+/// All points, or if there are too many the lowest and the highest of each `stretch`, so that spikes stay visible.
 fn thin(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
     if points.len() <= MOST_POINTS {
         return points.to_vec();

@@ -1,6 +1,6 @@
 //! Text in HTML.
 
-/// `text` with whatever HTML would take for its own written out.
+/// Escapes the special characters of HTML in `text`.
 pub(super) fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for c in text.chars() {

@@ -1,4 +1,4 @@
-//! The HTML page of a run: one file without anything outside of it, made from metrics.jsonl and recipe.toml.
+//! The HTML page of a run: one self-contained file, made from metrics.jsonl and recipe.toml.
 
 mod chart;
 mod html;
@@ -11,17 +11,17 @@ use halfbyte_core::error::{Error, Result};
 use std::path::Path;
 use toml::{Table, Value};
 
-/// What the page is made from.
+/// The input of the page.
 pub struct Source {
-    /// What was logged.
+    /// The logged records.
     pub history: History,
-    /// recipe.toml as it stands there, if it does.
+    /// The text of recipe.toml, if it exists.
     pub recipe: Option<String>,
-    /// What the run is called: `run_name`, else its folder.
+    /// The name of the run: `run_name`, or the name of its folder.
     pub name: String,
     /// `model_name_or_path`.
     pub model: Option<String>,
-    /// What is missing or cut off.
+    /// Notes about missing or truncated files.
     pub notes: Vec<String>,
 }
 
@@ -36,10 +36,12 @@ impl Source {
         let history = History::open(&metrics)?;
         let mut notes = Vec::new();
         if let Some(line) = history.cut_off {
-            notes.push(format!("line {line} of metrics.jsonl is cut off and left out: the run was killed there"));
+            notes.push(format!(
+                "line {line} of metrics.jsonl is truncated and was skipped: the run was killed while it wrote the line"
+            ));
         }
         if history.results.is_none() {
-            notes.push("the run has not come to its end: this is what was logged so far".into());
+            notes.push("the run has not finished: the page shows what was logged so far".into());
         }
         let file = run.join("recipe.toml");
         let recipe = match std::fs::read_to_string(&file) {
@@ -68,7 +70,7 @@ impl Source {
     }
 }
 
-/// The text of a key, in whatever section.
+/// The text value of a key in any section of the recipe.
 fn text(table: &Table, key: &str) -> Option<String> {
     let here = table.get(key).and_then(Value::as_str).filter(|text| !text.is_empty()).map(String::from);
     here.or_else(|| table.values().find_map(|value| text(value.as_table()?, key)))

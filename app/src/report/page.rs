@@ -1,4 +1,4 @@
-//! The page around the charts.
+//! The HTML page, except for the charts.
 
 use super::Source;
 use super::chart::{Chart, Series};
@@ -23,7 +23,7 @@ pub fn html(source: &Source) -> String {
     body += &tiles(history);
     let charts = charts(history);
     if charts.is_empty() {
-        body += "<p class=\"note\">Nothing was logged yet.</p>\n";
+        body += "<p class=\"note\">Nothing has been logged yet.</p>\n";
     } else {
         body += &format!("<h2>Curves</h2>\n<div class=\"charts\">\n{charts}</div>\n");
     }
@@ -42,7 +42,7 @@ pub fn html(source: &Source) -> String {
     )
 }
 
-/// The numbers that one looks for first.
+/// The most important numbers of the run, as tiles.
 fn tiles(history: &History) -> String {
     let (log, eval) = (history.logs.last(), history.evals.last());
     let result = |name: &str| history.results.as_ref().and_then(|r| r.get(name)).and_then(Value::as_f64);
@@ -70,7 +70,7 @@ fn mean(entries: &[LoggedLine], name: &str) -> Option<f64> {
     (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
 }
 
-/// `1 h 02 min`.
+/// Formats a duration: `1 h 02 min`.
 fn duration(seconds: f64) -> String {
     let whole = seconds.round() as u64;
     match whole {
@@ -80,7 +80,7 @@ fn duration(seconds: f64) -> String {
     }
 }
 
-/// A chart for everything that was logged.
+/// The charts of all logged values.
 fn charts(history: &History) -> String {
     let line = |name: &'static str, entries: &[LoggedLine], field: &str| Series {
         name,
@@ -106,10 +106,7 @@ fn charts(history: &History) -> String {
             unit: Unit::Bytes,
             ..chart("GPU memory in use", true, vec![log("memory", "system.gpu.0.memoryAllocatedBytes")])
         },
-        Chart {
-            suffix: " %",
-            ..chart("GPU utilisation, per cent", true, vec![log("utilisation", "system.gpu.0.gpu")])
-        },
+        Chart { suffix: " %", ..chart("GPU utilization, percent", true, vec![log("utilisation", "system.gpu.0.gpu")]) },
         Chart { suffix: " W", ..chart("GPU power, watts", true, vec![log("power", "system.gpu.0.powerWatts")]) },
         Chart { suffix: " °C", ..chart("GPU temperature, °C", true, vec![log("temperature", "system.gpu.0.temp")]) },
     ];
@@ -123,7 +120,7 @@ fn chart(title: &'static str, from_zero: bool, series: Vec<Series>) -> Chart {
     Chart { title, unit: Unit::Plain, suffix: "", from_zero, series }
 }
 
-/// The last answers, and the earlier ones folded away.
+/// The last sampled answers, and the earlier ones in a collapsed section.
 fn samples(samples: &[(usize, Vec<LoggedSample>)]) -> String {
     let Some(((last, answers), earlier)) = samples.split_last() else { return String::new() };
     let mut html = format!("<h2>Sampled answers after step {last}</h2>\n{}", answer_table(answers));
@@ -156,7 +153,7 @@ fn answer_table(answers: &[LoggedSample]) -> String {
     html + "</table></div>\n"
 }
 
-/// The results, rounded for people (metrics.jsonl has all digits), with the last evaluation.
+/// The table of results and the last evaluation, rounded (metrics.jsonl has all digits).
 fn results(history: &History) -> String {
     let Some(results) = &history.results else { return String::new() };
     let evaluation = history.evals.last().into_iter().flat_map(|e| &e.fields).filter(|(name, _)| *name != "step");
@@ -171,7 +168,7 @@ fn results(history: &History) -> String {
     html + "</table></div>\n"
 }
 
-/// A value with four significant digits; the fields of an object one after the other.
+/// Formats a value with four significant digits, or the fields of an object one after the other.
 fn rounded(value: &Value) -> String {
     match value {
         Value::Number(n) => n.as_f64().map_or_else(|| n.to_string(), |x| number(x, Unit::Plain)),

@@ -1,31 +1,31 @@
-//! Where an axis has its ticks, and how numbers are written beside it.
+//! Positions and labels of the ticks of an axis.
 
-/// How the numbers of an axis are written.
+/// The number format of an axis.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Unit {
-    /// As they are; very small and very large ones with an exponent.
+    /// Plain numbers; very small and very large ones with an exponent.
     Plain,
-    /// In powers of 1024.
+    /// Bytes in powers of 1024.
     Bytes,
 }
 
-/// An axis from its first tick to its last.
+/// An axis that extends from its first tick to its last.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Axis {
-    /// The ticks' values, rising.
+    /// Values of the ticks, ascending.
     pub ticks: Vec<f64>,
     unit: Unit,
     step: f64,
 }
 
 impl Axis {
-    /// An axis that holds `low..=high` with about `count` ticks at round values.
+    /// An axis that covers `low..=high` with about `count` ticks at round values.
     pub fn new(low: f64, high: f64, count: usize, unit: Unit) -> Self {
         let scale = match unit {
             Unit::Plain => 1.0,
             Unit::Bytes => byte_unit(high).0,
         };
-        // A line that never changes lies in the middle.
+        // A constant line is drawn in the middle.
         let slack = if high > low { 0.0 } else { (high.abs() * 0.1).max(f64::MIN_POSITIVE.max(1e-9 * scale)) };
         let (low, high) = (low - slack, high + slack);
         let step = round_step((high - low) / scale / count.max(1) as f64) * scale;
@@ -33,7 +33,7 @@ impl Axis {
         Self { ticks: (first..=last).map(|i| i as f64 * step).collect(), unit, step }
     }
 
-    /// An axis of steps: whole numbers, ending at the last step itself.
+    /// An axis of steps: whole numbers up to the last step.
     pub fn steps(last: f64) -> Self {
         let step = round_step(last.max(1.0) / 6.0).max(1.0);
         let step = if step.fract() == 0.0 { step } else { 2.0 * step };
@@ -46,17 +46,17 @@ impl Axis {
         Self { ticks, unit: Unit::Plain, step: 1.0 }
     }
 
-    /// Its first value.
+    /// The value of the first tick.
     pub fn low(&self) -> f64 {
         self.ticks.first().copied().unwrap_or(0.0)
     }
 
-    /// Its last value.
+    /// The value of the last tick.
     pub fn high(&self) -> f64 {
         self.ticks.last().copied().unwrap_or(1.0)
     }
 
-    /// How a tick is labelled.
+    /// The label of a tick.
     pub fn label(&self, value: f64) -> String {
         match self.unit {
             Unit::Bytes => {
@@ -83,11 +83,11 @@ impl Axis {
 fn round_step(step: f64) -> f64 {
     let power = 10_f64.powf(step.log10().floor());
     let factors = [1.0, 2.0, 2.5, 5.0, 10.0];
-    // The quotient of two rounded numbers may miss a factor by a bit.
+    // The quotient may be off by a rounding error.
     factors.iter().map(|factor| factor * power).find(|round| *round >= step * (1.0 - 1e-9)).unwrap_or(10.0 * power)
 }
 
-/// `value` with as many decimals as multiples of `step` need.
+/// Formats `value` with the number of decimals that multiples of `step` need.
 fn decimals(value: f64, step: f64) -> String {
     let needed = (0..12).find(|n| {
         let scaled = step * 10_f64.powi(*n);
@@ -97,7 +97,7 @@ fn decimals(value: f64, step: f64) -> String {
     if text.trim_start_matches('-').chars().all(|c| matches!(c, '0' | '.')) { "0".into() } else { text }
 }
 
-/// The unit in which `bytes` are written.
+/// The unit for `bytes`.
 fn byte_unit(bytes: f64) -> (f64, &'static str) {
     let gib = 1024.0 * 1024.0 * 1024.0;
     match bytes {
@@ -107,7 +107,7 @@ fn byte_unit(bytes: f64) -> (f64, &'static str) {
     }
 }
 
-/// A single number, for people: four significant digits.
+/// Formats a single number with four significant digits.
 pub fn number(value: f64, unit: Unit) -> String {
     match unit {
         Unit::Bytes => {

@@ -27,7 +27,7 @@ pub struct StepRecord {
     pub skipped: bool,
     /// Number of tokens, without padding.
     pub tokens: usize,
-    /// Number of tokens as HF's Trainer counts them, see [`Step`](crate::data::loader::Step).
+    /// Number of tokens as HF's Trainer counts them, see [`StepData`](crate::data::loader::StepData).
     pub padded_tokens: usize,
     /// Number of rows.
     pub rows: usize,

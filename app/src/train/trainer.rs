@@ -9,7 +9,7 @@ use super::state::{Totals, TrainerState};
 use super::watchdog::Watch;
 use crate::config::cadence::Cadence;
 use crate::config::training::TrainingConfig;
-use crate::data::loader::{Loader, Step};
+use crate::data::loader::{Loader, StepData};
 use halfbyte_core::dtype::DType;
 use halfbyte_core::error::{Error, Result};
 use halfbyte_core::session::{Session, Update};
@@ -169,7 +169,13 @@ pub fn train(
 
 /// Runs the step after `state`: accumulates the gradients of its micro-batches, then updates. Nothing is updated if the
 /// loss or the gradient is not finite.
-fn one_step(session: &mut Session, data: &Step, seed: u64, state: &TrainerState, total: usize) -> Result<StepRecord> {
+fn one_step(
+    session: &mut Session,
+    data: &StepData,
+    seed: u64,
+    state: &TrainerState,
+    total: usize,
+) -> Result<StepRecord> {
     let started = Instant::now();
     session.begin()?;
     let (mut loss, mut predicted, mut hits) = (0.0, 0, 0);

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
-use crate::config::fields::Fields;
+use crate::config::fields::JsonFields;
 use crate::config::lora::{LoraConfig, Pattern, Targets};
 use crate::suggest::nearest;
 use crate::weights::safetensors::{Output, Tensor, TensorFiles, write, write_text};
@@ -100,7 +100,7 @@ pub fn read_config(folder: &Path) -> Result<(LoraConfig, Option<String>)> {
         return Err(Error::input(format!("{}: there is no {CONFIG}", folder.display()))
             .hint("name the folder of a PEFT adapter (adapter_config.json, adapter_model.safetensors)"));
     }
-    let f = Fields::open(&file)?;
+    let f = JsonFields::open(&file)?;
     refuse_unknown(&f)?;
     let defaults = LoraConfig::default();
     let layers = f.token_ids("layers_to_transform")?;
@@ -130,7 +130,7 @@ pub fn read_config(folder: &Path) -> Result<(LoraConfig, Option<String>)> {
     Ok((config, f.text("base_model_name_or_path")?.map(String::from)))
 }
 
-fn refuse_unknown(f: &Fields) -> Result<()> {
+fn refuse_unknown(f: &JsonFields) -> Result<()> {
     for (key, value) in &f.map {
         let empty = match value {
             Value::Null | Value::Bool(false) => true,
@@ -157,7 +157,7 @@ fn refuse_unknown(f: &Fields) -> Result<()> {
 }
 
 /// Reads a regular expression (a string) or a list of names.
-fn pattern(f: &Fields, key: &str) -> Result<Option<Pattern>> {
+fn pattern(f: &JsonFields, key: &str) -> Result<Option<Pattern>> {
     match f.get(key) {
         Some(Value::Array(list)) if list.is_empty() => Ok(None),
         Some(Value::Array(_)) => Ok(f.texts(key)?.map(Pattern::Names)),
@@ -167,7 +167,7 @@ fn pattern(f: &Fields, key: &str) -> Result<Option<Pattern>> {
     }
 }
 
-fn overrides<T>(f: &Fields, key: &str, read: impl Fn(&Value) -> Option<T>) -> Result<Vec<(String, T)>> {
+fn overrides<T>(f: &JsonFields, key: &str, read: impl Fn(&Value) -> Option<T>) -> Result<Vec<(String, T)>> {
     let Some(object) = f.object(key)? else { return Ok(Vec::new()) };
     let one = |(name, value): (&String, &Value)| match read(value) {
         Some(value) => Ok((name.clone(), value)),

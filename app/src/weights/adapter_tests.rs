@@ -60,7 +60,7 @@ fn the_written_config_has_the_fields_of_peft() {
     let folder = Folder::new("adapter-fields");
     let all = adapter(LoraConfig { targets: Targets::AllLinear, ..LoraConfig::default() });
     all.save(&folder.0, None).expect("saved");
-    let fields = Fields::open(&folder.0.join(CONFIG)).expect("JSON");
+    let fields = JsonFields::open(&folder.0.join(CONFIG)).expect("JSON");
     let leaves = json!(["down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj"]);
     assert_eq!(fields.get("target_modules"), Some(&leaves));
     let constants = [

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
-use crate::config::fields::Fields;
+use crate::config::fields::JsonFields;
 use crate::weights::adapter::{Adapter, LoraWeights};
 use crate::weights::merge::{MergeBase, add, delta, merged};
 use crate::weights::names::{TensorSpec, is_quantized, tensors};
@@ -147,7 +147,7 @@ impl ExportMerger<'_> {
 
 /// The base's config.json with the type of the merged weights and without `quantization_config`.
 fn config_text(folder: &Path, dtype: DType, untied: bool) -> Result<String> {
-    let mut fields = Fields::open(&folder.join("config.json"))?.map;
+    let mut fields = JsonFields::open(&folder.join("config.json"))?.map;
     fields.shift_remove("quantization_config");
     let key = if fields.contains_key("dtype") { "dtype" } else { "torch_dtype" };
     fields.insert(key.into(), dtype.torch_name().into());

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use crate::config::fields::Fields;
+use crate::config::fields::JsonFields;
 use crate::config::recipe::LoadDtype;
 use crate::weights::safetensors::{Tensor, TensorFiles};
 use halfbyte_core::dtype::DType;
@@ -143,7 +143,7 @@ impl QuantizedWeight {
 }
 
 /// The scheme and the `quant_state` of a module that bitsandbytes quantized; `None` if the module is not quantized.
-fn state(checkpoint: &TensorFiles, module: &str) -> Result<Option<(Scheme, Fields)>> {
+fn state(checkpoint: &TensorFiles, module: &str) -> Result<Option<(Scheme, JsonFields)>> {
     let state = [QuantKind::Nf4, QuantKind::Fp4].into_iter().find_map(|kind| {
         let state = checkpoint.get(&format!("{module}.weight.quant_state.bitsandbytes__{}", kind.name()))?;
         Some((kind, state))
@@ -152,7 +152,7 @@ fn state(checkpoint: &TensorFiles, module: &str) -> Result<Option<(Scheme, Field
     let place = checkpoint.path().join(state.name);
     let text = std::str::from_utf8(state.bytes()?)
         .map_err(|e| Error::input(format!("{}: not valid UTF-8: {e}", place.display())))?;
-    let state = Fields::parse(text, &place)?;
+    let state = JsonFields::parse(text, &place)?;
     let blocksize = state.required_count("blocksize")?;
     if !(32..=4096).contains(&blocksize) || !blocksize.is_power_of_two() {
         return Err(state.wrong("blocksize", "expected a power of two from 32 to 4096"));

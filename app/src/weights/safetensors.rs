@@ -11,7 +11,7 @@ use memmap2::Mmap;
 use rayon::prelude::*;
 use safetensors::{Dtype, SafeTensors, View};
 
-use crate::config::fields::Fields;
+use crate::config::fields::JsonFields;
 use crate::suggest::nearest;
 use halfbyte_core::dtype::DType;
 use halfbyte_core::error::{Error, Result};
@@ -73,7 +73,7 @@ impl TensorFiles {
     }
 
     fn add_shards(&mut self, folder: &Path, index: &Path) -> Result<()> {
-        let fields = Fields::open(index)?;
+        let fields = JsonFields::open(index)?;
         let weights = fields
             .object("weight_map")?
             .ok_or_else(|| fields.wrong("weight_map", "expected an object from tensor names to files"))?;

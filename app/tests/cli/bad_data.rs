@@ -1,4 +1,4 @@
-//! Data that are wrong, as `train` and `inspect-data` meet them: the error names the place and the fix.
+//! Wrong data in `train` and `inspect-data`: the error names the place and the fix.
 
 use crate::folder::{Folder, Said};
 

@@ -29,12 +29,12 @@ fn the_devices_that_are_not_there_are_refused_before_anything_is_written() {
     for (arguments, words) in [
         (&["--set", "device_map=9999"][..], ["9999", "NVIDIA", "hint"]),
         (&["--device", "cuda:9999"], ["9999", "NVIDIA", "hint"]),
-        // The command line decides.
+        // The command line overrides the recipe.
         (&["--set", "device_map=cpu", "--device", "cuda:9999"], ["9999", "NVIDIA", "hint"]),
     ] {
         let run = folder.run(&[&["train", "recipe.toml", "--set", gpu], arguments].concat());
         assert!([Some(2), Some(4)].contains(&run.code), "{arguments:?}: {}", run.err);
-        // Without a driver that is what is said.
+        // Without a driver, the error names the driver instead.
         assert!(words[..2].iter().any(|word| run.err.contains(word)) && run.err.contains(words[2]), "{}", run.err);
         assert!(!folder.path("run").exists(), "a refused run leaves no folder behind");
     }

@@ -1,4 +1,4 @@
-//! Readers of the trackers' files that share nothing with their writers: the formats as their specifications have them.
+//! Readers of the trackers' files, written from the specifications of the formats. They share no code with the writers.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -85,12 +85,12 @@ fn crc(polynomial: u32, bytes: &[u8]) -> u32 {
     !crc
 }
 
-/// What an event file holds.
+/// The contents of an event file.
 #[derive(Debug, Default)]
 pub struct Events {
-    /// By tag: (step, value).
+    /// Scalars by tag: (step, value).
     pub scalars: BTreeMap<String, Vec<(u64, f32)>>,
-    /// By tag.
+    /// Texts by tag.
     pub texts: BTreeMap<String, String>,
     /// Steps of the session's starts.
     pub starts: Vec<u64>,
@@ -141,7 +141,7 @@ pub fn events(path: &Path) -> Events {
     found
 }
 
-/// What a W&B log holds.
+/// The contents of a W&B log.
 #[derive(Debug, Default)]
 pub struct WandbRun {
     pub id: String,

@@ -1,4 +1,4 @@
-//! `--dummy-weights`: runs of models whose weights are not there.
+//! `--dummy-weights`: runs of models without weights.
 
 use crate::folder::Folder;
 
@@ -38,7 +38,7 @@ fn a_config_and_a_tokenizer_may_lie_apart() {
     folder.run(&train).refused(3, &["tokenizer.model", "tokenizer_name_or_path"]);
     folder.run(&[&train[..], &["--set", "tokenizer_name_or_path=words"]].concat()).fine();
     assert!(folder.path("run/tokenizer.model").is_file());
-    // The resolved recipe knows both.
+    // The resolved recipe has both.
     let recipe = std::fs::read_to_string(folder.path("run/recipe.toml")).expect("read");
     assert!(recipe.contains("tokenizer_name_or_path = \"words\""), "{recipe}");
     let real = ["train", "recipe.toml", "--set", "output_dir=real", "--set", "tokenizer_name_or_path=nowhere"];

@@ -7,7 +7,7 @@ use halfbyte_core::dtype::DType;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
-/// What the program said.
+/// The output and exit code of a program.
 pub struct Said {
     pub code: Option<i32>,
     pub out: String,
@@ -15,7 +15,7 @@ pub struct Said {
 }
 
 impl Said {
-    /// It failed with this exit code, one line for what is wrong and one hint, and without a panic.
+    /// Checks that it failed with this exit code, one error line and one hint, without a panic.
     pub fn refused(&self, code: i32, words: &[&str]) {
         assert_eq!(self.code, Some(code), "{}\n{}", self.out, self.err);
         assert!(self.err.starts_with("error: ") && !self.err.contains("panicked"), "{}", self.err);
@@ -24,7 +24,7 @@ impl Said {
         }
     }
 
-    /// It succeeded.
+    /// Checks that it succeeded.
     pub fn fine(self) -> Self {
         assert_eq!(self.code, Some(0), "{}\n{}", self.out, self.err);
         self
@@ -60,17 +60,17 @@ const CONFIG: &str = r#"{"model_type": "llama", "hidden_size": 64, "intermediate
     "torch_dtype": "float32", "tie_word_embeddings": false, "vocab_size": "#;
 
 impl Folder {
-    /// Nothing yet.
+    /// An empty folder.
     pub fn empty() -> Self {
         Self(tempfile::tempdir().expect("a temporary folder"))
     }
 
-    /// A Llama, data and recipe.
+    /// A folder with a Llama model, data and a recipe.
     pub fn new() -> Self {
         Self::with(CONFIG)
     }
 
-    /// A model of this config.json (up to the size of the vocabulary, which is the tokenizer's), data and recipe.
+    /// A folder with a model of this config.json (with the tokenizer's vocabulary size), data and a recipe.
     pub fn with(config: &str) -> Self {
         let folder = Self::empty();
         let source = project().join("tokenizer/tests/data/tokenizers/small/tokenizer.model");
@@ -151,14 +151,14 @@ impl Folder {
     }
 }
 
-/// `halfbyte`; on a machine where it was not built, `HALFBYTE_BIN` says where it is.
+/// The path of `halfbyte`: the built one, or `HALFBYTE_BIN` on a machine where it was not built.
 pub fn program() -> PathBuf {
     let given = std::env::var_os("HALFBYTE_BIN").map(PathBuf::from);
     given.map_or(env!("CARGO_BIN_EXE_halfbyte").into(), |p| p.canonicalize().expect("HALFBYTE_BIN is a file"))
 }
 
 impl Said {
-    /// What a started program says until it ends.
+    /// Waits for a started program and returns its output.
     pub fn of(child: Child) -> Self {
         let output = child.wait_with_output().expect("the program ends");
         Said {

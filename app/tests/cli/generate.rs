@@ -1,4 +1,4 @@
-//! `generate`: what it finds out of a run, and where its prompt may come from.
+//! `generate`: the settings that it takes from a run, and the sources of its prompt.
 
 use crate::folder::{Folder, RECIPE, Said};
 use serde_json::Value;
@@ -37,13 +37,13 @@ fn a_run_alone_is_its_base_its_bits_and_its_template() {
     assert_eq!(ids(by_hand), (asked.clone(), new.clone()));
     let said = generate(&["run", "what comes after 3?"]).fine();
     assert_eq!(said.err, "device: cpu; model in 4 bits, float32, adapter run\n");
-    // The adapter and the quantization both matter, or this test would show nothing.
+    // The adapter and the quantization must both change the answer, or this test would prove nothing.
     let plain = generate(&["model", "Q: what comes after 3? A:"]);
     assert_eq!(plain.err, "device: cpu; model, float32\n");
     assert_ne!(ids(plain).1, new);
-    // As it is; and from the data's own columns.
+    // A verbatim prompt, and a prompt formatted by the columns of the data.
     assert_eq!(ids(generate(&["run", "--raw", "Q: what comes after 3? A:"])), (asked, new));
-    // Without the data, which the template makes unnecessary.
+    // The template needs no data.
     std::fs::remove_file(folder.path("data.jsonl")).expect("removed");
     generate(&["run", "what comes after 3?"]).fine();
 }
@@ -84,7 +84,7 @@ fn conversations_and_instructions_are_asked_as_they_were_trained() {
     let template = "{% for m in messages %}[{{ m.role }}] {{ m.content }}\n{% endfor %}";
     let set = format!("chat_template={}", toml_text(template));
     folder.run(&["train", "recipe.toml", "--set", &set]).fine();
-    // The format is not in the recipe: the columns of the data say what it is.
+    // The recipe has no format, so the columns of the data determine it.
     let generate = |args: &[&str]| folder.run(&[&["generate"][..], args, &FEW].concat());
     let asked = ids(generate(&["run", "7?"])).0;
     assert_eq!(asked, ids(generate(&["run", "--raw", "[user] 7?\n[assistant]"])).0);

@@ -1,5 +1,5 @@
-//! What the program says about itself and how it refuses, as it stands on a terminal of 80 columns. After a change of
-//! words, `SNAPSHOTS=overwrite cargo test -p halfbyte --test cli -- help` writes the new texts; read the difference.
+//! The help and error texts of the program, as on a terminal of 80 columns. After a change of a text, this command
+//! writes the new snapshots; read the diff: `SNAPSHOTS=overwrite cargo test -p halfbyte --test cli -- help`.
 
 use crate::folder::{Folder, Said};
 use crate::project::project;
@@ -58,7 +58,7 @@ fn help_fits_its_terminal_and_shows_examples() {
     assert!(COMMANDS.iter().all(|command| all.contains(&format!("\n  {command} "))), "{all}");
 }
 
-/// Mistakes that users make. Each is refused with the same words everywhere.
+/// Common mistakes of users. Their messages are in the snapshot.
 const MISTAKES: [&[&str]; 10] = [
     &["trian", "recipe.toml"],
     &["train"],
@@ -113,7 +113,7 @@ fn color_is_for_terminals_and_for_those_who_ask() {
         assert_eq!(said.code, Some(3));
         said.err.contains('\u{1b}')
     };
-    assert!(!colored(&[]), "a pipe is no terminal");
+    assert!(!colored(&[]), "a pipe is not a terminal");
     assert!(colored(&[("CLICOLOR_FORCE", "1")]));
     assert!(!colored(&[("CLICOLOR_FORCE", "1"), ("NO_COLOR", "1")]));
     let rows = |environment: &[(&str, &str)]| folder.run_with(environment, &["inspect-data", "recipe.toml"]).fine().out;

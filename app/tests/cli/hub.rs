@@ -1,4 +1,4 @@
-//! Hub ids on the command line: which files each command fetches, and what it says before.
+//! Hub ids on the command line: which files each command downloads, and what it prints before.
 
 use crate::folder::{Folder, Said};
 use crate::hub_server::{Shelf, serve};
@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 const FILES: [&str; 3] = ["config.json", "tokenizer.model", "model.safetensors"];
 
-/// A hub that has the folder's model as `acme/tiny`, and a folder that has it no more.
+/// Moves the folder's model to a hub, as `acme/tiny`.
 struct Setting {
     folder: Folder,
     endpoint: String,
@@ -75,7 +75,7 @@ fn a_missing_folder_is_said_to_be_missing() {
     let setting = Setting::new();
     let model = |name: &str| format!("model_name_or_path={name}");
     let plan = |name: &str| setting.run(&["plan", "recipe.toml", "--set", &model(name)]);
-    // What looks like a hub id may still have been meant as a folder.
+    // A name in the form of a hub id may have been meant as a folder.
     let said = setting.run(&["plan", "recipe.toml", "--set", &model("models/nothing"), "--set", "revision=v9"]);
     said.refused(3, &["model_name_or_path: there is no folder models/nothing", "404", "check the path"]);
     plan("./models/nothing").refused(3, &["there is no file or folder ./models/nothing", "hint: give a path"]);

@@ -1,4 +1,4 @@
-//! A run shows that it lives, keeps its progress, and stops when it learns nothing.
+//! A run without a terminal prints lines at intervals, saves its progress, and stops if it learns nothing.
 
 use crate::folder::{Folder, RECIPE, Said};
 use std::io::{BufRead, BufReader};
@@ -41,7 +41,7 @@ fn without_logging_steps_every_tenth_step_is_logged_and_with_it_what_it_says() {
 #[test]
 fn slow_steps_are_announced_after_five_seconds_of_silence() {
     let folder = Folder::new();
-    // So few steps that none is a tenth, and each takes a second or more.
+    // Fewer than ten steps, so none is logged, and each takes a second or more.
     recipe(&folder, &["logging_steps", "max_steps"], "max_steps = 9\ngradient_accumulation_steps = 1500\n");
     let rows: Vec<String> =
         (0..6004).map(|i| format!(r#"{{"question": "after {i}?", "answer": "{}"}}"#, i + 1)).collect();
@@ -106,7 +106,7 @@ fn a_run_that_changes_nothing_stops_with_the_reason() {
 #[test]
 fn a_run_without_any_gradient_stops_with_the_reason() {
     let folder = Folder::new();
-    // Decay changes the adapter all the same.
+    // Weight decay changes the adapter even so.
     let dead = ["lora_alpha=1e-300", "weight_decay=0.1", "max_steps=12"];
     train(&folder, &dead).refused(5, &["step 10", "gradient was exactly 0", "lora_alpha", "watchdog = false"]);
     train(&folder, &[&dead[..], &["watchdog=false", "output_dir=anyway"]].concat()).fine();

@@ -1,4 +1,4 @@
-//! The program from outside: what it prints, what it refuses and how, what it leaves behind.
+//! Runs the program: its output, its errors, and the files that it writes.
 
 mod bad_data;
 mod bad_input;

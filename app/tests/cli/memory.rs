@@ -84,5 +84,5 @@ fn the_advice_holds() {
     let folder = Folder::new();
     let advised = ["per_device_train_batch_size=2", "gradient_accumulation_steps=2"];
     let device = Box::new(Small(Cpu::new(CpuOptions::default()), bytes(&folder, &["gradient_checkpointing=true"]) - 1));
-    prepared(&folder, &advised).start(device, RunStart::Fresh).expect("it fits, as was said");
+    prepared(&folder, &advised).start(device, RunStart::Fresh).expect("it fits, as the hint promised");
 }

@@ -7,7 +7,7 @@ fn quickstart_asks_before_and_after_and_leaves_an_adapter() {
     let folder = Folder::new();
     let short = ["quickstart", "--set", "max_steps=2"];
     let said = folder.run(&short).fine();
-    for words in ["question ", "| before ", "| after ", "answered right", "quickstart/run"] {
+    for words in ["question ", "| before ", "| after ", "right answers", "quickstart/run"] {
         assert!(said.out.contains(words), "{words:?} is not in:\n{}", said.out);
     }
     for file in ["recipe.toml", "model/config.json", "train.jsonl", "run/adapter_model.safetensors"] {

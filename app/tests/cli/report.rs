@@ -3,7 +3,7 @@
 use crate::folder::Folder;
 use std::io::Write;
 
-/// A finished run in `run`, of a recipe that would break a careless page.
+/// A finished run in `run` whose recipe contains special characters of HTML.
 fn trained() -> Folder {
     let folder = Folder::new();
     let name = "run_name=<script>alert(1)</script> & \"co\"";
@@ -41,7 +41,7 @@ fn the_page_stands_alone_and_escapes_everything() {
     let cells = results.split("<td class=\"n\">").skip(1).filter_map(|cell| cell.split("</td>").next());
     let cells: Vec<&str> = cells.collect();
     assert!(cells.len() > 5 && cells.iter().all(|cell| cell.len() <= 30 && !cell.contains('{')), "rounded: {cells:?}");
-    // Nor is anything but numbers on the axes.
+    // The axes have only numbers.
     assert!(!page.contains("NaN") && !page.contains(">inf"), "{page}");
     folder.run(&["report", "run"]).fine();
     assert_eq!(std::fs::read_to_string(folder.path("run/report.html")).expect("a page"), page, "the same again");
@@ -56,10 +56,10 @@ fn a_killed_run_is_reported_and_a_damaged_log_is_refused() {
     let cut = text.trim_end().len() - 5;
     std::fs::write(&metrics, &text[..cut]).expect("written");
     let said = folder.run(&["report", "run"]).fine();
-    assert!(said.out.contains(&format!("note: line {count} of metrics.jsonl is cut off")), "{}", said.out);
-    assert!(said.out.contains("note: the run has not come to its end"), "{}", said.out);
+    assert!(said.out.contains(&format!("note: line {count} of metrics.jsonl is truncated")), "{}", said.out);
+    assert!(said.out.contains("note: the run has not finished"), "{}", said.out);
     let page = std::fs::read_to_string(folder.path("run/report.html")).expect("a page");
-    assert!(page.contains("is cut off and left out") && !page.contains("<h2>Results</h2>"));
+    assert!(page.contains("is truncated and was skipped") && !page.contains("<h2>Results</h2>"));
 
     let mut file = std::fs::OpenOptions::new().append(true).open(&metrics).expect("opened");
     writeln!(file).expect("written");
@@ -69,7 +69,7 @@ fn a_killed_run_is_reported_and_a_damaged_log_is_refused() {
     std::fs::write(&metrics, "").expect("written");
     folder.run(&["report", "run"]).fine();
     let page = std::fs::read_to_string(folder.path("run/report.html")).expect("a page");
-    assert!(page.contains("Nothing was logged yet"));
+    assert!(page.contains("Nothing has been logged yet"));
     folder.text("run/recipe.toml", "r = \n");
     folder.run(&["report", "run"]).refused(3, &["recipe.toml"]);
     folder.run(&["report", "model"]).refused(3, &["model", "metrics.jsonl", "output_dir"]);

@@ -1,4 +1,4 @@
-//! A run that was cut off goes on to the same bits.
+//! An interrupted run resumes and ends with the same bits.
 
 use crate::folder::{Folder, Said, program};
 use serde_json::Value;
@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-/// What resuming must not forget: dropout, 8-bit and 32-bit moments (`lm_head` is large enough for the former), an order
-/// by length, accumulation, a schedule, evaluations.
+/// Settings with state that a resume must restore: dropout, 8-bit and 32-bit moments (`lm_head` is large enough for the
+/// former), an order by length, accumulation, a schedule, evaluations.
 const RUN: [&str; 12] = [
     "max_steps=40",
     "save_steps=4",
@@ -42,7 +42,7 @@ fn adapter(folder: &Folder, run: &str) -> Vec<u8> {
     std::fs::read(folder.path(run).join("adapter_model.safetensors")).expect("an adapter")
 }
 
-/// The records of metrics.jsonl, without what a clock says.
+/// The records of metrics.jsonl, without times.
 fn metrics(folder: &Folder, run: &str) -> Vec<Value> {
     let text = std::fs::read_to_string(folder.path(run).join("metrics.jsonl")).expect("metrics");
     let mut records: Vec<Value> = text.lines().map(|l| serde_json::from_str(l).expect("JSON")).collect();
@@ -109,7 +109,7 @@ fn runs_killed_at_any_moment_go_on_to_the_same_bits() {
     folder.run(&args(&RUN, &["--resume"])).fine();
     assert!(adapter(&folder, "run") == expected, "another adapter at the end");
     assert_eq!(metrics(&folder, "run"), records);
-    println!("{killed} kills, {inside} inside of a write, {} runs came to their end", finished + 1);
+    println!("{killed} kills, {inside} inside of a write, {} runs finished", finished + 1);
     assert!(inside > kills / 10, "only {inside} of {kills} kills hit a write");
 }
 
@@ -156,7 +156,7 @@ fn old_checkpoints_go_and_the_best_one_stays() {
     let folder = Folder::new();
     folder.run(&args(&RUN, &["--set", "save_total_limit=2"])).fine();
     assert_eq!(checkpoints(&folder, "run"), ["checkpoint-36", "checkpoint-40"]);
-    // With far too large steps the first evaluation is the best.
+    // The learning rate is far too large, so the first evaluation is the best.
     let wild = ["--set", "save_total_limit=2", "--set", "learning_rate=3", "--set", "lr_scheduler_type=constant"];
     let best = ["--set", "load_best_model_at_end=true", "--set", "output_dir=best"];
     let said = folder.run(&args(&RUN, &[&wild[..], &best].concat())).fine();
@@ -174,14 +174,14 @@ fn evaluations_without_gain_end_the_run() {
     let folder = Folder::new();
     let settings = ["--set", "early_stopping_patience=2", "--set", "early_stopping_threshold=1000"];
     let said = folder.run(&args(&RUN, &settings)).fine();
-    // The first is the best, the second and the third gain too little.
+    // The first is the best; the second and the third improve too little.
     assert!(said.out.contains("30 steps") && said.out.contains("stopped early"), "{}", said.out);
     assert!(folder.path("run/adapter_model.safetensors").is_file());
     let before = (adapter(&folder, "run"), metrics(&folder, "run"));
     let again = folder.run(&args(&RUN, &[&settings[..], &["--resume"]].concat())).fine();
     assert!(again.out.contains("30 steps") && again.out.contains("stopped early"), "{}", again.out);
     assert!(before == (adapter(&folder, "run"), metrics(&folder, "run")));
-    // With more patience it goes on.
+    // With more patience the run continues.
     let more = ["--set", "early_stopping_patience=9", "--resume"];
     assert!(folder.run(&args(&RUN, &more)).fine().out.contains("40 steps"));
     folder
@@ -254,7 +254,7 @@ fn a_loss_that_is_not_a_number_loses_nothing() {
     let shown = folder.run(&["inspect-data", "recipe.toml", "--row", rows]).fine().out;
     let heads: Vec<&str> = shown.lines().filter(|line| line.starts_with("row ")).collect();
     assert_eq!(heads, rows.split(',').map(|row| format!("row {row}:")).collect::<Vec<_>>());
-    folder.run(&["inspect-data", "recipe.toml", "--row", "0"]).refused(2, &["--row 0", "rows 1 to"]);
+    folder.run(&["inspect-data", "recipe.toml", "--row", "0"]).refused(2, &["--row 0", "rows are numbered 1 to"]);
     folder.run(&["inspect-data", "recipe.toml", "--row", "999"]).refused(2, &["--row 999"]);
 }
 
@@ -306,7 +306,7 @@ fn samples_are_taken_along_the_way() {
     let taken: Vec<&Value> = all.iter().filter(|r| r["samples"].is_array()).collect();
     assert_eq!(taken.iter().map(|r| r["step"].as_u64().expect("a step")).collect::<Vec<_>>(), [10, 20, 30, 40]);
     assert!(taken.iter().all(|r| r["samples"].as_array().is_some_and(|s| s.len() == 2 && s[1]["prompt"] == "Q: who")));
-    // Also after the last step, wherever it is; unless never.
+    // A checkpoint is also written after the last step, unless the strategy is "no".
     let short = ["--set", "max_steps=1", "--set", "output_dir=short"];
     let taken = |more: &[&str]| {
         folder.run(&args(&RUN, &[&settings[..], &short, &["--overwrite"], more].concat())).fine();

@@ -43,7 +43,7 @@ fn special_tokens_are_those_of_transformers() {
     let legacy = |text| first(&["--special", "legacy", text]);
     assert_ne!(first(&["<s>[INST]"]), "1 3");
     assert!(legacy("<s>[INST]").starts_with("1 ") && legacy("<s>[INST]") != "1 3");
-    // What the folder says of its tokens counts, as in transformers.
+    // The special tokens of the folder apply, as in transformers.
     folder.text("model/tokenizer_config.json", r#"{"added_tokens_decoder": {"3": {"content": "[INST]"}}}"#);
     assert_eq!(legacy("<s>[INST]"), "1 3");
     assert_eq!(first(&["--special", "nonlegacy", "<s>[INST]"]), "1 3");

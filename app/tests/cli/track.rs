@@ -64,7 +64,7 @@ fn a_run_that_goes_on_voids_what_was_logged_after_its_checkpoint() {
     assert_eq!(column("eval/loss"), ["", "", "", "", "0.25"]);
     assert_eq!(column("_step"), ["0", "1", "2", "3", "4"]);
     let times: Vec<f64> = column("_runtime").iter().map(|t| t.parse().expect("a number")).collect();
-    assert!(times.is_sorted(), "time goes on: {times:?}");
+    assert!(times.is_sorted(), "times ascend: {times:?}");
     assert_eq!((run.summary["train/loss"].as_str(), run.summary["train_runtime"].as_str()), ("0.5", "2.5"));
     assert_eq!(run.exits, [0]);
 
@@ -93,7 +93,7 @@ fn json_file(path: PathBuf) -> Value {
 fn a_run_tells_its_trackers_what_it_tells_its_log() {
     let folder = Folder::new();
     let settings = ["report_to=all", "run_name=first try", "eval_strategy=steps", "eval_on_start=true"];
-    // Rows alone in their batch need no padding.
+    // A batch of one row needs no padding.
     let settings = settings.iter().chain(&["per_device_train_batch_size=1"]);
     let args: Vec<&str> = ["train", "recipe.toml"].into_iter().chain(settings.flat_map(|s| ["--set", *s])).collect();
     let said = folder.run(&args).fine();
@@ -159,7 +159,7 @@ fn padding_counts_as_hf_counts_it() {
     };
     let alone = flos_per_token(&["--set", "per_device_train_batch_size=1"]);
     assert_eq!(flos_per_token(&["--set", "packing=true"]), alone, "packed rows have no padding");
-    // Questions about numbers of one and of two digits are not equally long.
+    // Questions about one-digit and two-digit numbers differ in length.
     assert!(flos_per_token(&[]) > alone * 1.001);
 }
 

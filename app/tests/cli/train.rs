@@ -24,7 +24,7 @@ fn a_run_leaves_adapter_metrics_and_recipe_and_the_loss_falls() {
         |l: &str| serde_json::from_str::<serde_json::Value>(l).expect("JSON")["mean_token_accuracy"].as_f64();
     let accuracies: Vec<f64> = metrics.lines().filter_map(accuracy).collect();
     assert!(accuracies.len() == 3 && accuracies.iter().all(|a| (0.0..=1.0).contains(a)), "{metrics}");
-    // The resolved recipe is a recipe, and says the same.
+    // The resolved recipe is a recipe with the same settings.
     let again = folder.run(&["train", "run/recipe.toml", "--set", "output_dir=again"]).fine();
     assert!(again.out.contains("6 steps"), "{}", again.out);
     let adapter = |run: &str| std::fs::read(folder.path(run).join("adapter_model.safetensors")).expect("read");
@@ -56,7 +56,7 @@ fn answers_are_drawn_as_the_flags_say() {
     let drawn = |seed: &str| generate(&["--temperature", "3", "--seed", seed]).fine().out;
     assert_eq!(drawn("1"), drawn("1"));
     assert!(drawn("1") != drawn("2") && drawn("1") != greedy);
-    // One token is left to draw from.
+    // The sampler has only one token to choose from.
     assert_eq!(generate(&["--temperature", "3", "--top-k", "1"]).fine().out, greedy);
     assert_eq!(generate(&["--temperature", "3", "--top-p", "1e-6"]).fine().out, greedy);
     generate(&["--top-k", "5"]).refused(2, &["--top-k", "--temperature"]);

@@ -1,4 +1,4 @@
-//! Each named chat template gives what the published one gives (tests/data/chat-templates/record.py).
+//! Each named chat template gives the same text as the published one (tests/data/chat-templates/record.py).
 
 use halfbyte::config::chat_templates::{NAMED, named};
 use halfbyte::config::data::TrainOn;
@@ -6,7 +6,7 @@ use halfbyte::data::chat::{ChatFormat, ChatMessage, ChatTemplate, Conversation};
 use halfbyte::data::markup::Literals;
 use serde_json::Value;
 
-/// Mistral's published v3 texts put the system message before the last question and lose it where the conversation ends
+/// Mistral's published v3 texts put the system message before the last question and omit it if the conversation ends
 /// with an answer. Ours put it before the first question, as their v1 does.
 const SYSTEM_FIRST: [&str; 2] = ["mistral-v3", "mistral-v3-tekken"];
 

@@ -1,4 +1,4 @@
-//! Records of every shape, formatted and masked.
+//! Records of every layout, formatted and masked.
 
 use crate::tiny::{self, encoder, show};
 use halfbyte::config::data::TrainOn;
@@ -146,7 +146,7 @@ fn a_chat_template_that_rewrites_earlier_turns_is_refused_unless_all_is_trained_
     let text = |train_on| chat(last_only, train_on).text(&record(json!({ "messages": conversation() })));
     assert!(text(TrainOn::All).is_ok());
     let error = text(TrainOn::Assistant).unwrap_err().to_string();
-    assert!(error.contains("message 2 is written differently") && error.contains("train_on"), "{error}");
+    assert!(error.contains("message 2 renders differently") && error.contains("train_on"), "{error}");
     let error = chat(TURNS, TrainOn::All).text(&record(json!({"messages": [{"role": "tool", "content": ""}]})));
     assert!(error.unwrap_err().to_string().contains("only user and assistant"));
 }

@@ -1,4 +1,4 @@
-//! Hub ids: the cache's layout, and downloads from a server that answers as the hub does, or lies.
+//! Hub ids: the layout of the cache, and downloads from a server that imitates the hub or sends wrong data.
 
 use std::path::Path;
 
@@ -37,7 +37,7 @@ fn a_data_set_is_downloaded_once_and_then_read_from_the_cache() {
     assert_eq!(shelf.requests(), asked, "nothing more is asked");
 }
 
-/// The files of a model, and others that nobody needs.
+/// The files of a model, and others that are not needed.
 const MODEL: [&str; 6] = [
     "config.json",
     "tokenizer.model",
@@ -92,7 +92,7 @@ fn a_model_of_which_a_shard_is_missing_is_not_whole() {
     let hub = hub(cache.path(), &address, None);
     let folder = hub.snapshot(Content::Model, "a/b", None).unwrap();
     assert_eq!(hub.cached(Content::Model, "a/b", "main").as_deref(), Some(folder.as_path()));
-    // As a Python program leaves it that asked for some files only.
+    // The cache after a Python program that downloaded only some of the files.
     std::fs::remove_file(folder.join("model-2.safetensors")).unwrap();
     assert_eq!(hub.cached(Content::Model, "a/b", "main"), None);
     hub.snapshot(Content::Model, "a/b", None).unwrap();
@@ -138,14 +138,14 @@ fn the_token_is_shown_to_the_hub_alone() {
 }
 
 #[test]
-fn a_gated_model_names_its_licence_page() {
+fn a_gated_model_names_its_license_page() {
     let cache = tempfile::tempdir().unwrap();
     let (address, _) = serve(Shelf { token: Some("other"), ..Shelf::default() });
     let error =
         hub(cache.path(), &address, None).snapshot(Content::Model, "owner/gated", None).unwrap_err().to_string();
     assert!(error.contains("401"), "{error}");
     assert!(error.ends_with(&format!(
-        "hint: accept its licence at {address}/owner/gated, then set HF_TOKEN to a token of that account"
+        "hint: accept its license at {address}/owner/gated, then set HF_TOKEN to a token of that account"
     )));
 }
 

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 const OWN: &str = "{% for m in messages %}{{ '<' + m.role + '>' + m.content }}{% endfor %}\
                    {% if add_generation_prompt %}{{ '<assistant>' }}{% endif %}";
 
-/// The first record as a document, as a recipe with `settings` shows it to the loss, and the notes; or the error.
+/// The first record as a document, trained tokens in braces, and the notes of a recipe with `settings`; or the error.
 fn formatted(record: &Value, settings: &str, own: Option<&str>) -> Result<(String, Vec<String>), String> {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("data.jsonl");

@@ -1,4 +1,4 @@
-//! The data layer through its public face: files, hub ids, rows, formats, masks, reports; good data and bad.
+//! The public functions of the data layer: files, hub ids, rows, formats, masks, reports; with good and bad data.
 
 mod chat_templates;
 mod formats;

@@ -84,7 +84,10 @@ fn rows_longer_than_allowed_follow_the_rule() {
     assert_eq!(lengths(OverLength::Split), [8, 3, 4]);
     assert_eq!(lengths(OverLength::Drop), [4]);
     let error = with(OverLength::Error).err().unwrap().to_string();
-    assert!(error.contains(".jsonl line 1: 11 tokens, max_seq_length is 8\n  hint: raise max_seq_length"), "{error}");
+    assert!(
+        error.contains(".jsonl line 1: 11 tokens, but max_seq_length is 8\n  hint: raise max_seq_length"),
+        "{error}"
+    );
 }
 
 #[test]

@@ -114,7 +114,7 @@ fn bad_files_are_errors_that_name_file_and_line() {
         ("a.json", b"[{\"a\":1},\n {\"a\":}]", "a.json: not valid JSON: expected value at line 2 column 7"),
         ("a.json", b"[{\"a\":1},\n 3]", "a.json line 2 column 2: a record must be an object, this is a number"),
         ("a.json", b"{\n \"a\": [1]\n}", "a.json: one object over several lines is not a list of records"),
-        ("a.csv", b"a,b\n1,2\n3\n", "a.csv line 3: 1 values, the header names 2 columns"),
+        ("a.csv", b"a,b\n1,2\n3\n", "a.csv line 3: 1 values, but the header names 2 columns"),
         ("a.csv", b"a,b\n1,\xe9\n", "a.csv line 2: invalid UTF-8 at byte 3"),
         ("a.txt", b"ok\n\xc3\x28", "a.txt line 2: invalid UTF-8 at byte 1"),
         ("a.parquet", b"PAR1 no", "a.parquet: cannot read as parquet"),
@@ -138,7 +138,7 @@ fn damaged_parquet_is_an_error_not_a_panic() {
         for at in (0..whole.len()).step_by(3) {
             let mut bytes = whole.to_vec();
             bytes[at] ^= 0x55;
-            // Some bytes may change without harm (in a value, say); that it returns is the test.
+            // Some changed bytes do no harm (in a value, for instance). The test is that it does not panic.
             let _ = load("changed.parquet", &bytes);
         }
     }

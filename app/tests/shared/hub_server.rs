@@ -1,14 +1,14 @@
-//! A server on localhost that answers as the hub does, and lies where a test wants it to.
+//! A server on localhost that imitates the hub, and sends wrong data if a test asks for it.
 
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 
-/// The commit of everything.
+/// The commit of all files.
 pub const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 
-/// What the server has, and what it was asked.
+/// The files of the server, and a log of its requests.
 #[derive(Default)]
 pub struct Shelf {
     /// Name and content of each file.
@@ -41,20 +41,20 @@ impl Shelf {
         self.asked.lock().unwrap().len()
     }
 
-    /// Whether this file was asked for.
+    /// Whether this file was requested.
     pub fn was_asked_for(&self, name: &str) -> bool {
         self.asked.lock().unwrap().iter().any(|path| path.ends_with(name))
     }
 }
 
-/// Serves on a free port for the rest of the test; the address.
+/// Serves on a free port for the rest of the test. Returns the address.
 pub fn serve(shelf: Shelf) -> (String, Arc<Shelf>) {
     let (listener, shelf) = (TcpListener::bind("127.0.0.1:0").unwrap(), Arc::new(shelf));
     let address = format!("http://{}", listener.local_addr().unwrap());
     let shared = shelf.clone();
     std::thread::spawn(move || {
         for stream in listener.incoming().flatten() {
-            // A client that goes away is no concern of the server's.
+            // A client may close the connection early.
             let _ = answer(stream, &shared);
         }
     });

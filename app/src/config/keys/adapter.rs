@@ -2,7 +2,7 @@
 
 use super::Resume::Fixed;
 use super::Section::{Lora, Quantization};
-use super::{Key, NO_FRAMEWORK, NOT_IMPLEMENTED, alias, means, no_effect, only, used};
+use super::{NO_FRAMEWORK, NOT_IMPLEMENTED, RecipeKey, alias, means, no_effect, only, used};
 
 const LORA_KIND: &str = "halfbyte does not implement this kind of adapter";
 const HEAD: &str = "train the head with a target module instead: \"lm_head\"";
@@ -10,7 +10,7 @@ const EIGHT_BIT: &str = "it belongs to 8-bit loading";
 
 // A used key is two lines: what it takes and its default, then what it does.
 #[rustfmt::skip]
-pub(super) const KEYS: &[Key] = &[
+pub(super) const KEYS: &[RecipeKey] = &[
     // ---- lora
     used("r", Lora, Fixed, "a whole number of at least 1", "8",
         "The rank of the adapter: every adapted layer computes base(x) + scale · B(A(x)) with A [r, in] and B [out, r]."),
@@ -23,7 +23,7 @@ pub(super) const KEYS: &[Key] = &[
     used("use_rslora", Lora, Fixed, "true or false", "false",
         "Scales by lora_alpha / √r (rank-stabilized LoRA, arXiv 2312.03732)."),
     used("target_modules", Lora, Fixed, "a list of module names, a regular expression, or \"all-linear\"", "none: q_proj and v_proj, as in PEFT",
-        "Which linear modules get an adapter. \"all-linear\" is every linear module but the head."),
+        "Which linear modules get an adapter. \"all-linear\" is every linear module except the head."),
     alias("lora_target_modules", "target_modules"),
     alias("lora_target", "target_modules"),
     means("lora_target_linear", "target_modules", &[("true", "\"all-linear\""), ("false", "")]),
@@ -34,9 +34,9 @@ pub(super) const KEYS: &[Key] = &[
     used("layers_pattern", Lora, Fixed, "a text or a list of texts", "none: any",
         "The name of the list of blocks that layers_to_transform counts in."),
     used("rank_pattern", Lora, Fixed, "a table from name or regular expression to rank", "none",
-        "Other ranks for modules whose name ends like the expression. The first match wins."),
+        "Other ranks for modules whose name ends with a match of the expression. The first match applies."),
     used("alpha_pattern", Lora, Fixed, "a table from name or regular expression to alpha", "none",
-        "Other alphas for modules whose name ends like the expression. The first match wins."),
+        "Other alphas for modules whose name ends with a match of the expression. The first match applies."),
     only("use_peft", &["true"], "halfbyte trains adapters only"),
     only("finetuning_type", &["\"lora\""], "halfbyte trains adapters only"),
     only("full_finetuning", &["false"], "halfbyte trains adapters only"),
@@ -73,17 +73,17 @@ pub(super) const KEYS: &[Key] = &[
         "Quantizes the base to 4 bits while it is loaded (QLoRA). A checkpoint that bitsandbytes quantized needs no key."),
     means("quantization_bit", "load_in_4bit", &[("4", "true")]),
     used("bnb_4bit_quant_type", Quantization, Fixed, "\"nf4\" or \"fp4\"", "\"fp4\"",
-        "The 16 values that 4-bit codes stand for. QLoRA uses nf4; the default is that of BitsAndBytesConfig."),
+        "The 16 values that 4-bit codes represent. QLoRA uses nf4; the default is that of BitsAndBytesConfig."),
     alias("quantization_type", "bnb_4bit_quant_type"),
     used("bnb_4bit_use_double_quant", Quantization, Fixed, "true or false", "false",
         "Quantizes the scales of the blocks to 8 bits as well, which saves about 0.37 bits per weight."),
     alias("use_nested_quant", "bnb_4bit_use_double_quant"),
     alias("double_quantization", "bnb_4bit_use_double_quant"),
     used("bnb_4bit_blocksize", Quantization, Fixed, "a power of two from 32 to 4096", "64",
-        "How many weights share one scale."),
+        "The number of weights that share one scale."),
     alias("blocksize", "bnb_4bit_blocksize"),
     used("bnb_4bit_compute_dtype", Quantization, Fixed, "\"float32\", \"float16\" or \"bfloat16\" (or \"fp32\", \"fp16\", \"bf16\")", "\"float32\"",
-        "The type in which activations are stored and products are computed. bf16 and fp16 of [training] say the same."),
+        "The type in which activations are stored and products are computed. bf16 and fp16 of [training] set the same."),
     used("llm_int8_skip_modules", Quantization, Fixed, "a list of module names", "[]",
         "Modules that stay in 16 bits."),
     only("bnb_4bit_quant_storage", &["\"uint8\"", "\"torch.uint8\""], "codes are stored as bytes"),

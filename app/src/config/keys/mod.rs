@@ -12,8 +12,8 @@ mod training;
 use crate::suggest::nearest;
 use halfbyte_core::error::{Error, Result};
 
-/// The sections of a recipe, in the order in which the resolved recipe is printed. A key may stand in any of them or
-/// above all; this says where it belongs.
+/// The sections of a recipe, in the order in which the resolved recipe is printed. A recipe may have a key in
+/// any section or above all sections.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Section {
     /// The model that is fine-tuned.
@@ -24,12 +24,12 @@ pub enum Section {
     Lora,
     /// The 4-bit base.
     Quantization,
-    /// Everything else.
+    /// Optimizer, schedule, logging, evaluation, checkpoints.
     Training,
 }
 
 impl Section {
-    /// All, in order.
+    /// All sections, in order.
     pub const ALL: [Section; 5] =
         [Section::Model, Section::Data, Section::Lora, Section::Quantization, Section::Training];
 
@@ -50,9 +50,9 @@ impl Section {
 pub enum Resume {
     /// Refuses: the checkpoint does not fit the new value.
     Fixed,
-    /// Goes on and says so: from here on it is another run.
+    /// Accepts and reports it: the results will differ from those of the original run.
     Noted,
-    /// Goes on: the numbers stay the same.
+    /// Accepts: the results do not change.
     Free,
 }
 
@@ -67,7 +67,7 @@ pub struct Doc {
     pub takes: &'static str,
     /// The default as TOML, or in words when there is no fixed value.
     pub default: &'static str,
-    /// The effect. Lists show the first sentence alone.
+    /// The effect of the key. Lists show only the first sentence.
     pub text: &'static str,
 }
 
@@ -81,7 +81,7 @@ pub enum Use {
     /// Another program's way to set a used key. Each of its values (as TOML) stands for a value of that key, or sets
     /// nothing ("").
     Means(&'static str, &'static [(&'static str, &'static str)]),
-    /// Accepted, changes nothing. The report says why.
+    /// Accepted without effect. The report gives the reason.
     NoEffect(&'static str),
     /// Not implemented: accepted with one of these values (as TOML), otherwise refused for this reason.
     Only(&'static [&'static str], &'static str),
@@ -89,14 +89,14 @@ pub enum Use {
 
 /// A row of the table.
 #[derive(Clone, Copy, PartialEq, Debug)]
-pub struct Key {
+pub struct RecipeKey {
     /// The name in a recipe.
     pub name: &'static str,
     /// The way in which it is treated.
     pub used: Use,
 }
 
-impl Key {
+impl RecipeKey {
     /// The used key that this one sets, if any.
     pub fn target(&self) -> Option<&'static str> {
         match self.used {
@@ -114,24 +114,24 @@ const fn used(
     takes: &'static str,
     default: &'static str,
     text: &'static str,
-) -> Key {
-    Key { name, used: Use::Used(Doc { section, resume, takes, default, text }) }
+) -> RecipeKey {
+    RecipeKey { name, used: Use::Used(Doc { section, resume, takes, default, text }) }
 }
 
-const fn alias(name: &'static str, of: &'static str) -> Key {
-    Key { name, used: Use::Alias(of) }
+const fn alias(name: &'static str, of: &'static str) -> RecipeKey {
+    RecipeKey { name, used: Use::Alias(of) }
 }
 
-const fn means(name: &'static str, of: &'static str, values: &'static [(&'static str, &'static str)]) -> Key {
-    Key { name, used: Use::Means(of, values) }
+const fn means(name: &'static str, of: &'static str, values: &'static [(&'static str, &'static str)]) -> RecipeKey {
+    RecipeKey { name, used: Use::Means(of, values) }
 }
 
-const fn no_effect(name: &'static str, why: &'static str) -> Key {
-    Key { name, used: Use::NoEffect(why) }
+const fn no_effect(name: &'static str, why: &'static str) -> RecipeKey {
+    RecipeKey { name, used: Use::NoEffect(why) }
 }
 
-const fn only(name: &'static str, values: &'static [&'static str], why: &'static str) -> Key {
-    Key { name, used: Use::Only(values, why) }
+const fn only(name: &'static str, values: &'static [&'static str], why: &'static str) -> RecipeKey {
+    RecipeKey { name, used: Use::Only(values, why) }
 }
 
 // Reasons that several keys share.
@@ -140,13 +140,13 @@ const ONE_PROCESS: &str = "halfbyte runs as one process";
 const SECRET: &str = "a recipe must not hold secrets; set the environment variable HF_TOKEN";
 const NOT_IMPLEMENTED: &str = "halfbyte does not implement this";
 
-/// Every known key. The used ones stand in the order of the resolved recipe.
-pub fn all() -> impl Iterator<Item = &'static Key> {
+/// All known keys. The used ones are in the order of the resolved recipe.
+pub fn all() -> impl Iterator<Item = &'static RecipeKey> {
     [model::KEYS, data::KEYS, adapter::KEYS, training::KEYS].into_iter().flatten()
 }
 
-/// The row of `name`; None for a key that nobody knows.
-pub fn lookup(name: &str) -> Option<&'static Key> {
+/// The row of `name`; None for an unknown key.
+pub fn lookup(name: &str) -> Option<&'static RecipeKey> {
     all().find(|key| key.name == name)
 }
 
@@ -159,18 +159,18 @@ pub fn of_section(section: Section) -> impl Iterator<Item = (&'static str, &'sta
 }
 
 /// The documentation of `name` for a user: its values, default, effect and other names; or why it is refused or has no
-/// effect. Errors when there is no such key.
+/// effect. Errors if there is no such key.
 pub fn describe(name: &str) -> Result<String> {
     let Some(key) = lookup(name) else { return Err(unknown(name)) };
     Ok(match key.used {
         Use::Used(doc) => describe_used(name, &doc),
         Use::Alias(of) => format!("{name} is another name of {of}.\n\n{}", describe(of)?),
         Use::Means(of, values) => {
-            let said = values.iter().map(|(value, ours)| match *ours {
+            let settings = values.iter().map(|(value, ours)| match *ours {
                 "" => format!("  {name} = {value} sets nothing\n"),
                 ours => format!("  {name} = {value} means {of} = {ours}\n"),
             });
-            format!("{name} sets {of}:\n{}\n{}", said.collect::<String>(), describe(of)?)
+            format!("{name} sets {of}:\n{}\n{}", settings.collect::<String>(), describe(of)?)
         }
         Use::NoEffect(why) => format!("{name} is accepted and has no effect: {why}.\n"),
         Use::Only([], why) => format!("{name} is refused: {why}.\n"),
@@ -181,7 +181,7 @@ pub fn describe(name: &str) -> Result<String> {
 fn describe_used(name: &str, doc: &Doc) -> String {
     let resume = match doc.resume {
         Resume::Fixed => "refuses another value",
-        Resume::Noted => "accepts another value and says so",
+        Resume::Noted => "accepts another value and reports it",
         Resume::Free => "accepts another value",
     };
     let mut text = format!(
@@ -190,7 +190,7 @@ fn describe_used(name: &str, doc: &Doc) -> String {
         doc.takes,
         doc.default
     );
-    let is_alias = |key: &&Key| matches!(key.used, Use::Alias(of) if of == name);
+    let is_alias = |key: &&RecipeKey| matches!(key.used, Use::Alias(of) if of == name);
     let aliases: Vec<&str> = all().filter(is_alias).map(|key| key.name).collect();
     if !aliases.is_empty() {
         text += &format!("  also      {}\n", aliases.join(", "));
@@ -203,7 +203,7 @@ fn describe_used(name: &str, doc: &Doc) -> String {
     text + "\n" + doc.text + "\n"
 }
 
-/// An error about a key that nobody knows. Only keys that do something are suggested.
+/// The error for an unknown key. Only keys with an effect are suggested.
 fn unknown(name: &str) -> Error {
     let error = Error::usage(format!("there is no key `{name}`"));
     match suggestion(name) {

@@ -1,4 +1,4 @@
-//! `.csv`: a header line, then records. Values stay the text that they are.
+//! `.csv`: a header line, then records. All values are text.
 
 use std::path::Path;
 
@@ -10,14 +10,15 @@ use crate::data::spill::SpillWriter;
 use crate::data::table::{Bytes, RecordEncoding, RecordFile};
 use halfbyte_core::error::{Error, Result};
 
-/// Converts the records to lines of JSON: a value may hold line ends, so records cannot be found from the middle.
+/// Converts the records to lines of JSON. A value may contain newlines, so records cannot be located without parsing
+/// the file from its beginning.
 pub fn open(path: &Path) -> Result<RecordFile> {
     let bytes = Bytes::map(path)?;
     check_utf8(path, &bytes)?;
     let wrong = |e: csv::Error| {
         let (line, what) = match (e.position(), e.kind()) {
             (Some(at), csv::ErrorKind::UnequalLengths { expected_len, len, .. }) => {
-                (at.line(), format!("{len} values, the header names {expected_len} columns"))
+                (at.line(), format!("{len} values, but the header names {expected_len} columns"))
             }
             (at, _) => (at.map_or(1, csv::Position::line), e.to_string()),
         };

@@ -1,4 +1,4 @@
-//! `.jsonl` and `.json`: an object per line, or one array of objects.
+//! `.jsonl` and `.json`: one object per line, or one array of objects.
 
 use std::path::Path;
 
@@ -8,11 +8,11 @@ use super::{check_utf8, line_starts};
 use crate::data::table::{Bytes, RecordEncoding, RecordFile};
 use halfbyte_core::error::{Error, Result};
 
-/// A line is parsed when its record is asked for; an array is walked once, to find its elements.
+/// Opens the file. A record is parsed when it is read; an array is scanned once to find its elements.
 pub fn open(path: &Path) -> Result<RecordFile> {
     let bytes = Bytes::map(path)?;
     check_utf8(path, &bytes)?;
-    // Some editors begin a file with a byte-order mark.
+    // Some editors put a byte-order mark at the beginning of a file.
     let text = bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(&bytes);
     let skipped = bytes.len() - text.len();
     let (layout, starts) = match text.trim_ascii_start().first() {
@@ -25,14 +25,14 @@ pub fn open(path: &Path) -> Result<RecordFile> {
     Ok(RecordFile { path: path.into(), bytes, layout, starts })
 }
 
-/// The bytes at which the elements of an array begin.
+/// The byte offsets of the elements of an array.
 fn elements(path: &Path, text: &[u8]) -> Result<Vec<usize>> {
     let elements: Vec<&RawValue> =
         serde_json::from_slice(text).map_err(|e| Error::input(format!("{}: not valid JSON: {e}", path.display())))?;
     Ok(elements.iter().map(|e| e.get().as_ptr().addr() - text.as_ptr().addr()).collect())
 }
 
-/// Where the lines begin that are not blank, from byte `from` on.
+/// The byte offsets of the lines that are not blank, starting at byte `from`.
 fn lines(path: &Path, bytes: &Bytes, from: usize) -> Result<Vec<usize>> {
     let line = |start: usize| bytes[start..].split(|&b| b == b'\n').next().unwrap_or_default();
     let starts = line_starts(bytes, from, |start| !line_is_blank(&bytes[start..]));

@@ -1,4 +1,4 @@
-//! File formats: each becomes a block of records.
+//! Opens data files of all formats as records.
 
 mod csv;
 mod json;
@@ -13,7 +13,7 @@ use halfbyte_core::error::{Error, Result};
 /// A file format, by extension.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum FileFormat {
-    /// `.jsonl`, `.ndjson` or `.json`: an object per line, or one array of objects.
+    /// `.jsonl`, `.ndjson` or `.json`: one object per line, or one array of objects.
     Json,
     /// `.csv` with a header line; every value is text.
     Csv,
@@ -50,10 +50,10 @@ pub fn open(path: &Path) -> Result<RecordFile> {
     }
 }
 
-/// Bytes that are looked at before their pages are forgotten.
+/// Bytes that are scanned before their pages are released.
 const AT_ONCE: usize = 64 << 20;
 
-/// Where the lines begin, from byte `from` on, as far as `keep` wants them.
+/// The byte offsets of the lines for which `keep` is true, starting at byte `from`.
 fn line_starts(bytes: &Bytes, from: usize, keep: impl Fn(usize) -> bool) -> Vec<usize> {
     let mut starts = Vec::new();
     let mut add = |start: usize| starts.extend(Some(start).filter(|&start| start < bytes.len() && keep(start)));
@@ -66,7 +66,7 @@ fn line_starts(bytes: &Bytes, from: usize, keep: impl Fn(usize) -> bool) -> Vec<
     starts
 }
 
-/// An error if `bytes` are not UTF-8, naming the line.
+/// Errors if `bytes` are not UTF-8, and names the line.
 fn check_utf8(path: &Path, bytes: &Bytes) -> Result<()> {
     let Some(valid) = valid_up_to(bytes, AT_ONCE, &|| bytes.forget()) else {
         return Ok(());
@@ -78,14 +78,15 @@ fn check_utf8(path: &Path, bytes: &Bytes) -> Result<()> {
         .hint("convert the file: iconv -f latin1 -t utf-8 (or the encoding that it has)"))
 }
 
-/// Where `bytes` cease to be UTF-8; `None`: nowhere. They are looked at in parts of `at_once`, `done` is called after each.
+/// The offset of the first byte that is not UTF-8; None if all are. Checks `at_once` bytes at a time and calls `done`
+/// after each part.
 fn valid_up_to(bytes: &[u8], at_once: usize, done: &dyn Fn()) -> Option<usize> {
     let mut valid = 0;
     while valid < bytes.len() {
         let end = bytes.len().min(valid + at_once);
         valid = match std::str::from_utf8(&bytes[valid..end]) {
             Ok(_) => end,
-            // A character that the end cuts is the first of the next part.
+            // A character that is split at the end of a part begins the next part.
             Err(error) if error.error_len().is_none() && end < bytes.len() => valid + error.valid_up_to(),
             Err(error) => return Some(valid + error.valid_up_to()),
         };

@@ -1,4 +1,4 @@
-//! `.parquet`: rows, whatever their types, as JSON.
+//! `.parquet`: converts rows of any type to JSON.
 
 use std::cell::Cell;
 use std::fs::File;
@@ -13,7 +13,8 @@ use crate::data::spill::SpillWriter;
 use crate::data::table::{Bytes, RecordEncoding, RecordFile};
 use halfbyte_core::error::{Error, Result};
 
-/// Converts the rows to lines of JSON: columns are compressed by the thousand rows, so none can be read alone.
+/// Converts the rows to lines of JSON. Columns are compressed thousands of rows at a time, so a single row cannot be
+/// read.
 pub fn open(path: &Path) -> Result<RecordFile> {
     let damaged = || Error::input(format!("{}: cannot read as parquet: the file is damaged", path.display()));
     quietly(|| convert(path)).unwrap_or_else(|| Err(damaged()))
@@ -36,8 +37,8 @@ thread_local! {
     static QUIET: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Runs `read`; `None` if it panics, of which nothing is printed: the parquet crate asserts what a damaged file
-/// says of itself (a negative column length, for one) where an error would do.
+/// Runs `read` and returns None if it panics, without printing the panic. The parquet crate panics on some damaged
+/// files (a negative column length, for instance) instead of returning an error.
 fn quietly<T>(read: impl FnOnce() -> T) -> Option<T> {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {
@@ -49,7 +50,7 @@ fn quietly<T>(read: impl FnOnce() -> T) -> Option<T> {
         }));
     });
     QUIET.set(true);
-    // If `read` fails half way, its output is dropped with it.
+    // If `read` panics, its partial output is dropped.
     let result = catch_unwind(AssertUnwindSafe(read));
     QUIET.set(false);
     result.ok()

@@ -1,4 +1,4 @@
-//! `.txt`: a record per line.
+//! `.txt`: one record per line.
 
 use std::path::Path;
 
@@ -6,7 +6,7 @@ use super::{check_utf8, line_starts};
 use crate::data::table::{Bytes, RecordEncoding, RecordFile};
 use halfbyte_core::error::Result;
 
-/// Empty lines are records too (as in the `datasets` library), so that slices select the same rows.
+/// Opens the file. Empty lines are records, as in the `datasets` library, so that slices select the same rows.
 pub fn open(path: &Path) -> Result<RecordFile> {
     let bytes = Bytes::map(path)?;
     check_utf8(path, &bytes)?;
