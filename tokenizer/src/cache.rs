@@ -1,12 +1,13 @@
-//! Remembers the ids of words, so that the second "the" costs one look-up. The cache is bounded, and it compares whole
-//! keys, so it is never wrong. It has two tables: one for the short words that make up most of any text, one for longer
-//! words (mostly indented identifiers). Both are two-way set associative and evict the older entry.
+//! Remembers the ids of words, so that the second "the" costs one look-up. The cache has a fixed size. It compares
+//! whole words, so a hash collision cannot give wrong ids. It has two tables: one for the short words that make up most
+//! of any text, one for longer words (mostly indented identifiers). Both are two-way set associative and evict the
+//! older entry.
 
 use crate::hash::{hash_bytes, mix, seed};
 
-/// Longer words, in bytes, are not kept.
+/// The maximum length, in bytes, of a word in the cache.
 pub(crate) const LONGEST: usize = 62;
-/// The most bytes of a short word.
+/// The maximum length, in bytes, of a short word.
 pub(crate) const SHORT: usize = 15;
 const SHORT_IDS: usize = 4;
 const LONG_IDS: usize = 15;
@@ -38,11 +39,11 @@ const FREE: Long = Long { key: [0; LONGEST], len: 0, count: 0, ids: [0; LONG_IDS
 /// The bits of a short key without the number of ids.
 const KEY: u128 = u128::MAX >> 4;
 
-/// The cache; see the module's documentation.
+/// A cache of the ids of words. The documentation of the module describes it.
 pub(crate) struct WordCache {
     /// Sets of two entries, from [`base`](Self::base) on.
     short: Vec<u128>,
-    /// Where the first set begins, so that each lies in one line of the processor's cache.
+    /// The index of the first set. It aligns every set to a line of the processor's cache.
     base: usize,
     /// The number of sets, less one.
     short_mask: usize,
@@ -81,9 +82,9 @@ fn pack(text: &[u8], start: usize, end: usize) -> u128 {
     u128::from_le_bytes(bytes) & MASKS[len] | (len as u128) << 120
 }
 
-/// Where to look for a short word.
+/// The key of a short word and the index of its set.
 #[derive(Clone, Copy, Default)]
-pub(crate) struct Place {
+pub(crate) struct CacheSlot {
     key: u128,
     set: usize,
 }
@@ -101,32 +102,33 @@ impl WordCache {
         Self { short, base, short_mask: short_sets - 1, long: Vec::new(), long_sets, seed: seed() }
     }
 
-    /// Appends the ids of the word `text[start..end]`, which is not empty, to `out`. Returns false if they are not
-    /// known.
+    /// Appends the ids of the word `text[start..end]`, which must not be empty, to `out`. Returns false if the cache
+    /// does not hold the word.
     #[inline(always)]
     pub(crate) fn get(&self, text: &[u8], start: usize, end: usize, out: &mut Vec<u32>) -> bool {
         if end - start > SHORT {
             return self.get_long(&text[start..end], out);
         }
-        self.get_at(self.place(text, start, end), out)
+        self.get_at(self.slot(text, start, end), out)
     }
 
-    /// Where the word `text[start..end]` is found; for a word of more than [`SHORT`] bytes, some place.
+    /// The slot of the word `text[start..end]`. For a word of more than [`SHORT`] bytes, the slot is valid but
+    /// meaningless.
     #[inline(always)]
-    pub(crate) fn place(&self, text: &[u8], start: usize, end: usize) -> Place {
+    pub(crate) fn slot(&self, text: &[u8], start: usize, end: usize) -> CacheSlot {
         let key = pack(text, start, end);
-        Place { key, set: self.set(key) }
+        CacheSlot { key, set: self.set(key) }
     }
 
-    /// Reads from a place, which brings it into the processor's cache. The reads of several places overlap.
+    /// Reads from a slot to bring it into the processor's cache. The reads of several slots overlap.
     #[inline(always)]
-    pub(crate) fn touch(&self, place: Place) -> u64 {
-        self.short[place.set] as u64
+    pub(crate) fn touch(&self, slot: CacheSlot) -> u64 {
+        self.short[slot.set] as u64
     }
 
     /// The same as [`get`](Self::get) for a word of at most [`SHORT`] bytes.
     #[inline(always)]
-    pub(crate) fn get_at(&self, Place { key, set }: Place, out: &mut Vec<u32>) -> bool {
+    pub(crate) fn get_at(&self, CacheSlot { key, set }: CacheSlot, out: &mut Vec<u32>) -> bool {
         let set = &self.short[set..set + 4];
         // Selected without a branch, which would be unpredictable.
         let second = 2 * usize::from(set[2] & KEY == key);
@@ -141,7 +143,7 @@ impl WordCache {
         true
     }
 
-    /// Where the set of a key begins.
+    /// The index in `short` of the first entry of a key's set.
     #[inline(always)]
     fn set(&self, key: u128) -> usize {
         self.base + 4 * (short_hash(key, self.seed) & self.short_mask)
@@ -159,7 +161,7 @@ impl WordCache {
         true
     }
 
-    /// Remembers the ids of a word that [`get`](Self::get) did not know.
+    /// Stores the ids of a word that [`get`](Self::get) did not find.
     pub(crate) fn put(&mut self, word: &[u8], ids: &[u32]) {
         if word.len() <= SHORT && ids.len() <= SHORT_IDS {
             let key = pack(word, 0, word.len());
@@ -193,7 +195,7 @@ mod tests {
 
     #[test]
     fn words_come_back_or_are_unknown() {
-        // With one set of each kind all words collide; whatever is found must still be right.
+        // With one set of each kind, all words collide. Every id that is found must still be right.
         let mut cache = WordCache::with_sets(1, 1);
         // Words of all lengths up to 70; many differ in their last letter or their length only.
         let word =

@@ -1,23 +1,23 @@
-//! Ids back to text, whole or as they come.
+//! Decodes ids to text, all at once or one by one.
 
 use crate::error::Result;
 use crate::{Engine, Tokenizer, byte_level, sentencepiece};
 
 /// Decodes one sequence of ids step by step. The texts that [`push`](Decoder::push) and [`finish`](Decoder::finish)
-/// return add up to what [`Tokenizer::decode`] returns for the whole sequence. Half a character is held back until
-/// its other bytes have come, so every returned text can be printed at once.
+/// return add up to what [`Tokenizer::decode`] returns for the whole sequence. An incomplete character is held back
+/// until its other bytes arrive, so every returned text can be printed at once.
 pub struct Decoder<'t> {
     tokenizer: &'t Tokenizer,
     state: State,
     ready: String,
 }
 
-/// What decoding remembers between two ids.
+/// The state of decoding between two ids.
 #[derive(Clone, Default)]
 pub(crate) struct State {
-    /// The bytes of a character that is not complete yet.
+    /// The bytes of an incomplete character.
     pub(crate) bytes: Vec<u8>,
-    /// Whether the place where SentencePiece drops a leading space has passed.
+    /// Whether decoding has passed the point where SentencePiece drops a leading space.
     pub(crate) begun: bool,
 }
 
@@ -33,8 +33,8 @@ impl Tokenizer {
         self.decode_all(ids, false)
     }
 
-    /// The text of `ids` with the texts of control pieces (`<s>`, `<|eot_id|>`) in it; transformers'
-    /// `decode(ids, skip_special_tokens=False)` of a byte-level tokenizer.
+    /// The text of `ids` including the texts of control pieces (`<s>`, `<|eot_id|>`). For a byte-level tokenizer, this
+    /// is transformers' `decode(ids, skip_special_tokens=False)`.
     pub fn decode_special(&self, ids: &[u32]) -> Result<String> {
         self.decode_all(ids, true)
     }
@@ -68,14 +68,15 @@ impl Tokenizer {
 }
 
 impl Decoder<'_> {
-    /// The text that `id` completes; empty if there is none yet.
+    /// Decodes one more id and returns the text that it completes, which may be empty.
     pub fn push(&mut self, id: u32) -> Result<&str> {
         self.ready.clear();
         self.tokenizer.decode_one(&mut self.state, id, false, &mut self.ready)?;
         Ok(&self.ready)
     }
 
-    /// The end of the text: an incomplete character, if there is one, as U+FFFD.
+    /// Ends the text. An incomplete character is returned as U+FFFD, once for each of its bytes or once for all of
+    /// them, as [`Tokenizer::decode`] does for the kind of tokenizer.
     pub fn finish(mut self) -> String {
         self.ready.clear();
         self.tokenizer.finish_decoding(&mut self.state, &mut self.ready);

@@ -1,4 +1,4 @@
-//! Text to ids.
+//! Encodes text to ids.
 
 use std::ops::Range;
 
@@ -11,17 +11,16 @@ use crate::{Engine, Tokenizer};
 pub struct Token {
     /// The id of its piece.
     pub id: u32,
-    /// The bytes of the original text; they begin and end at characters.
+    /// The byte range in the original text. It begins and ends at character boundaries.
     ///
-    /// Where several tokens share a character: a SentencePiece tokenizer gives the character to the last of them, as
+    /// If several tokens share a character, a SentencePiece tokenizer gives the character to the last of them, as
     /// SentencePiece does, and the others are empty. A byte-level tokenizer gives it to each of them, as transformers
-    /// does. A character that NFC changes shares one span with the characters that it was composed of or reordered
-    /// with.
+    /// does. All characters that NFC composes or reorders together have the same span.
     pub span: Range<usize>,
 }
 
 impl Tokenizer {
-    /// The ids of `text`, without begin or end tokens. SentencePiece's ids, bit for bit, or for a byte-level tokenizer
+    /// The ids of `text`, without begin or end tokens. They equal SentencePiece's ids, or for a byte-level tokenizer
     /// those of Hugging Face's `tokenizers`.
     ///
     /// Text never produces control tokens; see [`encode_special`](Self::encode_special) for the mode in which it does.
@@ -40,9 +39,9 @@ impl Tokenizer {
         }
     }
 
-    /// The ids of `text` as the continuation of something: no space is put before it. `encode_continuation("Hello")`
-    /// is the piece `Hello`, where `encode` gives `▁Hello`. Byte-level tokenizers never add a space: the same as
-    /// [`encode`](Self::encode).
+    /// The ids of `text` as the continuation of another text: no space is put before it. `encode_continuation("Hello")`
+    /// is the piece `Hello`, where `encode` gives `▁Hello`. Byte-level tokenizers never add a space, so the ids are
+    /// those of [`encode`](Self::encode).
     pub fn encode_continuation(&self, text: &str) -> Vec<u32> {
         match &self.engine {
             Engine::SentencePiece(engine) => engine.encode_continuation(text),

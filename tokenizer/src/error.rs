@@ -11,17 +11,17 @@ pub enum Error {
     Io {
         /// "read" or "write".
         doing: &'static str,
-        /// The file.
+        /// The path of the file.
         path: PathBuf,
-        /// The system's error.
+        /// The error of the operating system.
         source: std::io::Error,
     },
     /// An error of another kind, with the file that it occurred in.
     #[error("{}: {source}", path.display())]
     InFile {
-        /// The file.
+        /// The path of the file.
         path: PathBuf,
-        /// The error itself.
+        /// The error without the path.
         source: Box<Error>,
     },
     /// The bytes are not a SentencePiece model.
@@ -48,12 +48,12 @@ pub enum Error {
     /// The vocabulary does not have this id.
     #[error("token id {id} is outside the vocabulary of {size} pieces")]
     NoSuchId {
-        /// The id.
+        /// The id that was asked for.
         id: u32,
-        /// The number of pieces.
+        /// The number of pieces in the vocabulary.
         size: usize,
     },
-    /// The trainer's settings and its text do not yield a vocabulary.
+    /// The trainer cannot build a vocabulary from its settings and texts.
     #[error("cannot train: {what}")]
     Train {
         /// The setting, its value, and what to change.

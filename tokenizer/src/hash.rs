@@ -1,5 +1,5 @@
 //! The hash of the vocabulary, the pair table and the word cache: one multiplication per eight bytes. Each process has
-//! its own seed, so that nobody can make a file whose pieces all collide.
+//! its own seed, so that no file can be made whose pieces all collide.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::OnceLock;

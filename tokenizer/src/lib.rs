@@ -1,5 +1,6 @@
-//! BPE tokenizers, exact and fast: SentencePiece's (Llama 2, Mistral 7B, Mixtral), with the ids of SentencePiece 0.2.3,
-//! and byte-level ones (Llama 3, Qwen, SmolLM2, Mistral's Tekken), with the ids of Hugging Face's `tokenizers` 0.22.2.
+//! Exact and fast BPE tokenizers. SentencePiece models (Llama 2, Mistral 7B, Mixtral) give the ids of SentencePiece
+//! 0.2.3. Byte-level models (Llama 3, Qwen, SmolLM2, Mistral's Tekken) give the ids of Hugging Face's `tokenizers`
+//! 0.22.2.
 //!
 //! ```
 //! # fn main() -> Result<(), halfbyte_tokenizer::Error> {
@@ -9,12 +10,12 @@
 //! let ids = tokenizer.encode("the king");
 //! assert_eq!(tokenizer.decode(&ids)?, "the king");
 //!
-//! // Text never produces control tokens. Build a chat layout from their ids and from each content by itself.
+//! // Text never produces control tokens. Build a chat from their ids, and encode each message separately.
 //! let mut prompt: Vec<u32> = tokenizer.bos().into_iter().chain(tokenizer.id_of("[INST]")).collect();
 //! tokenizer.encode_into("Who is the king?", &mut prompt);
 //! prompt.extend(tokenizer.id_of("[/INST]"));
 //!
-//! // Show text while ids are generated: never half a character.
+//! // Show text while ids are generated. The decoder never returns an incomplete character.
 //! let mut decoder = tokenizer.decoder();
 //! for id in ids {
 //!     print!("{}", decoder.push(id)?);
@@ -24,9 +25,9 @@
 //! # }
 //! ```
 //!
-//! The modules, from the ground up:
+//! The modules, lowest level first:
 //!
-//! * [`Pieces`] are the vocabulary as the file has it;
+//! * [`Pieces`] are the entries of the vocabulary as they are in the file;
 //! * [`model_file`] reads and writes `.model` files (`proto` is their wire format), `json` reads `tokenizer.json` and
 //!   Tekken's JSON;
 //! * `vocab` is a vocabulary compiled for merging, `merge` merges, `cache` remembers the ids of words;
@@ -73,9 +74,9 @@ use vocab::Order;
 /// A tokenizer, ready to encode and decode from any number of threads.
 pub struct Tokenizer {
     engine: Engine,
-    /// The ids that the file's template puts before and after a text.
+    /// The ids that the template of the file puts before and after a text.
     frame: Frame,
-    /// Built when first needed, as is the next.
+    /// This field and the next are built on first use.
     special: OnceLock<SpecialTokens>,
     ids: OnceLock<HashMap<Box<str>, u32>>,
 }
@@ -108,7 +109,7 @@ impl Tokenizer {
     /// Builds a tokenizer from a model in memory.
     pub fn from_model(model: ModelFile) -> Result<Self> {
         let normalizer = Normalizer::new(&model)?;
-        // NaN has no place in an order.
+        // NaN cannot be ordered.
         if let Some(id) = model.pieces.scores().iter().position(|score| score.is_nan()) {
             let text = model.pieces.text(id);
             return Err(Error::invalid(format!("the score of piece {id} {text:?} is not a number")));
@@ -123,15 +124,16 @@ impl Tokenizer {
         Self::from_json(&read(path)?).map_err(|e| e.in_file(path))
     }
 
-    /// Builds a tokenizer from the bytes of a `tokenizer.json` of type BPE, either of the Llama 2 and Mistral 7B kind
-    /// (`▁` for spaces) or byte-level (Llama 3, Qwen, SmolLM2), or of Mistral's `tekken.json`. The content tells which.
+    /// Builds a tokenizer from the bytes of a `tokenizer.json` or of Mistral's `tekken.json`. The content decides which
+    /// it is. A `tokenizer.json` must have the type BPE. It may be of the Llama 2 and Mistral 7B kind (`▁` for spaces)
+    /// or byte-level (Llama 3, Qwen, SmolLM2).
     ///
-    /// As for a `.model`, [`encode`](Self::encode) never produces special tokens;
-    /// [`encode_special`](Self::encode_special) with [`default_special_tokens`](Self::default_special_tokens) does what
-    /// transformers does with the file. A SentencePiece vocabulary decodes by SentencePiece's rule for broken UTF-8.
+    /// As with a `.model`, [`encode`](Self::encode) never produces special tokens. To get the ids of transformers, call
+    /// [`encode_special`](Self::encode_special) with [`default_special_tokens`](Self::default_special_tokens). A
+    /// SentencePiece vocabulary decodes broken UTF-8 as SentencePiece does.
     ///
-    /// Whatever in the file would change ids is followed or refused by name. `truncation` and `padding` are ignored, as
-    /// transformers sets them anew in each call.
+    /// Every field that can change ids is either honored or refused by name. `truncation` and `padding` are ignored,
+    /// because transformers sets them in each call.
     pub fn from_json(bytes: &[u8]) -> Result<Self> {
         json::read(bytes)
     }
@@ -153,19 +155,20 @@ impl Tokenizer {
         }
     }
 
-    /// The text of a piece as the file has it: a space is `▁` in a SentencePiece vocabulary. A byte-level vocabulary
-    /// writes each byte as one printable character (`Ġ` for a space), except in its added tokens.
+    /// The text of a piece as it is in the file. A SentencePiece vocabulary writes a space as `▁`. A byte-level
+    /// vocabulary writes each byte as one printable character (`Ġ` for a space), except in its added tokens. `None` for
+    /// an id outside the vocabulary.
     pub fn piece(&self, id: u32) -> Option<&str> {
         self.pieces().get(id).map(|p| p.text)
     }
 
-    /// The kind of a piece.
+    /// The kind of a piece. `None` for an id outside the vocabulary.
     pub fn kind(&self, id: u32) -> Option<PieceKind> {
         self.pieces().get(id).map(|p| p.kind)
     }
 
-    /// The id of a piece, given as the file has it. Where two pieces have the same text, the reserved one (control,
-    /// unknown, byte).
+    /// The id of the piece with this text, written as it is in the file. If several pieces have the same text, a
+    /// reserved one (control, unknown, byte) takes precedence.
     pub fn id_of(&self, piece: &str) -> Option<u32> {
         let ids = self.ids.get_or_init(|| {
             let reserved = |kind| matches!(kind, PieceKind::Control | PieceKind::Unknown | PieceKind::Byte);
@@ -177,8 +180,8 @@ impl Tokenizer {
         ids.get(piece).copied()
     }
 
-    /// The id that stands for what the vocabulary cannot express (`<unk>`). A byte-level tokenizer can express every
-    /// text and has no such piece; it returns [`vocab_size`](Self::vocab_size), which is the id of nothing.
+    /// The id of text that the vocabulary cannot express (`<unk>`). A byte-level tokenizer has no such piece. It
+    /// returns [`vocab_size`](Self::vocab_size), which is not the id of any piece.
     pub fn unk(&self) -> u32 {
         match &self.engine {
             Engine::SentencePiece(engine) => engine.unk,
@@ -186,8 +189,8 @@ impl Tokenizer {
         }
     }
 
-    /// The id that begins a text (`<s>`), if there is one. A byte-level `tokenizer.json` has one if it puts exactly one
-    /// token before each text (`<|begin_of_text|>`).
+    /// The id that begins a text (`<s>`), if there is one. A byte-level `tokenizer.json` has one if its template puts
+    /// exactly one token before each text (`<|begin_of_text|>`).
     pub fn bos(&self) -> Option<u32> {
         match &self.engine {
             Engine::SentencePiece(engine) => engine.bos,
@@ -195,9 +198,9 @@ impl Tokenizer {
         }
     }
 
-    /// The id that ends a text (`</s>`), if there is one. A byte-level `tokenizer.json` has one if it puts exactly one
-    /// token after each text; the end token that a model is trained with is often named by `tokenizer_config.json`
-    /// only.
+    /// The id that ends a text (`</s>`), if there is one. A byte-level `tokenizer.json` has one if its template puts
+    /// exactly one token after each text. Often, only `tokenizer_config.json` names the end token that a model is
+    /// trained with.
     pub fn eos(&self) -> Option<u32> {
         match &self.engine {
             Engine::SentencePiece(engine) => engine.eos,
@@ -205,7 +208,7 @@ impl Tokenizer {
         }
     }
 
-    /// The id that pads batches, if a `.model` has one; Llama's and Mistral's models have none.
+    /// The id that pads batches, if the file names one. The `.model` files of Llama and Mistral name none.
     pub fn pad(&self) -> Option<u32> {
         match &self.engine {
             Engine::SentencePiece(engine) => engine.pad,
@@ -225,7 +228,7 @@ impl Tokenizer {
     }
 }
 
-/// The id of a frame's side that has exactly one.
+/// The id in `ids` if there is exactly one.
 fn only(ids: &[u32]) -> Option<u32> {
     match ids {
         &[id] => Some(id),

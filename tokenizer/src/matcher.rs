@@ -1,4 +1,4 @@
-//! Finds literal strings in a text: the first place where one starts and, of several there, the longest.
+//! Finds literal strings in a text. The leftmost match wins, and the longest of those that start at one position.
 
 use std::collections::HashMap;
 
@@ -8,21 +8,21 @@ pub(crate) struct Matcher {
     /// For each first character, the lengths to try, longest first.
     lengths: HashMap<char, Vec<usize>>,
     ids: HashMap<Box<str>, u32>,
-    /// A bit for each ASCII character that some string starts with. It rejects most positions of a text.
+    /// A bit for each ASCII character that some string starts with. Testing it rejects most positions of a text.
     ascii_first: u128,
 }
 
 /// A string found in a text.
 pub(crate) struct Match {
-    /// Where it starts, in bytes.
+    /// The byte offset of its first byte.
     pub(crate) start: usize,
-    /// Where it ends.
+    /// The byte offset after its last byte.
     pub(crate) end: usize,
     pub(crate) id: u32,
 }
 
 impl Matcher {
-    /// Returns false if `text` is in the set already. Empty strings are never found, and not kept.
+    /// Adds a string. Returns false if it is in the set already. Empty strings are ignored.
     pub(crate) fn insert(&mut self, text: &str, id: u32) -> bool {
         let Some(first) = text.chars().next() else { return true };
         if self.ids.contains_key(text) {
@@ -70,7 +70,7 @@ impl Matcher {
 
     /// The first match that starts at or after byte `from`.
     pub(crate) fn next(&self, text: &str, from: usize) -> Option<Match> {
-        // Special tokens mostly share one first character, which a vectorized search finds.
+        // Special tokens usually share their first character, and a vectorized search can find it.
         let mut firsts = self.lengths.keys();
         let only = firsts.next().filter(|_| firsts.len() == 0);
         let mut at = from;

@@ -1,22 +1,23 @@
-//! Byte-pair merging of a run of symbols: repeatedly merges the pair with the lowest rank, the leftmost of equal ones.
+//! Byte-pair merging of a run of symbols. It repeatedly merges the pair with the lowest rank. The leftmost pair goes
+//! first if several have this rank.
 //!
 //! Two algorithms give the same result. [`merge_short`] scans all pairs for each merge, which is fastest for a word.
-//! [`merge_long`] keeps the pairs in a queue, so that a megabyte without a place to cut takes O(n log n).
+//! [`merge_long`] keeps the pairs in a queue, so that a megabyte that cannot be cut takes O(n log n).
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 use crate::vocab::{Merge, PairTable};
 
-/// Longer runs, in symbols, go through the queue.
+/// The maximum length, in symbols, of a run that is merged without the queue.
 pub(crate) const SHORT: usize = 48;
 
 const NO_RANK: u32 = u32::MAX;
 const NOTHING: Merge = Merge { rank: NO_RANK, symbol: 0 };
 const END: u32 = u32::MAX;
 
-/// What each two bytes merge into. The table has 512 kB, but a text uses only a few of them, which stay in the L1
-/// cache. The table of all pairs is too large for that.
+/// The merge of each pair of bytes. The table has 512 kB, but the entries that a text uses stay in the L1 cache. The
+/// table of all pairs of symbols is too large for that.
 pub(crate) struct BytePairs {
     /// `[first << 8 | second]`
     merges: Vec<Merge>,
@@ -30,10 +31,10 @@ impl BytePairs {
     }
 }
 
-/// Merges; keeps its buffers between calls.
+/// Merges symbols, and keeps its buffers between calls.
 #[derive(Default)]
 pub(crate) struct Merger {
-    /// What symbol `i` and its successor merge into.
+    /// Entry `i` is the merge of symbol `i` with its successor.
     pairs: Vec<Merge>,
     prev: Vec<u32>,
     next: Vec<u32>,
@@ -91,7 +92,7 @@ impl Merger {
         }
     }
 
-    /// The same for long runs; stops when `fewest` symbols are left.
+    /// The same for long runs. It stops when `fewest` symbols are left.
     pub(crate) fn merge_long(&mut self, table: &PairTable, symbols: &mut Vec<u32>, fewest: usize) {
         let Self { pairs, prev, next, queue } = self;
         let count = symbols.len() as u32;
@@ -157,7 +158,7 @@ impl Merger {
 struct Queue {
     /// The first and the last node of each rank's list.
     lists: Vec<(u32, u32)>,
-    /// A position, and the next node.
+    /// The position of a pair, and the next node of the list.
     nodes: Vec<(u32, u32)>,
     /// Level 0 has a bit for each rank with a list, level n + 1 a bit for each nonzero word of level n.
     levels: Vec<Vec<u64>>,

@@ -2,18 +2,18 @@
 
 use crate::error::{Error, Result};
 use crate::pieces::{PieceKind, Pieces, Unchecked};
-use crate::proto::{Fields, Value, Writer};
+use crate::proto::{ProtoFields, Value, Writer};
 
 /// The pieces of a model, and the settings that matter for encoding and decoding.
 #[derive(Clone, PartialEq, Debug)]
 pub struct ModelFile {
     /// The vocabulary in the order of the ids.
     pub pieces: Pieces,
-    /// Characters without a piece become the bytes of their UTF-8 form.
+    /// Characters without a piece become the pieces of their UTF-8 bytes.
     pub byte_fallback: bool,
     /// The dummy space goes after the text instead of before it.
     pub treat_whitespace_as_suffix: bool,
-    /// What the unknown piece decodes to.
+    /// The text that the unknown piece decodes to.
     pub unk_surface: String,
     /// The names of the unknown, begin, end and padding pieces.
     pub names: Names,
@@ -37,15 +37,15 @@ pub struct Names {
 /// How text is normalized.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct NormalizerSpec {
-    /// The rules' name ("identity", "nmt_nfkc").
+    /// The name of the rules ("identity", "nmt_nfkc").
     pub name: String,
-    /// The rules, compiled: a trie and its replacement texts. Empty for identity.
+    /// The compiled rules: a trie and its replacement texts. Empty for identity.
     pub precompiled_charsmap: Vec<u8>,
-    /// Put a space before the text.
+    /// A space is put before the text.
     pub add_dummy_prefix: bool,
-    /// Drop spaces at both ends, and all but one of each run.
+    /// Spaces at both ends are dropped, and each run of spaces becomes one space.
     pub remove_extra_whitespaces: bool,
-    /// Write a space as `▁`.
+    /// A space is written as `▁`.
     pub escape_whitespaces: bool,
 }
 
@@ -97,11 +97,11 @@ impl ModelFile {
     /// Reads a `.model` file's bytes. Only BPE models are accepted.
     pub fn parse(bytes: &[u8]) -> Result<Self> {
         let mut model = Self::default();
-        // The format's default is unigram.
+        // A file without this field is a unigram model.
         let mut model_type = 1;
         // A piece takes about sixteen bytes, half of them text.
         let mut pieces = Unchecked::with_capacity(bytes.len() / 15, bytes.len() / 2);
-        let mut fields = Fields::new(bytes, "the model");
+        let mut fields = ProtoFields::new(bytes, "the model");
         while let Some((field, value)) = fields.next()? {
             match field {
                 1 => parse_piece(value.bytes("pieces")?, &mut pieces)?,
@@ -133,7 +133,7 @@ impl ModelFile {
     }
 
     fn parse_trainer(&mut self, bytes: &[u8], model_type: &mut u64) -> Result<()> {
-        let mut fields = Fields::new(bytes, "trainer_spec");
+        let mut fields = ProtoFields::new(bytes, "trainer_spec");
         while let Some((field, value)) = fields.next()? {
             match field {
                 3 => *model_type = value.number("model_type")?,
@@ -150,7 +150,7 @@ impl ModelFile {
         Ok(())
     }
 
-    /// The bytes of a `.model` file that SentencePiece loads. Of the trainer's settings it has only those that this
+    /// The bytes of a `.model` file that SentencePiece can load. They include only the trainer settings that this
     /// struct holds and those that SentencePiece requires.
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut out = Writer::default();
@@ -208,7 +208,7 @@ fn parse_piece(bytes: &[u8], pieces: &mut Unchecked) -> Result<()> {
         return Ok(());
     }
     let (mut text, mut score, mut kind): (&[u8], _, _) = (&[], 0.0, PieceKind::Normal);
-    let mut fields = Fields::new(bytes, "a piece");
+    let mut fields = ProtoFields::new(bytes, "a piece");
     let mut read = || -> Result<()> {
         while let Some((field, value)) = fields.next()? {
             match field {
@@ -243,7 +243,7 @@ fn parse_kind(value: Value) -> Result<PieceKind> {
 
 impl NormalizerSpec {
     fn parse(&mut self, bytes: &[u8]) -> Result<()> {
-        let mut fields = Fields::new(bytes, "normalizer_spec");
+        let mut fields = ProtoFields::new(bytes, "normalizer_spec");
         while let Some((field, value)) = fields.next()? {
             match field {
                 1 => self.name = value.text("normalizer name")?.into(),

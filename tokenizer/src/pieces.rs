@@ -1,35 +1,35 @@
-//! The entries of a vocabulary, stored compactly: writing fresh memory is most of the cost of loading a tokenizer.
+//! The entries of a vocabulary. They are stored compactly, because loading a tokenizer mostly waits for fresh memory.
 
 use std::fmt;
 
 /// How a SentencePiece vocabulary writes a space.
 pub(crate) const SPACE_MARK: char = '▁';
 
-/// The kind of a piece.
+/// The role of a piece in encoding and decoding, as SentencePiece's `.model` format defines it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum PieceKind {
     /// An ordinary piece, produced by merging.
     Normal,
-    /// The one piece that stands for what the vocabulary cannot express.
+    /// The one piece for text that the vocabulary cannot express (`<unk>`).
     Unknown,
     /// A token that text never produces and that decodes to nothing (`<s>`).
     Control,
-    /// Found in the text before any merging, and never merged with its neighbors.
+    /// A literal that is found in the text before any merging and never merges with its neighbors.
     UserDefined,
-    /// Merged like a normal piece, then split again into the two pieces that it was merged from.
+    /// A piece that merges like a normal one and is then split again into the two pieces that it was merged from.
     Unused,
-    /// One byte (`<0x0A>`).
+    /// A single byte (`<0x0A>`).
     Byte,
 }
 
-/// An entry of the vocabulary; its index in the file is its id.
+/// An entry of the vocabulary. Its index in the file is its id.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Piece<'a> {
-    /// The text as the file has it, with `▁` or `Ġ` for a space.
+    /// The text as it is in the file, with `▁` or `Ġ` for a space.
     pub text: &'a str,
-    /// The piece with the highest score is merged first. Files with a list of merges have no scores; theirs are 0.
+    /// Merging produces the piece with the highest score first. It is 0 in files that list their merges instead.
     pub score: f32,
-    /// Its kind.
+    /// The role of the piece in encoding and decoding.
     pub kind: PieceKind,
 }
 
@@ -38,13 +38,13 @@ pub struct Piece<'a> {
 pub struct Pieces {
     /// All texts, one after the other.
     texts: String,
-    /// Where each text ends; it begins where the one before it ends.
+    /// The end offset of each text. It begins where the previous text ends.
     ends: Vec<usize>,
     scores: Vec<f32>,
     kinds: Vec<PieceKind>,
 }
 
-/// Pieces whose texts are not yet known to be UTF-8: checking all at once is cheaper.
+/// Pieces whose texts have not been checked for UTF-8. Checking all of them at once is cheaper.
 #[derive(Default)]
 pub(crate) struct Unchecked {
     texts: Vec<u8>,
@@ -99,7 +99,7 @@ impl Pieces {
         (0..self.len()).find(|id| std::str::from_utf8(text(*id)).is_err()).unwrap_or_default()
     }
 
-    /// Adds a piece; its id is the number of those before it.
+    /// Adds a piece. Its id is the number of pieces before it.
     pub fn push(&mut self, text: &str, score: f32, kind: PieceKind) {
         self.texts.push_str(text);
         self.ends.push(self.texts.len());
@@ -178,7 +178,7 @@ pub(crate) fn push_spaced(out: &mut String, mut text: &str, escape: bool) {
         out.push(' ');
         text = rest;
     }
-    // Searching for the mark's first byte is cheaper, and most texts do not have it.
+    // Most texts do not contain the first byte of the mark, and searching for one byte is cheaper.
     while escape
         && text.as_bytes().contains(&0xe2)
         && let Some(at) = text.find(SPACE_MARK)

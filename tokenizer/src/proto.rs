@@ -13,14 +13,14 @@ pub(crate) enum Value<'a> {
 }
 
 /// Iterates over the fields of a message.
-pub(crate) struct Fields<'a> {
+pub(crate) struct ProtoFields<'a> {
     bytes: &'a [u8],
     at: usize,
     /// The message's name, for errors.
     message: &'static str,
 }
 
-impl<'a> Fields<'a> {
+impl<'a> ProtoFields<'a> {
     pub(crate) fn new(bytes: &'a [u8], message: &'static str) -> Self {
         Self { bytes, at: 0, message }
     }
@@ -163,7 +163,7 @@ mod tests {
         w.varint(4, u64::MAX);
         w.float(2, -1.5);
         w.bytes(31, "▁a".as_bytes());
-        let mut f = Fields::new(&w.bytes, "Test");
+        let mut f = ProtoFields::new(&w.bytes, "Test");
         assert_eq!(f.next().unwrap(), Some((3, Value::Varint(300))));
         assert_eq!(f.next().unwrap(), Some((4, Value::Varint(u64::MAX))));
         assert_eq!(f.next().unwrap().unwrap().1.float("score").unwrap(), -1.5);
@@ -182,7 +182,7 @@ mod tests {
             &[0x15, 1, 2],                                                    // half a float
         ];
         for bytes in cases {
-            assert!(Fields::new(bytes, "Test").next().is_err(), "{bytes:?}");
+            assert!(ProtoFields::new(bytes, "Test").next().is_err(), "{bytes:?}");
         }
     }
 }

@@ -18,12 +18,12 @@ pub(crate) struct Scratch {
     pub(crate) normalized: String,
 }
 
-/// The scratches that nobody uses at the moment. Taking one holds a lock for the time of a push or a pop.
+/// The scratches that are not in use. Taking or returning one holds a lock for one pop or push.
 #[derive(Default)]
 pub(crate) struct Pool(Mutex<Vec<Scratch>>);
 
 impl Pool {
-    /// Buffers beyond this many bytes are dropped after use.
+    /// Buffers of more than this many bytes are freed after use.
     const MOST_KEPT: usize = 1 << 20;
 
     pub(crate) fn with<R>(&self, work: impl FnOnce(&mut Scratch) -> R) -> R {

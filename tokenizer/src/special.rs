@@ -1,12 +1,12 @@
-//! Special tokens written in the text: an explicit mode, never the default, because whoever writes `</s>` into a
-//! training text would end it.
+//! Recognizes special tokens written in the text. This is an explicit mode and never the default: otherwise, a `</s>`
+//! written in a training text would end the text.
 
 use crate::matcher::Matcher;
 use crate::pieces::SPACE_MARK;
 use crate::{Engine, Tokenizer};
 
-/// Where SentencePiece's leading space goes in a text that special tokens split. Byte-level tokenizers add no space and
-/// ignore the rule.
+/// The rule for SentencePiece's leading space in a text that special tokens split into parts. Byte-level tokenizers add
+/// no space and ignore the rule.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum SpaceRule {
     /// Every part gets a space: `<s>Hello` is `<s> ▁Hello`. Slow tokenizers with `legacy=True`, and every
@@ -18,13 +18,13 @@ pub enum SpaceRule {
     TextStart,
 }
 
-/// Which literals in a text are special tokens, and how the parts between them are encoded.
+/// The literals in a text that are special tokens, and the rule by which the parts between them are encoded.
 pub struct SpecialTokens {
     pub(crate) matcher: Matcher,
-    /// Literals to find in the normalized text, with the space that it begins with.
+    /// Literals to find in the normalized text, each with the space before it.
     pub(crate) marked: Matcher,
     pub(crate) rule: SpaceRule,
-    /// Find a byte-level tokenizer's own special tokens, too.
+    /// Whether the special tokens of a byte-level tokenizer's file are found, too.
     pub(crate) own: bool,
 }
 
@@ -34,8 +34,8 @@ impl SpecialTokens {
         Self { matcher: Matcher::default(), marked: Matcher::default(), rule, own: false }
     }
 
-    /// Adds a literal: each occurrence becomes `id`. Where several literals match at one place, the longest wins. The
-    /// first id given to a literal stays.
+    /// Adds a literal. Each occurrence becomes `id`. If several literals match at one position, the longest wins. A
+    /// literal keeps the first id that it was given.
     pub fn with(mut self, literal: &str, id: u32) -> Self {
         self.matcher.insert(literal, id);
         self
@@ -71,7 +71,7 @@ impl Tokenizer {
         self.special.get_or_init(|| self.special_tokens(SpaceRule::EveryPart))
     }
 
-    /// The ids of `text` with its literal special tokens as such; transformers' `encode(text,
+    /// The ids of `text`, in which literal special tokens become their ids. This is transformers' `encode(text,
     /// add_special_tokens=False)`.
     pub fn encode_special(&self, text: &str, special: &SpecialTokens) -> Vec<u32> {
         match &self.engine {
@@ -81,23 +81,23 @@ impl Tokenizer {
     }
 }
 
-/// A part of a text.
-pub(crate) enum Part<'a> {
+/// A part of a text that was split at its special tokens.
+pub(crate) enum TextOrSpecial<'a> {
     Text(&'a str),
     Special(u32),
 }
 
 /// Calls `each` with the special tokens in `text` and the texts between them.
-pub(crate) fn split<'a>(text: &'a str, matcher: &Matcher, mut each: impl FnMut(Part<'a>)) {
+pub(crate) fn split<'a>(text: &'a str, matcher: &Matcher, mut each: impl FnMut(TextOrSpecial<'a>)) {
     let mut at = 0;
     while let Some(found) = matcher.next(text, at) {
         if at < found.start {
-            each(Part::Text(&text[at..found.start]));
+            each(TextOrSpecial::Text(&text[at..found.start]));
         }
-        each(Part::Special(found.id));
+        each(TextOrSpecial::Special(found.id));
         at = found.end;
     }
     if at < text.len() {
-        each(Part::Text(&text[at..]));
+        each(TextOrSpecial::Text(&text[at..]));
     }
 }

@@ -6,8 +6,8 @@
 
 Texts come from five generators: pieces of the given text files, the same with changes, strings over small alphabets in
 which the pre-tokenization patterns branch, strings of random code points of all classes, and marks to normalize; any of
-them may have added tokens in it, whole and cut. Compared are: ids with special tokens as text and as tokens, the decoded
-text of both, and where NFC changes nothing and every byte has a token, the offsets.
+them may have added tokens in it, whole and cut. The script compares the ids with special tokens as text and as tokens, and
+the decoded texts of both. If NFC does not change the text and every byte has a token, it also compares the offsets.
 """
 
 import json

@@ -1,4 +1,4 @@
-//! Added tokens: found in the text before it is cut into words, with the flags of a `tokenizer.json`.
+//! Finds added tokens in a text before it is cut into words. Their flags are those of a `tokenizer.json`.
 
 use std::collections::HashMap;
 
@@ -9,7 +9,7 @@ use crate::unicode::{CHARS, class};
 #[derive(Clone, Debug)]
 pub(crate) struct AddedToken {
     pub(crate) id: u32,
-    /// What to find: as written, or for a normalized token its normalized form.
+    /// The text to find. The content of a normalized token is normalized itself.
     pub(crate) content: String,
     pub(crate) flags: Flags,
 }
@@ -17,15 +17,15 @@ pub(crate) struct AddedToken {
 /// How an added token is matched.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Flags {
-    /// Ordinary text unless special tokens are asked for.
+    /// The token is ordinary text unless the caller asks for special tokens.
     pub(crate) special: bool,
-    /// Not next to a character of a word.
+    /// The token does not match next to a letter, digit or other character of a word.
     pub(crate) single_word: bool,
-    /// Takes the white space before it.
+    /// The token includes the white space before it.
     pub(crate) lstrip: bool,
-    /// Takes the white space after it.
+    /// The token includes the white space after it.
     pub(crate) rstrip: bool,
-    /// Matched in the normalized text.
+    /// The token is matched in the normalized text, not in the text as written.
     pub(crate) normalized: bool,
 }
 
@@ -43,7 +43,7 @@ struct Set {
     all_special: bool,
 }
 
-/// A part of a text: an added token, or text between two, with its place in bytes.
+/// An added token in a text, or the text between two of them. `start` and `end` are byte offsets.
 pub(crate) struct Span {
     pub(crate) token: Option<u32>,
     pub(crate) start: usize,
@@ -51,7 +51,7 @@ pub(crate) struct Span {
 }
 
 impl Added {
-    /// False for a token whose content is there already.
+    /// Adds a token. Returns false if another token has the same content.
     pub(crate) fn insert(&mut self, token: &AddedToken) -> bool {
         let set = if token.flags.normalized { &mut self.normalized } else { &mut self.as_written };
         set.all_special = token.flags.special && (set.flags.is_empty() || set.all_special);
@@ -59,12 +59,13 @@ impl Added {
         set.matcher.insert(&token.content, token.id)
     }
 
-    /// Splits a text at the tokens that are matched as written. If not `special`, special tokens are ordinary text.
+    /// Splits a text at the tokens that are matched as written. Special tokens are ordinary text unless `special` is
+    /// set.
     pub(crate) fn split(&self, text: &str, special: bool, each: impl FnMut(Span)) {
         self.as_written.split(text, special, each);
     }
 
-    /// Splits a normalized text at the tokens that are matched there.
+    /// Splits a normalized text at the tokens that are matched in normalized text.
     pub(crate) fn split_normalized(&self, text: &str, special: bool, each: impl FnMut(Span)) {
         self.normalized.split(text, special, each);
     }

@@ -20,7 +20,7 @@ pub(crate) fn chars() -> [char; 256] {
 
 /// Turns a token's text into its bytes.
 pub(crate) struct Alphabet {
-    /// The byte of each character below U+0144, all of which but 67 stand for one.
+    /// The byte of each character below U+0144. 68 of these characters stand for no byte.
     bytes: [Option<u8>; 0x144],
 }
 
@@ -31,8 +31,8 @@ impl Alphabet {
         Self { bytes }
     }
 
-    /// Appends the bytes that `text` stands for. A text with a character outside of the alphabet is not written in it
-    /// and stands for its own UTF-8 bytes, as in Hugging Face's decoder.
+    /// Appends the bytes that `text` stands for. If a character of `text` is outside of the alphabet, `text` stands for
+    /// its own UTF-8 bytes, as in Hugging Face's decoder.
     pub(crate) fn push_bytes(&self, text: &str, out: &mut Vec<u8>) {
         let begin = out.len();
         for c in text.chars() {

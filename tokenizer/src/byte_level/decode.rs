@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::pieces::PieceKind;
 
 impl ByteLevel {
-    /// Appends the characters that `id` completes. With `show_control`, control tokens count, too.
+    /// Appends the characters that `id` completes. With `show_control`, control tokens add their own text.
     pub(crate) fn decode_one(&self, state: &mut State, id: u32, show_control: bool, out: &mut String) -> Result<()> {
         let Some(kind) = self.pieces.kinds().get(id as usize) else {
             return Err(Error::NoSuchId { id, size: self.pieces.len() });

@@ -1,13 +1,13 @@
 //! Text to ids.
 
 use super::{ByteLevel, NO_SYMBOL};
-use crate::cache::{Place, SHORT};
+use crate::cache::{CacheSlot, SHORT};
 use crate::encode::Token;
 use crate::scratch::Scratch;
-use crate::special::{Part, SpecialTokens, split};
+use crate::special::{SpecialTokens, TextOrSpecial, split};
 use crate::unicode::normalize;
 
-/// How many words are cut before they are looked up.
+/// The number of words that are cut before the first of them is looked up.
 const BATCH: usize = 64;
 
 impl ByteLevel {
@@ -21,8 +21,8 @@ impl ByteLevel {
         let mut out = Vec::with_capacity(text.len() / 3 + 4);
         self.pool.with(|scratch| {
             split(text, &special.matcher, |part| match part {
-                Part::Special(id) => out.push(id),
-                Part::Text(part) => self.encode_text(part, special.own, scratch, &mut out),
+                TextOrSpecial::Special(id) => out.push(id),
+                TextOrSpecial::Text(part) => self.encode_text(part, special.own, scratch, &mut out),
             });
         });
         out
@@ -48,7 +48,7 @@ impl ByteLevel {
 
     fn encode_words(&self, text: &str, scratch: &mut Scratch, out: &mut Vec<u32>) {
         let bytes = text.as_bytes();
-        let mut words = [(0, Place::default()); BATCH];
+        let mut words = [(0, CacheSlot::default()); BATCH];
         let (mut start, mut at) = (0, 0);
         while at < text.len() {
             // Three passes over a batch: cut the text, fetch the cache entries of the words, use them. In a single
@@ -60,16 +60,16 @@ impl ByteLevel {
                 count += 1;
             }
             let (mut begin, mut touched) = (start, 0);
-            for (end, place) in &mut words[..count] {
-                *place = scratch.words.place(bytes, begin, *end);
-                touched ^= scratch.words.touch(*place);
+            for (end, slot) in &mut words[..count] {
+                *slot = scratch.words.slot(bytes, begin, *end);
+                touched ^= scratch.words.touch(*slot);
                 begin = *end;
             }
             std::hint::black_box(touched);
-            for &(end, place) in &words[..count] {
+            for &(end, slot) in &words[..count] {
                 if end - start > SHORT {
                     self.encode_longer_word(text, start, end, scratch, out);
-                } else if !scratch.words.get_at(place, out) {
+                } else if !scratch.words.get_at(slot, out) {
                     self.encode_new_word(&text[start..end], scratch, out);
                 }
                 start = end;
@@ -86,7 +86,7 @@ impl ByteLevel {
         }
     }
 
-    /// Encodes a word that the cache does not know.
+    /// Encodes a word that the cache does not hold.
     #[inline(never)]
     fn encode_new_word(&self, word: &str, scratch: &mut Scratch, out: &mut Vec<u32>) {
         let begin = out.len();
@@ -108,7 +108,7 @@ impl ByteLevel {
             return out.push(id);
         }
         if self.byte_pairs.is_none() {
-            // Where bytes are dropped, neighbors meet that the joints do not know.
+            // Dropping bytes creates neighbors that the joints do not cover.
             self.merge(word.as_bytes(), scratch);
             return out.extend_from_slice(&scratch.symbols);
         }
@@ -124,8 +124,8 @@ impl ByteLevel {
         }
     }
 
-    /// Encodes a part of a word that the cache does not know. Unlike a word, it does not become the token that it is as
-    /// a whole, unless merging gives that token.
+    /// Encodes a part of a word that the cache does not hold. `ignore_merges` applies to whole words only, so a part
+    /// always becomes what its bytes merge into.
     #[inline(never)]
     fn encode_new_part(&self, part: &[u8], scratch: &mut Scratch, out: &mut Vec<u32>) {
         self.merge(part, scratch);
@@ -160,7 +160,7 @@ impl ByteLevel {
         }
     }
 
-    /// The tokens of `text`, in which special tokens are ordinary text, with their places.
+    /// The tokens of `text` with their byte ranges. Special tokens are ordinary text.
     pub(crate) fn encode_with_offsets(&self, text: &str) -> Vec<Token> {
         let mut tokens = Vec::new();
         self.pool.with(|scratch| {
@@ -172,7 +172,7 @@ impl ByteLevel {
         tokens
     }
 
-    /// The same for a part of a text without added tokens that are matched as written.
+    /// The same for a part of a text that contains no added tokens matched as written.
     fn text_with_offsets(
         &self,
         text: &str,
@@ -186,7 +186,7 @@ impl ByteLevel {
             true => normalize(part, Some(&mut origin)),
             false => part.into(),
         };
-        // The place in `text` of some bytes of the normalized part, rounded to characters.
+        // The range in `text` that a range of the normalized part comes from, extended to whole characters.
         let place = |start: usize, end: usize| match origin.as_slice() {
             [] => range.start + floor(part, start)..range.start + ceil(part, end),
             origin if start < end => range.start + origin[start].0..range.start + origin[end - 1].1,
@@ -199,7 +199,7 @@ impl ByteLevel {
             }
             let (words, mut at) = (&normalized[..span.end], span.start);
             while at < span.end {
-                // Look-ahead ends where the text between two added tokens ends.
+                // Look-ahead must not read beyond the text between two added tokens.
                 let end = span.start + self.splitter.word_end(&words[span.start..], at - span.start);
                 self.word_with_offsets(words, at..end, scratch, |id, start, end| {
                     tokens.push(Token { id, span: place(start, end) });
@@ -209,7 +209,7 @@ impl ByteLevel {
         });
     }
 
-    /// Calls `each` with the tokens of a word and their places in the text.
+    /// Calls `each` with the tokens of a word and their byte ranges in the text.
     fn word_with_offsets(
         &self,
         text: &str,

@@ -1,21 +1,21 @@
 //! Where a long word can be cut before merging: between two characters that no merge joins.
 //!
-//! Chinese and Japanese have words of whole sentences. Merging one at once takes longer than its parts do, and no word
-//! cache knows it. Most of its parts are short and common.
+//! In Chinese and Japanese, a word of the pre-tokenizer is often a whole sentence. Merging it at once takes longer than
+//! merging its parts, and the word cache rarely holds it. Most of its parts are short and common.
 //!
 //! A merge joins characters `c` and `d` if its left token ends with `c` and its right token begins with `d`. A token
 //! may also hold only the last bytes of `c` or the first bytes of `d`; the table records such tokens by these bytes.
 
-/// The pairs of neighboring characters that some merge joins. Conservative: it can report a pair that nothing joins,
-/// which only costs time, but never misses one.
+/// The pairs of neighboring characters that some merge joins. A hash collision can report a pair that no merge joins,
+/// which only costs time. No joined pair is missed.
 pub(crate) struct Joints {
     /// A bit for the hash of each pair of characters.
     pairs: Vec<u64>,
-    /// A bit for each pair of bytes: the last of a part of a character, the first of one.
+    /// A bit for each pair of the last byte of one incomplete character and the first byte of another.
     bytes: Box<[u64; 1024]>,
-    /// A bit for the hash of each character after which a part of any character can be joined.
+    /// A bit for the hash of each character that some merge joins to an incomplete character after it.
     before_part: [u64; 64],
-    /// A bit for the hash of each character before which a part of any character can be joined.
+    /// A bit for the hash of each character that some merge joins to an incomplete character before it.
     after_part: [u64; 64],
 }
 
@@ -29,7 +29,7 @@ enum Side<'t> {
 }
 
 impl Joints {
-    /// 32 kB, which stay in the processor's cache.
+    /// The table of pairs takes 32 kB, which stay in the processor's cache.
     const PAIR_BITS: u32 = 18;
 
     /// The joints of these merges, given as the bytes of both tokens.
@@ -57,7 +57,7 @@ impl Joints {
         joints
     }
 
-    /// Where the part ends that begins at `at`, which is inside of `text`.
+    /// The end of the part that begins at `at`, an offset inside `text`.
     #[inline]
     pub(crate) fn part_end(&self, text: &str, mut at: usize) -> usize {
         let bytes = text.as_bytes();
@@ -154,7 +154,7 @@ mod tests {
             out
         };
         assert_eq!(parts("abba"), ["ab", "b", "a"]);
-        // A part may follow or precede `é`; which one is not looked at.
+        // Some merge joins `é` to an incomplete character. The table does not record to which.
         assert_eq!(parts("aé中中éb"), ["aé中", "中éb"]);
         // `中` is E4 B8 AD, and `丸` ends with B8.
         assert_eq!(parts("丸中丸"), ["丸中", "丸"]);

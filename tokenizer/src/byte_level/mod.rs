@@ -1,10 +1,10 @@
-//! Byte-level BPE: the ids of Hugging Face's `tokenizers`.
+//! Byte-level BPE with the ids of Hugging Face's `tokenizers`.
 //!
-//! In the order in which a text meets them:
+//! A text passes through these modules in order:
 //!
 //! * `added` finds added tokens, as written and after NFC;
 //! * `split` cuts the text between them into words;
-//! * `encode` looks words up or merges their bytes; `joints` says where a long word can be cut first;
+//! * `encode` looks words up or merges their bytes; `joints` says where a long word can be cut before merging;
 //! * `decode` turns ids back into text; `alphabet` knows which bytes a token's text stands for.
 
 mod added;
@@ -39,16 +39,16 @@ pub(crate) struct ByteLevel {
     pub(crate) eos: Option<u32>,
     pub(crate) pad: Option<u32>,
     vocab: Vocab,
-    /// The symbol of each byte, or [`NO_SYMBOL`]: a byte without a token vanishes.
+    /// The symbol of each byte. A byte without a token has [`NO_SYMBOL`] and is dropped from the text.
     symbols: Box<[u32; 256]>,
     /// The character that stands for each byte in the texts of tokens.
     chars: Box<[char; 256]>,
     splitter: Splitter,
-    settings: Settings,
+    settings: ByteLevelSettings,
     added: Added,
-    /// What bytes merge into, if every byte has a token.
+    /// The merges of all pairs of bytes. `None` if some byte has no token.
     byte_pairs: Option<BytePairs>,
-    /// Built when first needed, as are the next two.
+    /// This field and the next two are built on first use.
     bytes: OnceLock<TokenBytes>,
     joints: OnceLock<Joints>,
     long_tokens: OnceLock<LongTokens>,
@@ -57,19 +57,19 @@ pub(crate) struct ByteLevel {
 
 const NO_SYMBOL: u32 = u32::MAX;
 
-/// What a file says beside its vocabulary.
+/// The settings of a file that are independent of its vocabulary.
 #[derive(Clone, Copy, Default)]
-pub(crate) struct Settings {
-    /// Normalize text to NFC.
+pub(crate) struct ByteLevelSettings {
+    /// Text is normalized to NFC before it is encoded.
     pub(crate) nfc: bool,
-    /// A word that is a token becomes that token, whatever merging gives.
+    /// A word that is a token becomes that token, even if merging gives something else.
     pub(crate) ignore_merges: bool,
 }
 
 /// The bytes of all tokens.
 struct TokenBytes {
     bytes: Vec<u8>,
-    /// Where the bytes of each token end; they begin where those of the token before end.
+    /// The end offset of each token's bytes. They start where the bytes of the previous token end.
     ends: Vec<u32>,
 }
 
@@ -91,8 +91,9 @@ impl TokenBytes {
     }
 }
 
-/// A filter for the tokens of more than [`SHORT`] bytes: a bit for the hash of each one's length and ends. Hardly any
-/// long word is a token, and the filter is cheaper than writing the word in the vocabulary's alphabet to look it up.
+/// A filter for the tokens of more than [`SHORT`] bytes. It has one bit for each hash of a token's length, its first
+/// eight and its last eight bytes. Hardly any long word is a token. The filter is cheaper than a look-up, which has to
+/// write the word in the vocabulary's alphabet first.
 struct LongTokens {
     bits: Vec<u64>,
 }
@@ -120,13 +121,13 @@ impl LongTokens {
 }
 
 impl ByteLevel {
-    /// Builds the tokenizer. `pieces` are all tokens in the order of their ids; those that merging may produce or that
-    /// a merge may name are of kind `Normal`. `added` tokens may be among these.
+    /// Builds the tokenizer. `pieces` are all tokens in the order of their ids. The tokens that a merge produces or
+    /// names have the kind `Normal`. `added` tokens are pieces, too, and may have that kind.
     pub(crate) fn new(
         pieces: Pieces,
         order: Order,
         splitter: Splitter,
-        settings: Settings,
+        settings: ByteLevelSettings,
         added: Vec<AddedToken>,
     ) -> Result<Self> {
         let vocab = Vocab::new(&pieces, order, false, std::iter::empty())?;

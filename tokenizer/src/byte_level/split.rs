@@ -1,13 +1,14 @@
-//! Pre-tokenization: cuts a text into words, inside of which tokens merge.
+//! Pre-tokenization: cuts a text into words. No token crosses the end of a word.
 //!
-//! The files give a regular expression for it. The families of models use four, which are here as hand-written
-//! automata: they look at most characters once, where a regular expression with look-ahead (`\s+(?!\S)`) needs an
-//! engine that backtracks. `docs/benchmarks/tokenizer.md` has the speed of both.
+//! A file gives the words as a regular expression. The supported models use four expressions, and each is a
+//! hand-written automaton here. An automaton looks at most characters once. The expressions have look-ahead
+//! (`\s+(?!\S)`), so a general engine would have to backtrack. `docs/benchmarks/tokenizer.md` compares the speed of
+//! both.
 
 use crate::unicode::class::{LETTER, LOWER, MARK, NEWLINE, NUMBER, OTHER, SPACE, UPPER};
-use crate::unicode::{CHARS, CharTable};
+use crate::unicode::{CHARS, PropertyTable};
 
-/// GPT-2's pattern, built into the `ByteLevel` step of a `tokenizer.json`.
+/// GPT-2's pattern, built into the `ByteLevel` component of a `tokenizer.json`.
 pub(crate) const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
 /// Llama 3's pattern.
 pub(crate) const LLAMA3: &str = concat!(
@@ -26,51 +27,51 @@ pub(crate) const TEKKEN: &str = concat!(
     r" ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 );
 
-/// Which automaton cuts.
+/// The automaton for a pattern.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Pattern {
+enum WordPattern {
     Gpt2,
-    /// [`LLAMA3`] and [`QWEN2`]; the numeral is the most digits of a word.
+    /// [`LLAMA3`] and [`QWEN2`]. The number is the maximum count of digits in a word.
     Llama3(u32),
     Tekken,
 }
 
 /// Cuts texts into words.
 pub(crate) struct Splitter {
-    pattern: Pattern,
-    /// Every digit is a word of its own (the `Digits` step), and the text before it ends there, also for look-ahead.
+    pattern: WordPattern,
+    /// Every digit is a separate word (the `Digits` component). Look-ahead treats a digit as the end of the text.
     digits_apart: bool,
-    chars: &'static CharTable,
+    chars: &'static PropertyTable,
 }
 
 impl Splitter {
-    /// The splitter of a pattern as a file spells it; `None` if it is not one of the four.
+    /// The splitter for the pattern of a file. `None` unless it equals one of the four patterns exactly.
     pub(crate) fn new(pattern: &str, digits_apart: bool) -> Option<Self> {
         let pattern = match pattern {
-            GPT2 => Pattern::Gpt2,
-            LLAMA3 => Pattern::Llama3(3),
-            QWEN2 => Pattern::Llama3(1),
-            TEKKEN => Pattern::Tekken,
+            GPT2 => WordPattern::Gpt2,
+            LLAMA3 => WordPattern::Llama3(3),
+            QWEN2 => WordPattern::Llama3(1),
+            TEKKEN => WordPattern::Tekken,
             _ => return None,
         };
         Some(Self { pattern, digits_apart, chars: &CHARS })
     }
 
-    /// Where the word ends that begins at byte `at` of `text`, which has a character there.
+    /// The end of the word that begins at byte `at` of `text`. A character must begin there.
     #[inline(always)]
     pub(crate) fn word_end(&self, text: &str, at: usize) -> usize {
         let bytes = text.as_bytes();
         // Most words are ASCII letters, perhaps after a space. Tekken's pattern also depends on their case.
-        if self.pattern != Pattern::Tekken {
+        if self.pattern != WordPattern::Tekken {
             let first = at + usize::from(bytes[at] == b' ');
             if bytes.get(first).is_some_and(u8::is_ascii_alphabetic) {
                 return self.letters(text, first + 1);
             }
         }
         match self.pattern {
-            Pattern::Gpt2 => self.gpt2(text, at),
-            Pattern::Llama3(digits) => self.llama3(text, at, digits),
-            Pattern::Tekken => self.tekken(text, at),
+            WordPattern::Gpt2 => self.gpt2(text, at),
+            WordPattern::Llama3(digits) => self.llama3(text, at, digits),
+            WordPattern::Tekken => self.tekken(text, at),
         }
     }
 
@@ -133,7 +134,7 @@ impl Splitter {
             }
             _ => {}
         }
-        // The character may be the prefix of a word. A mark may also begin one.
+        // The character may be the prefix of a word. A mark may also be the first character of a word itself.
         let capitals = self.capitals(text, next);
         if let Some(end) = capitals.then_lower {
             return end;
@@ -153,7 +154,7 @@ impl Splitter {
         }
     }
 
-    /// The class of the character at `at` and where the next one begins; `None` at the end of the text.
+    /// The class of the character at `at`, and the offset of the next character. `None` at the end of the text.
     #[inline(always)]
     fn class_at(&self, text: &str, at: usize) -> Option<(u8, usize)> {
         let byte = *text.as_bytes().get(at)?;
@@ -166,7 +167,7 @@ impl Splitter {
         Some((class, at + c.len_utf8()))
     }
 
-    /// The end of a run of characters of some classes.
+    /// The end of the run of characters whose classes `wanted` accepts.
     #[inline(always)]
     fn run(&self, text: &str, mut at: usize, wanted: impl Fn(u8) -> bool) -> usize {
         while let Some((class, next)) = self.class_at(text, at)
@@ -204,7 +205,7 @@ impl Splitter {
         }
     }
 
-    /// `\p{N}*`, at most so many.
+    /// `\p{N}{0,most}`
     fn numbers(&self, text: &str, mut at: usize, most: u32) -> usize {
         for _ in 0..most {
             match self.class_at(text, at) {
@@ -220,7 +221,7 @@ impl Splitter {
         self.run(text, at, |class| matches!(class, OTHER | MARK))
     }
 
-    /// `[^\s\p{L}\p{N}]*[\r\n]*`; with `tail` a slash, slashes are among the line ends.
+    /// `[^\s\p{L}\p{N}]*[\r\n]*`; if `tail` is a slash, the second part is `[\r\n/]*`.
     fn punctuation(&self, text: &str, at: usize, tail: u8) -> usize {
         let mut at = self.others(text, at);
         while text.as_bytes().get(at).is_some_and(|byte| matches!(byte, b'\r' | b'\n') || *byte == tail) {
@@ -229,10 +230,10 @@ impl Splitter {
         at
     }
 
-    /// `\s*[\r\n]+|\s+(?!\S)|\s+`, or without `newlines` its last two alternatives.
+    /// `\s*[\r\n]+|\s+(?!\S)|\s+`. Without `newlines`, only the last two alternatives.
     fn spaces(&self, text: &str, start: usize, newlines: bool) -> usize {
         let (mut at, mut last, mut line_end) = (start, start, start);
-        // Indentation.
+        // A fast path for the spaces of indentation.
         while text.as_bytes().get(at) == Some(&b' ') {
             (last, at) = (at, at + 1);
         }
@@ -250,7 +251,7 @@ impl Splitter {
         if ends || last == start { at } else { last }
     }
 
-    /// What `[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*` matches at `at`, and `[\p{Ll}\p{Lm}\p{Lo}\p{M}]+` after it.
+    /// Matches `[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*` at `at`, and then `[\p{Ll}\p{Lm}\p{Lo}\p{M}]+` if possible.
     fn capitals(&self, text: &str, at: usize) -> Capitals {
         let (mut end, mut caseless) = (at, None);
         while let Some((class @ (UPPER | LETTER | MARK), next)) = self.class_at(text, end) {
@@ -261,18 +262,18 @@ impl Splitter {
         }
         let then_lower = match self.class_at(text, end) {
             Some((LOWER, next)) => Some(self.run(text, next, |class| matches!(class, LOWER | LETTER | MARK))),
-            // The run gives characters back, up to the last one that also counts as lower case.
+            // The first part backtracks to the last character that the second part accepts as well.
             _ => caseless,
         };
         Capitals { end, then_lower }
     }
 }
 
-/// See [`Splitter::capitals`].
+/// The result of [`Splitter::capitals`], in byte offsets.
 struct Capitals {
-    /// The end of the run.
+    /// The end of the match of the first part alone.
     end: usize,
-    /// The end of what both parts match together, if they do.
+    /// The end of the match of both parts, if there is one.
     then_lower: Option<usize>,
 }
 
@@ -281,7 +282,7 @@ struct Capitals {
 fn not_letters(word: u64) -> u64 {
     const EACH: u64 = 0x0101_0101_0101_0101;
     let lower = (word | (0x20 * EACH)) & (0x7f * EACH);
-    // The sums have the high bit set from `a` on, and from after `z` on. No sum overflows its byte.
+    // The first sum sets the high bit of bytes from `a` on, the second of bytes after `z`. No sum overflows its byte.
     let from_a = lower + (0x80 - b'a' as u64) * EACH;
     let behind_z = lower + (0x80 - b'z' as u64 - 1) * EACH;
     !(from_a & !behind_z & !word) & (0x80 * EACH)
@@ -296,7 +297,7 @@ fn contraction(rest: &[u8]) -> Option<usize> {
     }
 }
 
-/// The same in any case. By Unicode's folding, `ſ` is an `s`.
+/// The same, ignoring case. Unicode's case folding maps `ſ` to `s`.
 fn any_case_contraction(rest: &str) -> Option<usize> {
     let mut lower = [0; 2];
     let len = rest.len().min(2);
@@ -346,7 +347,7 @@ mod tests {
         assert_eq!(firsts.into_iter().collect::<Vec<_>>(), [0xe5, 0xe6, 0xe7, 0xe8, 0xe9, 0xeb, 0xec]);
     }
 
-    /// The expectations are those of the `tokenizers` library.
+    /// The expected words were recorded from the `tokenizers` library.
     #[test]
     fn patterns_cut_as_the_library_does() {
         let text = "I'LL say 'ſo' 12345!\n\n  x\t\u{3000} y  ";

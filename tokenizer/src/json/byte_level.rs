@@ -1,7 +1,7 @@
-//! The byte-level kind of `tokenizer.json`: Llama 3, Qwen, SmolLM2, Tekken as transformers converts it.
+//! The byte-level kind of `tokenizer.json`, used by Llama 3, Qwen, SmolLM2, and Tekken as transformers converts it.
 
-use super::file::{File, Model, Step, merges, pieces};
-use crate::byte_level::{AddedToken, ByteLevel, Flags, GPT2, Settings, Splitter};
+use super::file::{File, HfComponent, HfModel, merges, pieces};
+use crate::byte_level::{AddedToken, ByteLevel, ByteLevelSettings, Flags, GPT2, Splitter};
 use crate::error::{Error, Result};
 use crate::pieces::PieceKind;
 use crate::vocab::Order;
@@ -11,12 +11,12 @@ const STEPS: &str = "a byte-level tokenizer has perhaps Digits (individual), the
      pattern of Llama 3, Qwen 2 or Tekken (Isolated, or Removed and inverted) and ByteLevel without; add_prefix_space \
      must be false";
 
-pub(super) fn read(file: &File, model: &Model) -> Result<Tokenizer> {
-    let decoder = Step::flat(file.decoder.as_ref());
+pub(super) fn read(file: &File, model: &HfModel) -> Result<Tokenizer> {
+    let decoder = HfComponent::flat(file.decoder.as_ref());
     if let Some(step) = decoder.iter().find(|step| step.kind != "ByteLevel").or(decoder.get(1)) {
         return Err(step.refuse("decoder", "a byte-level tokenizer has ByteLevel alone"));
     }
-    let settings = Settings { nfc: nfc(file)?, ignore_merges: model.ignore_merges };
+    let settings = ByteLevelSettings { nfc: nfc(file)?, ignore_merges: model.ignore_merges };
     let splitter = splitter(file)?;
     let pieces = pieces(file, model, |_| PieceKind::Normal)?;
     let merges = merges(model, |_| true)?;
@@ -43,7 +43,7 @@ pub(super) fn read(file: &File, model: &Model) -> Result<Tokenizer> {
 }
 
 fn nfc(file: &File) -> Result<bool> {
-    let steps = Step::flat(file.normalizer.as_ref());
+    let steps = HfComponent::flat(file.normalizer.as_ref());
     match steps.iter().find(|step| step.kind != "NFC") {
         Some(step) => Err(step.refuse("normalizer", "a byte-level tokenizer has NFC or none")),
         None => Ok(!steps.is_empty()),
@@ -51,14 +51,14 @@ fn nfc(file: &File) -> Result<bool> {
 }
 
 fn splitter(file: &File) -> Result<Splitter> {
-    let all = Step::flat(file.pre_tokenizer.as_ref());
+    let all = HfComponent::flat(file.pre_tokenizer.as_ref());
     let mut steps = all.as_slice();
-    let digits = |step: &Step| step.kind == "Digits" && step.flag("individual_digits") == Some(true);
+    let digits = |step: &HfComponent| step.kind == "Digits" && step.flag("individual_digits") == Some(true);
     let digits_apart = steps.first().is_some_and(|step| digits(step));
     if digits_apart {
         steps = &steps[1..];
     }
-    let byte_level = |step: &Step, regex| {
+    let byte_level = |step: &HfComponent, regex| {
         step.kind == "ByteLevel"
             && step.flag("add_prefix_space") == Some(false)
             && step.flag("use_regex").unwrap_or(true) == regex
@@ -77,9 +77,9 @@ fn splitter(file: &File) -> Result<Splitter> {
     })
 }
 
-/// The pattern of a `Split` step that keeps its matches as words. The known patterns match every text without gaps, so
-/// that it does not matter what happens to the text between matches.
-fn pattern(step: &Step) -> Option<&str> {
+/// The pattern of a `Split` component that keeps its matches as words. The known patterns match every text without
+/// gaps, so the treatment of text between matches does not matter.
+fn pattern(step: &HfComponent) -> Option<&str> {
     let matches = match step.text("behavior")? {
         "Isolated" => step.flag("invert") != Some(true),
         "Removed" => step.flag("invert") == Some(true),

@@ -1,4 +1,4 @@
-//! The shape of both kinds of file, as far as it is read.
+//! The fields of both kinds of file that are read.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
@@ -15,14 +15,14 @@ use crate::pieces::{PieceKind, Pieces};
 #[derive(Deserialize)]
 pub(super) struct File<'a> {
     #[serde(default)]
-    pub(super) added_tokens: Vec<AddedToken>,
-    pub(super) normalizer: Option<Step>,
-    pub(super) pre_tokenizer: Option<Step>,
-    pub(super) post_processor: Option<Step>,
-    pub(super) decoder: Option<Step>,
+    pub(super) added_tokens: Vec<HfAddedToken>,
+    pub(super) normalizer: Option<HfComponent>,
+    pub(super) pre_tokenizer: Option<HfComponent>,
+    pub(super) post_processor: Option<HfComponent>,
+    pub(super) decoder: Option<HfComponent>,
     #[serde(borrow)]
-    pub(super) model: Option<Model<'a>>,
-    // The fields of tekken.json.
+    pub(super) model: Option<HfModel<'a>>,
+    // The next fields occur in tekken.json.
     pub(super) config: Option<TekkenConfig>,
     #[serde(borrow)]
     pub(super) vocab: Option<Vec<TekkenToken<'a>>>,
@@ -30,7 +30,7 @@ pub(super) struct File<'a> {
 }
 
 #[derive(Deserialize)]
-pub(super) struct AddedToken {
+pub(super) struct HfAddedToken {
     pub(super) id: u32,
     pub(super) content: String,
     #[serde(default)]
@@ -46,7 +46,7 @@ pub(super) struct AddedToken {
 }
 
 #[derive(Deserialize)]
-pub(super) struct Model<'a> {
+pub(super) struct HfModel<'a> {
     #[serde(rename = "type", default = "bpe")]
     pub(super) kind: String,
     pub(super) dropout: Option<f32>,
@@ -79,7 +79,7 @@ pub(super) struct TekkenConfig {
 #[derive(Deserialize)]
 pub(super) struct TekkenToken<'a> {
     pub(super) rank: usize,
-    /// In Base64.
+    /// The bytes of the token in Base64.
     #[serde(borrow)]
     pub(super) token_bytes: Cow<'a, str>,
 }
@@ -90,7 +90,7 @@ pub(super) struct TekkenSpecial {
     pub(super) token_str: String,
 }
 
-/// The ids of the tokens by text. Texts without escapes are borrowed from the file.
+/// The id of each token, by its text. Texts without escapes are borrowed from the file.
 pub(super) struct Vocabulary<'a>(pub(super) HashMap<Cow<'a, str>, u32, BuildTextHasher>);
 
 /// Two tokens that merge, as a pair or as a text with a space between them.
@@ -99,7 +99,7 @@ pub(super) enum MergeRule<'a> {
     Text(Cow<'a, str>),
 }
 
-/// A text that is borrowed if it can be; serde's own `Cow` is owned inside of other types.
+/// A text that is borrowed from the file if it has no escapes. serde would always copy a `Cow` inside of another type.
 #[derive(Deserialize)]
 struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
@@ -125,8 +125,8 @@ impl<'de: 'a, 'a> Deserialize<'de> for Vocabulary<'a> {
 
 impl<'de: 'a, 'a> Deserialize<'de> for MergeRule<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
-        struct Rule;
-        impl<'de> Visitor<'de> for Rule {
+        struct MergeVisitor;
+        impl<'de> Visitor<'de> for MergeVisitor {
             type Value = MergeRule<'de>;
             fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
                 f.write_str("a pair of tokens, or a text of two tokens with a space between them")
@@ -145,27 +145,29 @@ impl<'de: 'a, 'a> Deserialize<'de> for MergeRule<'a> {
                 }
             }
         }
-        deserializer.deserialize_any(Rule)
+        deserializer.deserialize_any(MergeVisitor)
     }
 }
 
-/// A normalizer, pre-tokenizer, post-processor or decoder, alone or in a sequence: its type and everything else.
+/// A normalizer, pre-tokenizer, post-processor or decoder, or a sequence of them: its type and all other fields.
 #[derive(Deserialize)]
-pub(super) struct Step {
+pub(super) struct HfComponent {
     #[serde(rename = "type")]
     pub(super) kind: String,
     #[serde(default, alias = "normalizers", alias = "pretokenizers", alias = "processors", alias = "decoders")]
-    steps: Vec<Step>,
+    steps: Vec<HfComponent>,
     #[serde(flatten)]
     pub(super) rest: BTreeMap<String, Value>,
 }
 
-impl Step {
-    /// The steps in order, sequences unfolded.
-    pub(super) fn flat(step: Option<&Step>) -> Vec<&Step> {
+impl HfComponent {
+    /// The components in order, with sequences flattened.
+    pub(super) fn flat(step: Option<&HfComponent>) -> Vec<&HfComponent> {
         match step {
             None => Vec::new(),
-            Some(step) if step.kind == "Sequence" => step.steps.iter().flat_map(|s| Step::flat(Some(s))).collect(),
+            Some(step) if step.kind == "Sequence" => {
+                step.steps.iter().flat_map(|s| HfComponent::flat(Some(s))).collect()
+            }
             Some(step) => vec![step],
         }
     }
@@ -175,13 +177,13 @@ impl Step {
     pub(super) fn flag(&self, key: &str) -> Option<bool> {
         self.rest.get(key)?.as_bool()
     }
-    /// Replaces `from` by `to`, both being plain strings.
+    /// Whether this is a `Replace` of the plain string `from` by `to`.
     pub(super) fn replaces(&self, from: &str, to: &str) -> bool {
         self.kind == "Replace"
             && self.text("content") == Some(to)
             && self.rest.get("pattern").and_then(|p| p.get("String")).and_then(|p| p.as_str()) == Some(from)
     }
-    /// The error for a step that is not supported.
+    /// The error for a component that is not supported.
     pub(super) fn refuse(&self, place: &str, supported: &str) -> Error {
         let settings = serde_json::to_string(&self.rest).unwrap_or_default();
         Error::unsupported(format!("{place} {} {settings}; {supported}", self.kind))
@@ -190,7 +192,7 @@ impl Step {
 
 /// The model's tokens and the added ones in the order of their ids, which must have no gaps. `kind_of` gives the kind
 /// of a model's token.
-pub(super) fn pieces(file: &File, model: &Model, kind_of: impl Fn(&str) -> PieceKind) -> Result<Pieces> {
+pub(super) fn pieces(file: &File, model: &HfModel, kind_of: impl Fn(&str) -> PieceKind) -> Result<Pieces> {
     let vocab = &model.vocab.0;
     let mut texts: Vec<(u32, &str, PieceKind)> = Vec::with_capacity(vocab.len() + file.added_tokens.len());
     texts.extend(vocab.iter().map(|(text, &id)| (id, &**text, kind_of(text))));
@@ -220,7 +222,7 @@ pub(super) fn pieces(file: &File, model: &Model, kind_of: impl Fn(&str) -> Piece
 }
 
 /// The merges as (left, right, merged), the first with the first rank. `allowed` says whether a merge may name an id.
-pub(super) fn merges(model: &Model, allowed: impl Fn(u32) -> bool) -> Result<Vec<(u32, u32, u32)>> {
+pub(super) fn merges(model: &HfModel, allowed: impl Fn(u32) -> bool) -> Result<Vec<(u32, u32, u32)>> {
     let mut seen = std::collections::HashSet::with_capacity_and_hasher(model.merges.len(), BuildTextHasher::default());
     let mut merges = Vec::with_capacity(model.merges.len());
     let mut merged = String::new();

@@ -1,6 +1,6 @@
 //! `tokenizer.json` and `tekken.json`.
 //!
-//! Everything in a file that would change ids is followed or refused by name.
+//! Every field of a file that can change ids is either honored or refused by name.
 
 mod byte_level;
 mod file;
@@ -11,9 +11,9 @@ use serde_json::Value;
 
 use crate::error::{Error, Result};
 use crate::{Frame, Tokenizer};
-use file::{File, Model, Step};
+use file::{File, HfComponent, HfModel};
 
-/// Builds the tokenizer of a file; its content tells of which kind it is.
+/// Builds the tokenizer of a file. The content of the file decides its kind.
 pub(crate) fn read(bytes: &[u8]) -> Result<Tokenizer> {
     let mut file: File = serde_json::from_slice(bytes)?;
     if let (Some(config), Some(vocab)) = (&file.config, &file.vocab) {
@@ -23,7 +23,7 @@ pub(crate) fn read(bytes: &[u8]) -> Result<Tokenizer> {
     let model = model
         .ok_or_else(|| Error::invalid("it has neither a model (tokenizer.json) nor vocab and config (tekken.json)"))?;
     check_model(&model)?;
-    let decoder = Step::flat(file.decoder.as_ref());
+    let decoder = HfComponent::flat(file.decoder.as_ref());
     let tokenizer = match decoder.iter().any(|step| step.kind == "ByteLevel") {
         true => byte_level::read(&file, &model)?,
         false => sentencepiece::read(&file, &model)?,
@@ -35,8 +35,8 @@ pub(crate) fn read(bytes: &[u8]) -> Result<Tokenizer> {
     Ok(Tokenizer { frame, ..tokenizer })
 }
 
-/// What both kinds ask of the model.
-fn check_model(model: &Model) -> Result<()> {
+/// Checks the fields of the model that both kinds share.
+fn check_model(model: &HfModel) -> Result<()> {
     let refuse = |what: &str| Err(Error::unsupported(format!("model.{what}")));
     let set = |text: &Option<String>| text.as_ref().is_some_and(|t| !t.is_empty());
     if model.kind != "BPE" {
@@ -57,9 +57,9 @@ fn check_model(model: &Model) -> Result<()> {
 /// The ids that the file's post-processor puts around a text.
 fn frame(file: &File) -> Result<Frame> {
     let mut frame = Frame::default();
-    for step in Step::flat(file.post_processor.as_ref()) {
+    for step in HfComponent::flat(file.post_processor.as_ref()) {
         match step.kind.as_str() {
-            // Changes offsets only.
+            // This component only changes offsets.
             "ByteLevel" => {}
             "TemplateProcessing" if frame.begin.is_empty() && frame.end.is_empty() => frame = template(step)?,
             _ => return Err(step.refuse("post_processor", "ByteLevel and one TemplateProcessing are supported")),
@@ -69,7 +69,7 @@ fn frame(file: &File) -> Result<Frame> {
 }
 
 /// The template for a single text: ids, the text (`Sequence`), ids.
-fn template(step: &Step) -> Result<Frame> {
+fn template(step: &HfComponent) -> Result<Frame> {
     let broken = |what: &str| Error::invalid(format!("post_processor TemplateProcessing: {what}"));
     let mut frame = Frame::default();
     let mut text_passed = false;

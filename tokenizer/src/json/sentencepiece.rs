@@ -1,9 +1,9 @@
-//! The Llama 2 and Mistral 7B kind of `tokenizer.json`: BPE with a list of merges, spaces written as `▁` either by a
-//! normalizer (Prepend and Replace, "legacy") or by the Metaspace pre-tokenizer.
+//! The Llama 2 and Mistral 7B kind of `tokenizer.json`: BPE with a list of merges. Either a normalizer (Prepend and
+//! Replace, "legacy") or the Metaspace pre-tokenizer writes spaces as `▁`.
 
 use std::sync::OnceLock;
 
-use super::file::{AddedToken, File, Model, Step, merges, pieces};
+use super::file::{File, HfAddedToken, HfComponent, HfModel, merges, pieces};
 use crate::error::{Error, Result};
 use crate::model_file::ModelFile;
 use crate::pieces::{PieceKind, Pieces, byte_of};
@@ -19,13 +19,13 @@ struct Spaces {
     escape: bool,
     prefix: Prefix,
     rule: SpaceRule,
-    /// Nothing merges across the beginning of a `▁`.
+    /// No merge joins a `▁` to the character before it.
     split: bool,
-    /// The normalizer puts a `▁` before a text, and so also before added tokens of the normalized kind.
+    /// The normalizer puts a `▁` before a text and before each normalized added token.
     prepends: bool,
 }
 
-pub(super) fn read(file: &File, model: &Model) -> Result<Tokenizer> {
+pub(super) fn read(file: &File, model: &HfModel) -> Result<Tokenizer> {
     let refuse = |what: &str| Err(Error::unsupported(format!("model.{what}")));
     if model.ignore_merges {
         return refuse("ignore_merges is true, which only byte-level tokenizers have");
@@ -58,7 +58,7 @@ pub(super) fn read(file: &File, model: &Model) -> Result<Tokenizer> {
 fn spaces(file: &File) -> Result<Spaces> {
     let mut spaces =
         Spaces { escape: false, prefix: Prefix::Never, rule: SpaceRule::EveryPart, split: false, prepends: false };
-    for step in Step::flat(file.normalizer.as_ref()) {
+    for step in HfComponent::flat(file.normalizer.as_ref()) {
         if step.replaces(" ", "▁") {
             spaces.escape = true;
         } else if step.kind == "Prepend" && step.text("prepend") == Some("▁") && !spaces.prepends {
@@ -70,7 +70,7 @@ fn spaces(file: &File) -> Result<Spaces> {
     if spaces.prepends && !spaces.escape {
         return Err(Error::unsupported("normalizer has Prepend without a Replace of ' ' by '▁'"));
     }
-    let steps = Step::flat(file.pre_tokenizer.as_ref());
+    let steps = HfComponent::flat(file.pre_tokenizer.as_ref());
     match steps.as_slice() {
         [] => {}
         [step] if step.kind == "Metaspace" && step.text("replacement") == Some("▁") && !spaces.escape => {
@@ -89,10 +89,10 @@ fn spaces(file: &File) -> Result<Spaces> {
     Ok(spaces)
 }
 
-/// Whether decoding drops the first space. The decoder must be Llama's: spaces for `▁`, bytes to characters, all tokens
-/// fused, and perhaps one leading space stripped. In another order the steps mean something else.
-fn leading(file: &File, model: &Model, spaces: &Spaces) -> Result<Leading> {
-    let steps = Step::flat(file.decoder.as_ref());
+/// Whether decoding drops the first space. The decoder must be Llama's: it replaces `▁` by a space, turns bytes into
+/// characters, fuses all tokens, and may strip one leading space. In another order, the components give another text.
+fn leading(file: &File, model: &HfModel, spaces: &Spaces) -> Result<Leading> {
+    let steps = HfComponent::flat(file.decoder.as_ref());
     let kinds: Vec<&str> = steps.iter().map(|step| step.kind.as_str()).collect();
     if model.byte_fallback && !kinds.contains(&"ByteFallback") {
         return Err(Error::unsupported("decoder has no ByteFallback, so bytes would decode to texts like <0x0A>"));
@@ -103,7 +103,7 @@ fn leading(file: &File, model: &Model, spaces: &Spaces) -> Result<Leading> {
         match step.kind.as_str() {
             "ByteFallback" | "Fuse" => {}
             "Replace" if step.replaces("▁", " ") => {}
-            // What is stripped must be the space of a `▁`.
+            // The stripped space must come from a `▁`.
             "Strip" if step.text("content") == Some(" ") && number("stop") == Some(0) => match number("start") {
                 Some(0) => {}
                 Some(1) if spaces.escape => leading = Leading::DropOne,
@@ -122,8 +122,8 @@ fn leading(file: &File, model: &Model, spaces: &Spaces) -> Result<Leading> {
     }
 }
 
-/// The vocabulary in the order of the ids.
-fn all_pieces(file: &File, model: &Model) -> Result<Pieces> {
+/// The vocabulary with its added tokens, in the order of the ids.
+fn all_pieces(file: &File, model: &HfModel) -> Result<Pieces> {
     let unk = model.unk_token.as_deref();
     let unk = unk.ok_or_else(|| Error::unsupported("model.unk_token is null; a Llama tokenizer has one"))?;
     let byte = |text: &str| model.byte_fallback && byte_of(text).is_some();
@@ -137,7 +137,7 @@ fn all_pieces(file: &File, model: &Model) -> Result<Pieces> {
     Ok(pieces)
 }
 
-fn special(added: &[AddedToken], spaces: &Spaces) -> Result<SpecialTokens> {
+fn special(added: &[HfAddedToken], spaces: &Spaces) -> Result<SpecialTokens> {
     let mut special = SpecialTokens::new(spaces.rule);
     for token in added {
         if token.single_word || token.lstrip || token.rstrip {

@@ -1,9 +1,9 @@
-//! Mistral's `tekken.json`: tokens with ranks, in Base64, and special tokens, which have the first ids.
+//! Mistral's `tekken.json`. Its tokens have ranks and are written in Base64. Its special tokens have the first ids.
 
 use std::collections::HashSet;
 
 use super::file::{TekkenConfig, TekkenSpecial, TekkenToken};
-use crate::byte_level::{AddedToken, ByteLevel, Flags, Settings, Splitter, char_of};
+use crate::byte_level::{AddedToken, ByteLevel, ByteLevelSettings, Flags, Splitter, char_of};
 use crate::error::{Error, Result};
 use crate::pieces::{PieceKind, Pieces};
 use crate::vocab::Order;
@@ -33,8 +33,8 @@ const SPECIAL: [&str; 20] = [
     "[TOOL_CONTENT]",
 ];
 
-/// Builds the tokenizer as mistral-common does: of the tokens only as many as `default_vocab_size` leaves room for,
-/// merged by rank, words that are tokens as a whole.
+/// Builds the tokenizer as mistral-common does. It keeps only as many tokens as make up `default_vocab_size` together
+/// with the special tokens. Merges go by rank, and a word that is a token becomes that token.
 pub(super) fn read(
     config: &TekkenConfig,
     vocab: &[TekkenToken],
@@ -63,7 +63,7 @@ pub(super) fn read(
         })?;
         text.clear();
         text.extend(bytes.iter().map(|byte| char_of(*byte)));
-        // Ranks are below 2^24, so that they are exact.
+        // Ranks are below 2^24, so an f32 holds them exactly.
         pieces.push(&text, -(rank as f32), PieceKind::Normal);
     }
     let splitter = Splitter::new(&config.pattern, false).ok_or_else(|| {
@@ -74,7 +74,7 @@ pub(super) fn read(
         content: name.clone(),
         flags: Flags { special: true, ..Flags::default() },
     });
-    let settings = Settings { nfc: false, ignore_merges: true };
+    let settings = ByteLevelSettings { nfc: false, ignore_merges: true };
     let mut engine = ByteLevel::new(pieces, Order::Scores, splitter, settings, added.collect())?;
     if !engine.has_all_bytes() {
         return Err(Error::invalid("vocab lacks some of the 256 bytes"));

@@ -16,7 +16,7 @@ use crate::vocab::{Order, Vocab};
 /// The pieces by kind.
 struct Sorted<'a> {
     user: UserDefined,
-    /// Control, unknown and byte pieces by text: text never produces them.
+    /// The control, unknown and byte pieces by their texts. Text never produces them.
     reserved: HashMap<&'a str, u32>,
     withheld: HashSet<u32>,
     unk: u32,

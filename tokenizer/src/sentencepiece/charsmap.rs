@@ -12,7 +12,7 @@ pub(crate) struct Charsmap {
     replacements: String,
 }
 
-/// SentencePiece considers no more matches than this.
+/// The maximum number of matches that SentencePiece considers.
 const MOST_MATCHES: usize = 32;
 /// The longest replacement in SentencePiece's own rules has 33 bytes. Without a limit, a hostile file could turn a
 /// short text into terabytes.

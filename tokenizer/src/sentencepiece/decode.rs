@@ -1,41 +1,41 @@
-//! Ids back to text, as SentencePiece does it.
+//! Decodes ids to text as SentencePiece does.
 
 use super::SentencePiece;
 use crate::decode::State;
 use crate::error::{Error, Result};
 use crate::pieces::{Piece, PieceKind, Pieces, SPACE_MARK, byte_of, push_spaced};
 
-/// What an id adds to a text.
+/// The text that an id adds when it is decoded.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Surface {
-    /// A control piece.
+    /// A control piece adds no text.
     Nothing,
-    /// Part of a UTF-8 sequence.
+    /// One byte of a UTF-8 sequence.
     Byte(u8),
-    /// The unknown piece, whose text the settings give.
+    /// The unknown piece, whose text is a setting of the model.
     Unknown,
     /// A range of [`Surfaces::texts`]: the piece's text with spaces for `▁`.
     Text {
         start: u32,
         end: u32,
-        /// The text begins with a `▁`, which is dropped at the beginning of a text.
+        /// The piece begins with a `▁`. Its space is dropped at the beginning of the decoded text.
         marked: bool,
     },
 }
 
-/// What every id adds to the text.
+/// The text that each id adds when it is decoded.
 pub(crate) struct Surfaces {
     of: Vec<Surface>,
     texts: String,
 }
 
-/// What SentencePiece does with `▁` at the beginning of the text.
+/// The treatment of `▁` at the beginning of the text.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Leading {
     Keep,
-    /// Drop one: the dummy prefix.
+    /// Drop one space, which is the dummy prefix.
     DropOne,
-    /// Drop one from each piece, until some piece has text left.
+    /// Drop one space from each piece until a piece has text left.
     DropAll,
 }
 
@@ -72,7 +72,7 @@ impl SentencePiece {
     }
 }
 
-/// Ends the text: an incomplete character becomes one U+FFFD for each of its bytes.
+/// Ends the text. An incomplete character becomes one U+FFFD for each of its bytes.
 pub(crate) fn finish(state: &mut State, out: &mut String) {
     flush(state, out, true);
 }

@@ -1,4 +1,4 @@
-//! Text to ids: normalize, cut where nothing can merge, then look each part up or merge it.
+//! Encodes text: normalizes it, cuts it where no merge applies, and looks up or merges each part.
 
 use std::collections::HashMap;
 
@@ -58,8 +58,8 @@ impl SentencePiece {
         out.truncate(kept);
     }
 
-    /// Cuts canonical text where nothing can merge, and encodes the parts. With `space`, as if the text had a space
-    /// before it.
+    /// Cuts canonical text where no merge applies, and encodes the parts. With `space`, the result is as if a space
+    /// preceded the text.
     fn encode_canonical(&self, text: &str, space: bool, scratch: &mut Scratch, out: &mut Vec<u32>) {
         let mut at = 0;
         if space {
@@ -100,13 +100,13 @@ impl SentencePiece {
     }
 
     /// Encodes ASCII parts from `start` on, up to the first character that is not ASCII or that may start a
-    /// user-defined piece. Returns where the first part begins that is not encoded.
+    /// user-defined piece. Returns the start of the first part that is not encoded.
     #[inline(always)]
     fn encode_ascii(&self, text: &str, mut start: usize, scratch: &mut Scratch, out: &mut Vec<u32>) -> usize {
         let bytes = text.as_bytes();
         let mut at = start;
         let user_starts = |at: usize| !self.user.is_empty() && self.vocab.chars.get(bytes[at] as char).starts_user();
-        // A block does not pay off for a few letters between other characters.
+        // A block is not worth its cost for a few letters between other characters.
         let few = &bytes[at..bytes.len().min(at + 16)];
         if few.first().is_none_or(|byte| !byte.is_ascii()) || !few.is_ascii() || user_starts(at) {
             return start;
@@ -166,7 +166,7 @@ impl SentencePiece {
         at
     }
 
-    /// Encodes `text[start..end]`, with which nothing outside can merge and which holds no user-defined piece.
+    /// Encodes `text[start..end]`. It must contain no user-defined piece, and no merge may cross its ends.
     #[inline(always)]
     fn encode_part(&self, text: &str, start: usize, end: usize, scratch: &mut Scratch, out: &mut Vec<u32>) {
         if !scratch.words.get(text.as_bytes(), start, end, out) {

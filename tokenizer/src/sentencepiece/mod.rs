@@ -1,11 +1,11 @@
 //! SentencePiece's BPE: the ids of SentencePiece 0.2.3, bit for bit.
 //!
-//! In the order in which a text meets them:
+//! A text passes through these modules in order:
 //!
 //! * `normalize` applies character rules (`charsmap`), spaces and the dummy prefix;
 //! * `user_defined` finds the pieces that come before any merging;
 //! * `encode` cuts the text, and looks the parts up or merges them;
-//! * `special` splits at literal special tokens first, where that is asked for;
+//! * `special` splits at literal special tokens first, if the caller asks for them;
 //! * `decode` turns ids back into text.
 //!
 //! `assemble` checks a model and builds a [`SentencePiece`] from it.

@@ -1,8 +1,8 @@
-//! Normalization, before a text is cut into pieces: character rules, spaces, the dummy prefix.
+//! Normalizes a text before it is cut into pieces: character rules, spaces and the dummy prefix.
 //!
 //! SentencePiece writes a space as `▁` (three bytes) and then matches pieces that contain `▁`. This crate does the
-//! opposite: a space stays one byte, and `▁`, in pieces and in text, is read as a space. In the common case (no rules,
-//! spaces kept) nothing is copied: [`Normalizer::is_plain`]. This form of a text is called *canonical* throughout.
+//! opposite: a space stays one byte, and `▁`, in pieces and in text, is read as a space. This form of a text is called
+//! *canonical*. In the common case (no rules, spaces kept), no text is copied; see [`Normalizer::is_plain`].
 
 use super::charsmap::Charsmap;
 use super::user_defined::UserDefined;
@@ -10,11 +10,11 @@ use crate::error::Result;
 use crate::model_file::ModelFile;
 use crate::pieces::SPACE_MARK;
 
-/// When a space is put before the text.
+/// The rule for the space before a text, the dummy prefix.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Prefix {
     Always,
-    /// Unless the text starts with a space already (Metaspace of `tokenizer.json`).
+    /// Add the space if the text does not start with one already (Metaspace of `tokenizer.json`).
     UnlessSpace,
     Never,
 }
@@ -55,7 +55,7 @@ impl Normalizer {
         self.charsmap.is_none() && !self.remove_extra && !self.suffix
     }
 
-    /// Whether `text` gets a space before it by the rule `prefix`.
+    /// Whether the rule `prefix` puts a space before `text`.
     pub(crate) fn wants_space(&self, text: &str, prefix: Prefix) -> bool {
         match prefix {
             Prefix::Always => !text.is_empty(),

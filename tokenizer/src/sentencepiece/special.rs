@@ -2,10 +2,10 @@
 
 use super::{Prefix, SentencePiece};
 use crate::pieces::SPACE_MARK;
-use crate::special::{Part, SpaceRule, SpecialTokens, split};
+use crate::special::{SpaceRule, SpecialTokens, TextOrSpecial, split};
 
 impl SentencePiece {
-    /// The ids of `text` with its literal special tokens as such; transformers' `encode(text,
+    /// The ids of `text`, in which literal special tokens become their ids. This is transformers' `encode(text,
     /// add_special_tokens=False)`.
     pub(crate) fn encode_special(&self, text: &str, special: &SpecialTokens) -> Vec<u32> {
         if special.rule == SpaceRule::FirstPart {
@@ -13,15 +13,15 @@ impl SentencePiece {
         }
         let mut out = Vec::new();
         split(text, &special.matcher, |part| match part {
-            Part::Special(id) => out.push(id),
-            Part::Text(part) if !special.marked.is_empty() => {
+            TextOrSpecial::Special(id) => out.push(id),
+            TextOrSpecial::Text(part) if !special.marked.is_empty() => {
                 let normalized = format!(" {}", part.replace(SPACE_MARK, " "));
                 split(&normalized, &special.marked, |part| match part {
-                    Part::Special(id) => out.push(id),
-                    Part::Text(part) => self.encode_prefixed(part, Prefix::Never, &mut out),
+                    TextOrSpecial::Special(id) => out.push(id),
+                    TextOrSpecial::Text(part) => self.encode_prefixed(part, Prefix::Never, &mut out),
                 });
             }
-            Part::Text(part) => {
+            TextOrSpecial::Text(part) => {
                 let first = out.is_empty() || special.rule == SpaceRule::EveryPart;
                 let prefix = if first { self.normalizer.prefix } else { Prefix::Never };
                 self.encode_prefixed(part, prefix, &mut out);
@@ -40,23 +40,23 @@ impl SentencePiece {
             marked.insert(0, SPACE_MARK);
         }
         // A part that begins with a space is encoded after the unknown piece's text, whose ids are then removed. Its
-        // space is not a leading one then, so models that drop leading spaces keep it.
+        // space is then no leading space, so models that drop leading spaces keep it.
         let unk = self.pieces.get(self.unk).map(|p| p.text).unwrap_or_default();
         let mut guard = Vec::new();
         self.encode_prefixed(unk, Prefix::Never, &mut guard);
         let mut second_is_special = false;
         split(&marked, &special.matcher, |part| match part {
-            Part::Special(id) => {
+            TextOrSpecial::Special(id) => {
                 second_is_special |= out.len() == 1;
                 out.push(id);
             }
-            Part::Text(part) if part.starts_with([SPACE_MARK, ' ']) => {
+            TextOrSpecial::Text(part) if part.starts_with([SPACE_MARK, ' ']) => {
                 let mut ids = Vec::new();
                 self.encode_prefixed(&format!("{unk}{part}"), Prefix::Never, &mut ids);
                 let from = if ids.len() >= guard.len() { guard.len() } else { 0 };
                 out.extend_from_slice(&ids[from..]);
             }
-            Part::Text(part) => self.encode_prefixed(part, Prefix::Never, &mut out),
+            TextOrSpecial::Text(part) => self.encode_prefixed(part, Prefix::Never, &mut out),
         });
         // The added space is dropped if a special token follows right after it.
         if second_is_special && self.pieces.get(out[0]).is_some_and(|p| p.text == "▁") {

@@ -1,4 +1,4 @@
-//! User-defined pieces: found in the text before anything is merged, at each character the longest that starts there.
+//! Finds user-defined pieces in a text before any merging. The longest piece that starts at a character wins.
 
 use crate::matcher::Matcher;
 use crate::pieces::SPACE_MARK;
@@ -16,7 +16,7 @@ impl UserDefined {
         Self { escape, ..Self::default() }
     }
 
-    /// Returns false if the piece is there already.
+    /// Adds a piece. Returns false if another piece has the same text.
     pub(crate) fn insert(&mut self, text: &str, id: u32) -> bool {
         if !self.escape {
             self.canonical.insert(text, id);

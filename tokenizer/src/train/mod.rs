@@ -16,7 +16,7 @@ use crate::pieces::{PieceKind, Pieces};
 /// The settings of a training run.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Trainer {
-    /// The size of the vocabulary.
+    /// The number of pieces, including control and byte pieces.
     pub vocab_size: usize,
     /// The share of the text that the characters with pieces of their own must cover. The rarest characters get none.
     pub character_coverage: f64,
@@ -26,11 +26,11 @@ pub struct Trainer {
     pub user_defined: Vec<String>,
     /// Tokens that text never produces, after `<unk>`, `<s>` and `</s>`.
     pub control: Vec<String>,
-    /// Digits never merge, so that a number is always tokenized the same way.
+    /// Digits never merge, so each digit of a number is a separate token.
     pub split_digits: bool,
     /// Learn pieces of several spaces, which are frequent in source code.
     pub whitespace_pieces: bool,
-    /// The most characters of a piece.
+    /// The maximum length of a piece in characters.
     pub longest_piece: usize,
     /// How text is normalized, in training and by the model.
     pub normalizer: NormalizerSpec,
@@ -58,8 +58,8 @@ impl Default for Trainer {
 }
 
 impl Trainer {
-    /// Trains on `texts`. Give documents or lines: pairs across two texts are not seen. NUL gets no piece, and neither
-    /// does what is a special piece already.
+    /// Trains on `texts`, which are documents or lines. Pairs across two texts are not counted. NUL gets no piece, and
+    /// neither does a text that is a special piece already.
     ///
     /// ```
     /// # fn main() -> Result<(), halfbyte_tokenizer::Error> {
@@ -114,7 +114,7 @@ impl Trainer {
         Ok(model)
     }
 
-    /// The pieces that are given rather than learned.
+    /// The pieces that are not learned: unknown, control, user-defined and byte pieces.
     fn fixed_pieces(&self) -> Result<Pieces> {
         if !(self.character_coverage > 0.0 && self.character_coverage <= 1.0) {
             return Err(Error::train(format!(

@@ -8,7 +8,7 @@ use super::words::Words;
 
 type Pair = (u32, u32);
 
-/// Merges in fewer words run on one thread.
+/// The minimum number of words for which a merge runs on several threads.
 const WORTH_THREADS: usize = 512;
 
 struct Word {
@@ -119,7 +119,7 @@ impl Learner {
             if now == count {
                 return Some(pair);
             }
-            // The pair has become rarer since: requeue it with its present count.
+            // The pair has become rarer since it was queued. Queue it again with its current count.
             if now < count {
                 self.offer(pair);
             }

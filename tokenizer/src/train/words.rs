@@ -1,4 +1,4 @@
-//! Counts words: parts of the text that no piece reaches across.
+//! Counts words. A word is a part of the text, and no piece crosses its ends.
 
 use std::collections::HashMap;
 

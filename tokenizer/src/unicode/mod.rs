@@ -1,5 +1,5 @@
-//! What the `tokenizers` library knows about Unicode: the character classes of its patterns (Unicode 16), and NFC with
-//! its older tables. `generate.py` writes the tables by asking the library.
+//! The Unicode tables of the `tokenizers` library: the character classes of its patterns (Unicode 16), and the older
+//! tables of its NFC. `generate.py` queries the library and writes the tables.
 
 mod classes;
 mod composition;
@@ -13,37 +13,37 @@ pub(crate) use nfc::normalize;
 pub(crate) mod class {
     /// Punctuation, symbols, controls, unassigned code points.
     pub(crate) const OTHER: u8 = 0;
-    /// Lu and Lt.
+    /// Uppercase and titlecase letters (general categories Lu and Lt).
     pub(crate) const UPPER: u8 = 1;
-    /// Ll.
+    /// Lowercase letters (general category Ll).
     pub(crate) const LOWER: u8 = 2;
-    /// Lm and Lo: letters without case.
+    /// Letters without case (general categories Lm and Lo).
     pub(crate) const LETTER: u8 = 3;
-    /// M.
+    /// Combining marks (general categories Mn, Mc and Me).
     pub(crate) const MARK: u8 = 4;
-    /// N.
+    /// Numbers (general categories Nd, Nl and No).
     pub(crate) const NUMBER: u8 = 5;
-    /// White_Space, without CR and LF.
+    /// Characters with the property White_Space, except CR and LF.
     pub(crate) const SPACE: u8 = 6;
     /// CR and LF.
     pub(crate) const NEWLINE: u8 = 7;
 }
 
-/// The entry of a character: its class and three flags.
+/// The class of a character and three flags, in one byte.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct CharInfo(u8);
+pub(crate) struct CharProperties(u8);
 
-impl CharInfo {
+impl CharProperties {
     const WORD: u8 = 8;
     const COMBINES: u8 = 16;
     const DIGIT: u8 = 32;
 
-    /// One of [`class`].
+    /// The class, one of the constants in [`class`].
     #[inline(always)]
     pub(crate) fn class(self) -> u8 {
         self.0 & 7
     }
-    /// Whether it counts as part of a word beside a `single_word` token.
+    /// Whether a `single_word` token cannot match next to this character.
     pub(crate) fn is_word(self) -> bool {
         self.0 & Self::WORD != 0
     }
@@ -52,49 +52,49 @@ impl CharInfo {
     pub(crate) fn combines(self) -> bool {
         self.0 & Self::COMBINES != 0
     }
-    /// Whether the `Digits` step splits it off.
+    /// Whether the `Digits` component makes it a separate word.
     #[inline(always)]
     pub(crate) fn is_digit(self) -> bool {
         self.0 & Self::DIGIT != 0
     }
 }
 
-/// Two-level table over all code points.
-pub(crate) struct CharTable {
-    ascii: [CharInfo; 128],
+/// A two-level table of the properties of all code points.
+pub(crate) struct PropertyTable {
+    ascii: [CharProperties; 128],
     page_of: Vec<u8>,
-    pages: Vec<[CharInfo; 256]>,
+    pages: Vec<[CharProperties; 256]>,
 }
 
-/// The entries of all characters.
-pub(crate) static CHARS: LazyLock<CharTable> = LazyLock::new(CharTable::new);
+/// The properties of all characters.
+pub(crate) static CHARS: LazyLock<PropertyTable> = LazyLock::new(PropertyTable::new);
 
-impl CharTable {
+impl PropertyTable {
     fn new() -> Self {
         let entries =
-            classes::RUNS.iter().flat_map(|&(count, entry)| std::iter::repeat_n(CharInfo(entry), count as usize));
-        let entries: Vec<CharInfo> = entries.collect();
-        let (mut page_of, mut pages) = (Vec::new(), Vec::<[CharInfo; 256]>::new());
+            classes::RUNS.iter().flat_map(|&(count, entry)| std::iter::repeat_n(CharProperties(entry), count as usize));
+        let entries: Vec<CharProperties> = entries.collect();
+        let (mut page_of, mut pages) = (Vec::new(), Vec::<[CharProperties; 256]>::new());
         for page in entries.as_chunks::<256>().0 {
             let known = pages.iter().position(|known| known == page);
-            page_of.push(known.unwrap_or(pages.len()) as u8); // Some 150 pages differ.
+            page_of.push(known.unwrap_or(pages.len()) as u8); // About 150 pages differ.
             if known.is_none() {
                 pages.push(*page);
             }
         }
-        let mut ascii = [CharInfo(0); 128];
+        let mut ascii = [CharProperties(0); 128];
         ascii.copy_from_slice(&pages[0][..128]);
         Self { ascii, page_of, pages }
     }
 
-    /// The entry of an ASCII character.
+    /// The properties of an ASCII character.
     #[inline(always)]
-    pub(crate) fn ascii(&self, byte: u8) -> CharInfo {
+    pub(crate) fn ascii(&self, byte: u8) -> CharProperties {
         self.ascii[usize::from(byte & 127)]
     }
 
     #[inline(always)]
-    pub(crate) fn get(&self, c: char) -> CharInfo {
+    pub(crate) fn get(&self, c: char) -> CharProperties {
         let c = c as usize;
         if c < 128 { self.ascii[c] } else { self.pages[usize::from(self.page_of[c >> 8])][c & 255] }
     }

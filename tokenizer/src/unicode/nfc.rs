@@ -10,7 +10,7 @@ use super::composition::{COMBINING, COMPOSED, REPLACED};
 /// The tables, indexed.
 struct Tables {
     combining: HashMap<char, u8>,
-    /// What a character decomposes into, in one step.
+    /// The decomposition of each character, in one step.
     parts: HashMap<char, (char, Option<char>)>,
     composed: HashMap<(char, char), char>,
 }
@@ -42,15 +42,15 @@ mod hangul {
     pub(super) const SYLLABLES: u32 = LEADS * VOWELS * TRAILS;
 }
 
-/// The NFC form of `text`. With `origin`, also the span in `text` of each byte of the result is appended there: the
-/// span of its character, or of the whole run of characters that was rewritten together.
+/// The NFC form of `text`. With `origin`, the span in `text` of each byte of the result is appended there: the span of
+/// its character, or of the whole run of characters that was rewritten together.
 pub(crate) fn normalize<'a>(text: &'a str, mut origin: Option<&mut Vec<(usize, usize)>>) -> Cow<'a, str> {
-    // No character below U+0300, whose first byte is 0xCC, combines.
+    // Characters below U+0300 never combine. The first byte of U+0300 is 0xCC.
     if origin.is_none() && text.bytes().all(|byte| byte < 0xcc) {
         return Cow::Borrowed(text);
     }
     let mut out = String::new();
-    // Up to here the text is in `out`, and up to there it is known to stay as it is.
+    // `out` has the text up to `copied`. The text up to `at` does not change.
     let (mut copied, mut at) = (0, 0);
     let mut starter = 0;
     let same = |text: &str, from: usize, to: usize, origin: &mut Option<&mut Vec<(usize, usize)>>| {
@@ -66,7 +66,8 @@ pub(crate) fn normalize<'a>(text: &'a str, mut origin: Option<&mut Vec<(usize, u
             at += c.len_utf8();
             continue;
         }
-        // The run from the last character that nothing before it touches to the next such character.
+        // The run extends from the last character that does not combine with those before it to the next such
+        // character.
         let rest = &text[at..];
         let end = at + rest.find(|c| !CHARS.get(c).combines()).unwrap_or(rest.len());
         let run = compose(&text[starter..end]);

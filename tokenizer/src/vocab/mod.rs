@@ -21,7 +21,7 @@ use tables::{Borders, CharTable};
 /// Larger vocabularies are refused: symbols have 29 bits, and phantoms follow the pieces.
 const MOST_PIECES: usize = 1 << 27;
 
-/// The tables of merging; see the module's documentation.
+/// The tables for merging. The documentation of the module describes them.
 pub(crate) struct Vocab {
     pub(crate) chars: CharTable,
     pub(crate) pairs: PairTable,

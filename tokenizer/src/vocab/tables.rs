@@ -1,5 +1,5 @@
-//! The three look-ups of encoding: the symbol of a character, what two symbols merge into, and whether any merge joins
-//! two characters.
+//! The three look-ups of encoding: the symbol of a character, the merge of two symbols, and whether any merge joins two
+//! characters.
 
 use crate::hash::{hash_pair, seed};
 
@@ -69,29 +69,29 @@ impl CharTable {
     }
 }
 
-/// What two neighbors merge into.
+/// The merge of two neighboring symbols.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Merge {
     /// Lower ranks go first, equal ranks from left to right.
     pub(crate) rank: u32,
-    /// The piece.
+    /// The symbol that replaces both.
     pub(crate) symbol: u32,
 }
 
 #[derive(Clone, Copy)]
-struct Slot {
+struct PairSlot {
     left: u32,
     right: u32,
     merge: Merge,
 }
 
-/// Deliberately not all zero. The system provides zeroed memory page by page on first use, and a page that is read
-/// before it is written costs two page faults.
-const FREE: Slot = Slot { left: u32::MAX, right: 0, merge: Merge { rank: 0, symbol: 0 } };
+/// A free slot, deliberately not all zero. The system provides zeroed memory page by page on first use, and a page that
+/// is read before it is written costs two page faults.
+const FREE: PairSlot = PairSlot { left: u32::MAX, right: 0, merge: Merge { rank: 0, symbol: 0 } };
 
 /// A hash table with open addressing and linear probing, at most two thirds full.
 pub(crate) struct PairTable {
-    slots: Vec<Slot>,
+    slots: Vec<PairSlot>,
     len: usize,
     /// A bit for the hash of every pair. Half of all look-ups find nothing, and this small filter answers most of them.
     filter: Vec<u64>,
@@ -119,7 +119,7 @@ impl PairTable {
         while self.slots[at].left != FREE.left {
             at = self.after(at);
         }
-        self.slots[at] = Slot { left, right, merge };
+        self.slots[at] = PairSlot { left, right, merge };
         self.len += 1;
     }
 
@@ -175,8 +175,8 @@ impl PairTable {
     }
 }
 
-/// The pairs of neighboring characters that some merge joins. Conservative: it can report a pair that nothing joins,
-/// which only cuts the text less finely, but never misses one.
+/// The pairs of neighboring characters that some merge joins. A hash collision can report a pair that no merge joins,
+/// so that the text is cut into fewer parts. No joined pair is missed.
 pub(crate) struct Borders {
     /// Whether a text must be cut between two ASCII characters, `[left << 7 | right]`: nothing joins them, or a
     /// user-defined piece may start with the second.
@@ -187,9 +187,9 @@ pub(crate) struct Borders {
 
 /// The ASCII characters at the start of a block of 64 bytes.
 pub(crate) struct AsciiBlock {
-    /// Their number.
+    /// The number of ASCII characters, at most 64.
     pub(crate) len: usize,
-    /// Bit i: the text may have to be cut before the i-th of them.
+    /// Bit i is set if the text may have to be cut before character i of the block.
     pub(crate) stops: u64,
 }
 

@@ -10,10 +10,10 @@ use crate::pieces::push_spaced;
 pub(super) struct Texts {
     /// [`SHORT`] zeros, so that a word can begin before any text, then all texts.
     arena: String,
-    /// Where each text begins, and where the last one ends.
+    /// The start offset of each text in `arena`, then the end of the last one.
     bounds: Vec<u32>,
-    /// Open addressing, linear probing, at most two thirds full.
-    slots: Vec<Slot>,
+    /// A hash table with open addressing and linear probing, at most two thirds full.
+    slots: Vec<TextSlot>,
     /// A bit for each text's key. Half of all look-ups find nothing, and this small filter answers most of them.
     filter: Vec<u64>,
     /// The point where the polynomial is evaluated.
@@ -22,21 +22,21 @@ pub(super) struct Texts {
     powers: Vec<u64>,
 }
 
-/// The most bytes of a short text, which fits in a word.
+/// The maximum length, in bytes, of a short text. It fits in a 64-bit word.
 const SHORT: usize = 8;
-/// Stands for the length of every longer text.
+/// The length that the key of every longer text has.
 const LONG: u32 = SHORT as u32 + 1;
 
-/// The key of a text.
+/// The key that a text is indexed by. Two short texts have equal keys only if they are equal.
 #[derive(Clone, Copy)]
-struct Key {
+struct TextKey {
     /// The bytes of a short text, the first byte lowest, or the hash of a long one.
     word: u64,
     /// The length of a short text, or [`LONG`].
     len: u32,
 }
 
-impl Key {
+impl TextKey {
     /// The key of the highest `len` bytes of a word, at most [`SHORT`].
     #[inline]
     fn ending(word: u64, len: usize) -> Self {
@@ -55,22 +55,22 @@ impl Key {
 
 /// A key and its symbol of 28 bits, in twelve bytes. There are many, and loading mostly waits for fresh memory.
 #[derive(Clone, Copy)]
-struct Slot {
+struct TextSlot {
     word: [u32; 2],
     /// `len << 28 | symbol`
     symbol: u32,
 }
 
 const SYMBOL: u32 = (1 << 28) - 1;
-const FREE: Slot = Slot { word: [0; 2], symbol: u32::MAX };
+const FREE: TextSlot = TextSlot { word: [0; 2], symbol: u32::MAX };
 const FILTER_BITS: u32 = 18;
 
-impl Slot {
-    fn new(key: Key, symbol: u32) -> Self {
+impl TextSlot {
+    fn new(key: TextKey, symbol: u32) -> Self {
         Self { word: [key.word as u32, (key.word >> 32) as u32], symbol: key.len << 28 | symbol }
     }
     #[inline]
-    fn has(&self, key: Key) -> bool {
+    fn has(&self, key: TextKey) -> bool {
         (u64::from(self.word[0]) | u64::from(self.word[1]) << 32) == key.word && self.symbol >> 28 == key.len
     }
     #[inline]
@@ -84,7 +84,7 @@ impl Slot {
 pub(super) struct Cuts {
     /// The hashes of all prefixes of the text.
     hashes: Vec<u64>,
-    /// The places where both halves pass the filter; some may be inside a character.
+    /// The offsets at which both halves pass the filter. Some may be inside a character.
     likely: Vec<usize>,
 }
 
@@ -114,14 +114,14 @@ impl Texts {
         &self.arena[start..end]
     }
 
-    /// The same as bytes, which needs no check of character boundaries.
+    /// The text of a symbol as bytes. Slicing bytes needs no check of character boundaries.
     #[inline]
     fn bytes(&self, symbol: u32) -> &[u8] {
         let (start, end) = self.range(symbol);
         &self.arena.as_bytes()[start..end]
     }
 
-    /// The place of a symbol's text in the arena.
+    /// The byte range of a symbol's text in the arena.
     #[inline]
     fn range(&self, symbol: u32) -> (usize, usize) {
         let i = symbol as usize;
@@ -156,14 +156,14 @@ impl Texts {
         let text = self.bytes(symbol);
         let key = match text.len() {
             // One load from the arena, for every piece of the vocabulary.
-            len @ 1..=SHORT => Key::ending(self.word_before(self.range(symbol).1), len),
+            len @ 1..=SHORT => TextKey::ending(self.word_before(self.range(symbol).1), len),
             _ => self.key(text),
         };
         match self.probe(key, text) {
             Ok(_) => false,
             Err(free) => {
                 let bit = filter_bit(self.hash(key));
-                self.slots[free] = Slot::new(key, symbol);
+                self.slots[free] = TextSlot::new(key, symbol);
                 self.filter[bit >> 6] |= 1 << (bit & 63);
                 true
             }
@@ -174,7 +174,7 @@ impl Texts {
         self.probe(self.key(text.as_bytes()), text.as_bytes()).ok()
     }
 
-    /// Calls `each` with every place where the text of `symbol` splits into two symbols, and with these symbols.
+    /// Calls `each` with every offset at which the text of `symbol` splits into two symbols, and with these symbols.
     #[inline]
     pub(super) fn splits(&self, symbol: u32, cuts: &mut Cuts, each: impl FnMut(usize, u32, u32)) {
         let text = self.bytes(symbol);
@@ -185,8 +185,8 @@ impl Texts {
         let (start, end) = self.range(symbol);
         let last = self.word_before(end);
         if len <= SHORT {
-            let word = Key::ending(last, len).word;
-            let halves = |at| (Key::beginning(word, at), Key::ending(last, len - at));
+            let word = TextKey::ending(last, len).word;
+            let halves = |at| (TextKey::beginning(word, at), TextKey::ending(last, len - at));
             return self.splits_at(text, &mut cuts.likely, halves, each);
         }
         let first = self.word_before(start + SHORT);
@@ -201,24 +201,24 @@ impl Texts {
         let ending = |at: usize| hash.wrapping_sub(hashes[at].wrapping_mul(self.powers[len - at]));
         let halves = |at| {
             let rest = len - at;
-            let left = if at <= SHORT { Key::beginning(first, at) } else { Key::long(hashes[at]) };
-            let right = if rest <= SHORT { Key::ending(last, rest) } else { Key::long(ending(at)) };
+            let left = if at <= SHORT { TextKey::beginning(first, at) } else { TextKey::long(hashes[at]) };
+            let right = if rest <= SHORT { TextKey::ending(last, rest) } else { TextKey::long(ending(at)) };
             (left, right)
         };
         self.splits_at(text, &mut cuts.likely, halves, each);
     }
 
-    /// The same, with `halves` giving the keys of both sides of a place.
+    /// The same for the keys that `halves` gives for both sides of an offset.
     #[inline]
     fn splits_at(
         &self,
         text: &[u8],
         likely: &mut Vec<usize>,
-        halves: impl Fn(usize) -> (Key, Key),
+        halves: impl Fn(usize) -> (TextKey, TextKey),
         mut each: impl FnMut(usize, u32, u32),
     ) {
         // Usually one of the halves does not exist, and asking the filter is cheaper than finding the other half. A
-        // branch on its answer would be unpredictable: every place is written, and kept by advancing the count.
+        // branch on its answer would be unpredictable: every offset is written, and kept by advancing the count.
         if likely.len() < text.len() {
             likely.resize(text.len(), 0);
         }
@@ -247,28 +247,28 @@ impl Texts {
         u64::from_le_bytes(word)
     }
 
-    fn key(&self, text: &[u8]) -> Key {
+    fn key(&self, text: &[u8]) -> TextKey {
         if text.len() <= SHORT {
             let word = text.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte));
-            return Key { word, len: text.len() as u32 };
+            return TextKey { word, len: text.len() as u32 };
         }
-        Key::long(text.iter().fold(0, |hash, byte| step(self.base, hash, *byte)))
+        TextKey::long(text.iter().fold(0, |hash, byte| step(self.base, hash, *byte)))
     }
 
     #[inline]
-    fn hash(&self, key: Key) -> u64 {
+    fn hash(&self, key: TextKey) -> u64 {
         hash_word(self.base, key.word)
     }
 
     #[inline]
-    fn may_exist(&self, key: Key) -> bool {
+    fn may_exist(&self, key: TextKey) -> bool {
         let bit = filter_bit(self.hash(key));
         self.filter[bit >> 6] >> (bit & 63) & 1 == 1
     }
 
     /// The symbol with this text, or the free slot where it would be.
     #[inline]
-    fn probe(&self, key: Key, text: &[u8]) -> Result<u32, usize> {
+    fn probe(&self, key: TextKey, text: &[u8]) -> Result<u32, usize> {
         let slots = self.slots.as_slice();
         let mut at = ((u64::from(self.hash(key) as u32) * slots.len() as u64) >> 32) as usize;
         loop {

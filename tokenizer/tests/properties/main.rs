@@ -78,7 +78,7 @@ fn encoding_equals_the_naive_reference() {
     }
 }
 
-/// ASCII text is cut in blocks of 64 bytes. What ends a block, and where, must make no difference.
+/// ASCII text is cut in blocks of 64 bytes. The ids must not depend on the position or the cause of a block's end.
 #[test]
 fn long_ascii_text_equals_the_naive_reference() {
     let mut rng = Rng::new(8);
