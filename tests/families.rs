@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-/// What computes.
+/// The families of kernels.
 const FAMILIES: [&str; 15] = [
     "adamw",
     "attention",

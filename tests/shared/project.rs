@@ -1,4 +1,4 @@
-//! Where the repository is.
+//! Finds the root of the repository.
 
 use std::path::{Path, PathBuf};
 
