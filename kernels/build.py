@@ -1,19 +1,29 @@
 #!/usr/bin/env python3
-"""Compiles kernels/<family>.cu to ptx/<arch>/<type>/<family>.ptx. The PTX is checked in, so users need a driver but no toolkit.
+"""Compiles the kernels to compiled/<path>/<type>/<family>.bin. The result is checked in: users need a driver but no toolkit.
 
     kernels/build.py install     installs the pinned compiler from pip wheels into the private folder .cuda/ (no GPU needed)
     kernels/build.py             builds the families that changed, and checks them with ptxas for every GPU generation
     kernels/build.py --all       builds all families
-    kernels/build.py --check     builds in memory and compares byte by byte with the checked-in PTX
+    kernels/build.py --check     builds in memory and compares byte by byte with the checked-in files
     kernels/build.py NAME..      builds these families even if they did not change
     kernels/build.py --report    (with the above) also prints registers, shared memory and spills of each kernel
+    kernels/build.py --unpack    extracts the checked-in PTX and cubins into .cuda/unpacked/
 
 The compiler is NVRTC 12.1, the oldest version that has all instructions of sm_80 and sm_90a (wgmma, TMA). Its PTX (ISA 8.1)
-loads on drivers from 530 on. ptxas is a newer version and only checks: a user's driver brings its own. Register spills and
-serialized wgmma (warnings C7510, C7511 and the others of that group) fail the build.
+loads on drivers from 530 on. ptxas is a newer version: it makes the machine code that we ship, and checks the PTX for more
+GPUs. Register spills and serialized wgmma (warnings C7510, C7511 and the others of that group) fail the build.
 
-Each PTX file starts with a stamp: a hash of its sources (the family, its includes, toolchain.txt). tests/ptx_fresh.rs
-recomputes the hash, so a forgotten build is noticed even on machines without the compiler.
+A .bin file holds PTX, and machine code (cubins) for the GPUs that we ship it for. It starts with text lines, followed by the
+images, each compressed with zlib:
+
+    halfbyte <stamp>
+    ptx <bytes here> <bytes of the image>
+    sm_80 <bytes here> <bytes of the image>
+    sm_90 <bytes here> <bytes of the image>
+    <empty line>
+
+The stamp is a hash of the sources (the family, its includes, toolchain.txt). tests/compiled_fresh.rs recomputes the hash, so
+a forgotten build is noticed even on machines without the compiler.
 """
 
 import ctypes
@@ -21,6 +31,8 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
+import zlib
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -31,8 +43,12 @@ LINES = [line for line in RECIPE.splitlines() if not line.startswith("#")]
 OPTIONS = [line.removeprefix("option ") for line in LINES if line.startswith("option ")]
 WHEELS = "\n".join(line for line in LINES if not line.startswith("option ")) + "\n"
 TYPES = {"bf16": "__nv_bfloat16", "f16": "__half"}
-# For each folder of ptx/: the compiler's target, the folder of the sources, and the GPUs for which ptxas must accept the PTX.
-ARCHES = {"sm_80": ("compute_80", KERNELS, ["sm_80", "sm_86", "sm_89", "sm_90"])}
+# For each code path: the compiler's target, the folder of the sources, the GPUs for which ptxas must accept the PTX, and the
+# GPUs whose machine code is shipped. Machine code for 8.0 also runs on 8.6 and 8.9.
+ARCHES = {
+    "sm_80": ("compute_80", KERNELS, ["sm_80", "sm_86", "sm_89", "sm_90"], ["sm_80", "sm_90"]),
+    "sm_90a": ("compute_90a", KERNELS / "sm_90a", ["sm_90a"], ["sm_90a"]),
+}
 
 
 def install():
@@ -59,7 +75,8 @@ def stamp(source):
             continue
         files.append(file)
         names = re.findall(r'^#include "([^"]+)"', file.read_text("utf-8"), re.M)
-        queue += [KERNELS / name for name in names]
+        beside = [source.parent / name for name in names]
+        queue += [path if path.exists() else KERNELS / path.name for path in beside]
     hash = 0xCBF29CE484222325
     for file in files + [KERNELS / "toolchain.txt"]:
         for byte in file.read_bytes():
@@ -80,7 +97,8 @@ class Nvrtc:
 
     def compile(self, source, target, element):
         options = [f"--gpu-architecture={target}", f"-DELEM={element}"] + OPTIONS
-        options += [f"--include-path={KERNELS}", f"--include-path={TOOLCHAIN}/nvidia/cuda_runtime/include"]
+        folders = [source.parent, KERNELS, TOOLCHAIN / "nvidia/cuda_runtime/include"]
+        options += [f"--include-path={folder}" for folder in folders]
         options = [o.encode() for o in options]
         program = ctypes.c_void_p()
         # The name has no folder, so that no path of this machine gets into the PTX.
@@ -99,14 +117,16 @@ class Nvrtc:
         return text.value.decode()
 
 
-def judge(ptx, gpus, label, report):
-    """Assembles the PTX with ptxas for every GPU; returns error messages."""
-    complaints = []
+def assemble(ptx, gpus, label, report):
+    """Assembles the PTX with ptxas for every GPU; returns the machine code of each GPU, and error messages."""
+    images, complaints = {}, []
+    ptxas = TOOLCHAIN / "nvidia/cuda_nvcc/bin/ptxas"
+    os.chmod(ptxas, 0o755)
     for gpu in gpus:
-        ptxas = TOOLCHAIN / "nvidia/cuda_nvcc/bin/ptxas"
-        os.chmod(ptxas, 0o755)
-        command = [str(ptxas), "-v", f"-arch={gpu}", "-o", os.devnull, "/dev/stdin"]
-        run = subprocess.run(command, input=ptx, capture_output=True, text=True)
+        with tempfile.NamedTemporaryFile() as out:
+            command = [str(ptxas), "-v", f"-arch={gpu}", "-o", out.name, "/dev/stdin"]
+            run = subprocess.run(command, input=ptx, capture_output=True, text=True)
+            images[gpu] = Path(out.name).read_bytes()
         log = run.stdout + run.stderr
         if run.returncode != 0 or "Potential Performance Loss" in log:
             complaints.append(f"{label} on {gpu}:\n{log}")
@@ -118,40 +138,71 @@ def judge(ptx, gpus, label, report):
                 complaints.append(f"{label} on {gpu}: {entry} spills registers:\n  {line.strip()}")
             if report and "Used" in line:
                 print(f"{label:32} {gpu} {entry:34} {line.split('Used ')[1]}")
-    return complaints
+    return images, complaints
+
+
+def pack(stamp, images):
+    """Returns the content of a .bin file."""
+    packed = {name: zlib.compress(image, 9) for name, image in images.items()}
+    lines = [f"halfbyte {stamp}"] + [f"{name} {len(packed[name])} {len(image)}" for name, image in images.items()]
+    return "\n".join(lines + ["", ""]).encode() + b"".join(packed.values())
+
+
+def unpack(content):
+    """Returns the stamp and the images of a .bin file. Compare images, not files: zlib versions compress differently."""
+    head, _, rest = content.partition(b"\n\n")
+    (_, stamp), *entries = [line.split(" ") for line in head.decode().splitlines()] or [("", "")]
+    images = {}
+    for name, size, _ in entries:
+        images[name], rest = zlib.decompress(rest[: int(size)]), rest[int(size) :]
+    return stamp, images
+
+
+def write_unpacked():
+    """Extracts every image into a file."""
+    for path in sorted((ROOT / "compiled").rglob("*.bin")):
+        for name, image in unpack(path.read_bytes())[1].items():
+            suffix = "ptx" if name == "ptx" else f"{name}.cubin"
+            to = TOOLCHAIN / "unpacked" / path.relative_to(ROOT / "compiled").with_suffix(f".{suffix}")
+            to.parent.mkdir(parents=True, exist_ok=True)
+            to.write_bytes(image)
 
 
 def main(arguments):
     if arguments == ["install"]:
         return install()
+    if arguments == ["--unpack"]:
+        return write_unpacked()
+    sources = [(arch, s) for arch, (_, folder, _, _) in ARCHES.items() for s in sorted(folder.glob("*.cu"))]
     named = {a for a in arguments if not a.startswith("-")}
-    unknown = set(arguments) - {"--all", "--check", "--report"} - {s.stem for s in KERNELS.glob("*.cu")}
+    unknown = set(arguments) - {"--all", "--check", "--report"} - {s.stem for _, s in sources}
     if unknown:
         sys.exit(f"unknown argument {unknown.pop()}\n{__doc__}")
     everything, check, report = ("--all" in arguments, "--check" in arguments, "--report" in arguments)
     nvrtc, complaints, built, expected = None, [], 0, set()
-    for arch, (target, folder, gpus) in ARCHES.items():
-        for source in sorted(folder.glob("*.cu")):
-            for kind, element in TYPES.items():
-                path = ROOT / "ptx" / arch / kind / f"{source.stem}.ptx"
-                expected.add(path)
-                head = f"// halfbyte {stamp(source)}\n"
-                old = path.read_text("utf-8") if path.exists() else ""
-                if old.startswith(head) and not everything and source.stem not in named:
-                    continue
-                nvrtc = nvrtc or Nvrtc()
-                # The stamp replaces the compiler's banner, which names its build.
-                ptx = re.sub(r"^//.*\n", "", nvrtc.compile(source, target, element), flags=re.M).lstrip("\n")
-                label = f"{arch}/{kind}/{source.stem}"
-                wrong = judge(ptx, gpus, label, report)
-                complaints += wrong
-                built += 1
-                if check and old != head + ptx:
-                    complaints.append(f"ptx/{label}.ptx differs from its sources\n  hint: kernels/build.py")
-                elif not check and not wrong:
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                    path.write_text(head + ptx, "utf-8")
-    for path in sorted((ROOT / "ptx").rglob("*.ptx")):
+    for arch, source in sources:
+        target, _, gpus, kept = ARCHES[arch]
+        for kind, element in TYPES.items():
+            label = f"{arch}/{kind}/{source.stem}"
+            path = ROOT / "compiled" / f"{label}.bin"
+            expected.add(path)
+            wanted = stamp(source)
+            old = unpack(path.read_bytes()) if path.exists() else ("", {})
+            if old[0] == wanted and not everything and source.stem not in named:
+                continue
+            nvrtc = nvrtc or Nvrtc()
+            # Removes the compiler's banner, which names its build.
+            ptx = re.sub(r"^//.*\n", "", nvrtc.compile(source, target, element), flags=re.M).lstrip("\n")
+            code, wrong = assemble(ptx, gpus, label, report)
+            new = (wanted, {"ptx": ptx.encode()} | {gpu: code[gpu] for gpu in kept})
+            complaints += wrong
+            built += 1
+            if check and old != new:
+                complaints.append(f"compiled/{label}.bin differs from its sources\n  hint: kernels/build.py")
+            elif not check and not wrong and old != new:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(pack(*new))
+    for path in sorted((ROOT / "compiled").rglob("*.bin")):
         if path not in expected:
             if check:
                 complaints.append(f"{path.relative_to(ROOT)} has no source")

@@ -7,7 +7,7 @@
 // Elements per scale.
 constexpr int BLOCK8 = 256;
 
-// Value of each code, ascending, bit-equal to bitsandbytes'. tests/ptx_fresh.rs compares them with the CPU's.
+// Value of each code, ascending, bit-equal to bitsandbytes'. tests/compiled_fresh.rs compares them with the CPU's.
 __device__ const float SIGNED[256] = {
     -0x1.fc6666p-1f, -0x1.f53334p-1f, -0x1.ee0000p-1f, -0x1.e6ccccp-1f, -0x1.df999ap-1f, -0x1.d86666p-1f, -0x1.d13334p-1f, -0x1.ca0000p-1f,
     -0x1.c2ccccp-1f, -0x1.bb999ap-1f, -0x1.b46666p-1f, -0x1.ad3334p-1f, -0x1.a60000p-1f, -0x1.9eccccp-1f, -0x1.97999ap-1f, -0x1.906666p-1f,

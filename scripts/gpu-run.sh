@@ -12,17 +12,16 @@
 #     MODEL=mixtral-8x7b-v0.1 DEVICE=cuda:1     model and device of the stage "train"
 set -u
 
-# Prints versions, GPUs, and the load times of the kernels: compiled by the driver, then from its cache.
+# Prints versions, GPUs, and the load times of the kernels: first as machine code, then as PTX, which the driver compiles.
 devices() {
     nvidia-smi --query-gpu=name,driver_version,memory.total,memory.used --format=csv
-    CUDA_CACHE_DISABLE=1 ./bin-halfbyte devices --kernels | tee compiled || return 1
-    # The first run fills the cache.
-    ./bin-halfbyte devices --kernels >/dev/null || return 1
-    ./bin-halfbyte devices --kernels | tee cached || return 1
+    export CUDA_CACHE_DISABLE=1
+    ./bin-halfbyte devices --kernels | tee loaded || return 1
+    CUDA_FORCE_PTX_JIT=1 ./bin-halfbyte devices --kernels | tee compiled || return 1
     total() { sed -n 's/^  total *//p' "$1" | tr -s ' '; }
-    gpu=$(grep '^cuda:' cached | head -n 1)
+    gpu=$(grep '^cuda:' loaded | head -n 1)
     case $gpu in *none*) return 1 ;; esac
-    echo "$gpu; ms to load kernels for bf16 and f16: compiled $(total compiled), cached $(total cached)"
+    echo "$gpu; ms to load kernels for bf16 and f16: machine code $(total loaded), PTX $(total compiled)"
 }
 
 # Trains twice on random weights, the second time with recomputation and without graphs. The adapters must be identical.

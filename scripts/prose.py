@@ -30,7 +30,7 @@ ROOT = Path(__file__).resolve().parent.parent
 ALLOW = ROOT / "scripts/prose-allow.txt"
 # Data, texts that the program learns from, and this file, which has to quote what it looks for.
 SKIPPED = re.compile(
-    r"(^|/)tests/data/|^app/assets/|^ptx/|^app/examples/make_quickstart/|^scripts/prose|^LICENSE|^Cargo\.lock$"
+    r"(^|/)tests/data/|^app/assets/|^compiled/|^app/examples/make_quickstart/|^scripts/prose|^LICENSE|^Cargo\.lock$"
 )
 KINDS = {
     ".rs": "rust", ".cu": "rust", ".cuh": "rust", ".py": "python", ".sh": "shell", ".toml": "shell", ".md": "markdown",

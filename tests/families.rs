@@ -34,15 +34,31 @@ struct Place {
     common: &'static [&'static str],
 }
 
-const PLACES: [Place; 5] = [
+const PLACES: [Place; 7] = [
     Place { folder: "src/device/cpu", extension: "rs", without: Some(&[]), common: &["exec", "memory", "mod", "real"] },
     Place { folder: "kernels", extension: "cu", without: Some(&[]), common: &[] },
     Place {
         folder: "src/device/cuda",
         extension: "rs",
         without: Some(&[]),
-        common: &["copy", "exec", "gpu", "graph", "launch", "memory", "mod", "modules", "nvml", "stream"],
+        common: &[
+            "compiled",
+            "copy",
+            "exec",
+            "gpu",
+            "graph",
+            "launch",
+            "memory",
+            "mod",
+            "modules",
+            "nvml",
+            "stream",
+            "tensor_map",
+        ],
     },
+    // A family may have additional kernels for one code path.
+    Place { folder: "kernels/sm_90a", extension: "cu", without: None, common: &[] },
+    Place { folder: "src/device/cuda/sm_90a", extension: "rs", without: None, common: &["mod"] },
     Place { folder: "tests/kernels", extension: "rs", without: Some(&[]), common: &["harness", "main"] },
     Place { folder: "benches/kernels", extension: "rs", without: Some(&[]), common: &["harness", "main"] },
 ];

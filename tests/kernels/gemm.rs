@@ -17,6 +17,21 @@ fn groups(b: &mut Build, rows: usize, count: usize) -> Groups {
     Groups { offsets: b.i32(Rows::Fixed(count + 1), 1, offsets), count }
 }
 
+/// A product whose operands are columns of wider buffers: 8 more columns on the left, and 16 on the right.
+fn slices(form: Form, live: usize, n: usize, k: usize) -> Case {
+    Case::new(format!("gemm_{form:?}/T={live} {n}x{k} slices"), live, move |b| {
+        let part = |b: &mut Build, rows, cols| b.elem(rows, cols + 24).columns(8, cols);
+        let input = |b: &mut Build, rows, cols, scale| {
+            let view = part(b, rows, cols);
+            b.fill(view, scale)
+        };
+        let (from, to) = if form == Form::Nt { (k, n) } else { (n, k) };
+        let (a, w) = (input(b, T, from, 1.0), input(b, Rows::Fixed(n), k, (k as f32).powf(-0.5)));
+        let out = part(b, T, to);
+        Op::Gemm(Gemm { form, ..Gemm::nt(a, w, out) })
+    })
+}
+
 /// A product of a linear layer from k to n features, for `live` tokens.
 fn case(form: Form, live: usize, n: usize, k: usize, count: usize, wide: bool, added: bool) -> Case {
     let name = format!("gemm_{form:?}/T={live} {n}x{k} groups={count} f32={wide} plus={added}");
@@ -53,10 +68,30 @@ pub fn cases() -> Vec<Case> {
             cases.push(case(form, live, n, k, 4, false, true));
         }
     }
+    // Sums over one slice of 64 terms and over several, whole and ragged; partial tiles; widths that are not multiples of 8.
+    for form in [Form::Nt, Form::Nn] {
+        for (live, n, k) in [(1, 128, 128), (77, 136, 192), (130, 200, 200), (257, 520, 72), (300, 64, 264)] {
+            cases.push(case(form, live, n, k, 1, false, false));
+            cases.push(case(form, live, n, k, 1, false, true));
+            cases.push(case(form, live, n, k, 1, true, false));
+        }
+        cases.push(slices(form, 140, 136, 200));
+        cases.push(slices(form, 520, 328, 136));
+        cases.push(case(form, 150, 136, 200, 4, false, false));
+        cases.push(case(form, 260, 200, 136, 8, true, true));
+    }
+    cases.push(case(Form::Nt, 130, 203, 136, 1, false, false));
+    cases.push(case(Form::Nt, 130, 203, 136, 1, true, true));
+    // More tiles than multiprocessors. An H200 takes tiles 256 columns wide (in clusters, and alone), 192 and 128.
+    for (live, n, k) in [(1030, 5640, 136), (700, 8456, 200), (1030, 3848, 200), (1030, 3592, 72)] {
+        cases.push(case(Form::Nt, live, n, k, 1, false, false).repeated());
+        cases.push(case(Form::Nn, live, k, n, 1, false, false).repeated());
+    }
+    cases.push(case(Form::Nn, 1030, 136, 2056, 8, false, false).repeated());
     // Enough tiles for the host to choose the large tile shape.
     cases.push(case(Form::Nt, 1030, 3850, 136, 1, false, true));
     cases.push(case(Form::Nn, 1030, 72, 3848, 1, true, false));
-    cases.push(case(Form::Nt, 600, 3848, 72, 3, false, false));
+    cases.push(case(Form::Nt, 600, 3848, 72, 3, false, false).repeated());
     for (live, n, k) in [(1, 16, 64), (77, 16, 200), (1100, 200, 16), (1500, 64, 72), (600, 16, 14336)] {
         cases.push(case(Form::Tn, live, n, k, 1, true, true));
         cases.push(case(Form::Tn, live, n, k, 1, false, false));

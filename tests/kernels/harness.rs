@@ -6,7 +6,7 @@ use crate::cases::gpu_is_required;
 use half::{bf16, f16};
 use halfbyte_core::device::Device;
 use halfbyte_core::device::cpu::{Cpu, CpuOptions};
-use halfbyte_core::device::cuda::{Cuda, CudaOptions};
+use halfbyte_core::device::cuda::{Arch, Cuda, CudaOptions};
 use halfbyte_core::dtype::DType;
 use halfbyte_core::op::{Access, Buf, BufInfo, Op, Phase, Place, Program, Purpose, Rows, View};
 use halfbyte_core::plan::plan;
@@ -28,13 +28,24 @@ pub struct Case {
     pub limit_f32: f64,
     /// Whether the GPU must be bit-equal to the rounded CPU.
     pub bits: bool,
+    /// Whether the GPU runs the case [`REPEATS`] times, and must give the same bits each time.
+    pub repeated: bool,
 }
 
 impl Case {
     /// A case whose capacity exceeds `live` by a few tokens, with the limits for an op that rounds its results once.
     pub fn new(name: impl Into<String>, live: usize, make: impl Fn(&mut Build) -> Op + 'static) -> Self {
         let make = Box::new(make);
-        Self { name: name.into(), capacity: live + 5, live, make, limit: 2.5e-3, limit_f32: 1e-5, bits: false }
+        Self {
+            name: name.into(),
+            capacity: live + 5,
+            live,
+            make,
+            limit: 2.5e-3,
+            limit_f32: 1e-5,
+            bits: false,
+            repeated: false,
+        }
     }
     /// Sets other limits on the error of 16-bit and of f32 outputs.
     pub fn limits(self, limit: f64, limit_f32: f64) -> Self {
@@ -50,7 +61,14 @@ impl Case {
     pub fn bits(self) -> Self {
         Self { bits: true, ..self }
     }
+    /// Also run many times over: for kernels whose threads hand data to each other in ways that could race.
+    pub fn repeated(self) -> Self {
+        Self { repeated: true, ..self }
+    }
 }
+
+/// Runs of a case that is repeated.
+const REPEATS: usize = 1000;
 
 /// Values of an operand.
 enum Values {
@@ -181,39 +199,44 @@ impl Output {
 
 /// The devices under test.
 pub struct Devices {
-    cuda: Option<Cuda>,
+    /// The first GPU, once per code path that it can run. The preferred path is first.
+    paths: Vec<Cuda>,
     why_not: String,
 }
 
 impl Devices {
     /// The CPU, and the first GPU if there is one.
     pub fn new() -> Self {
-        match Cuda::new(CudaOptions { graph: false, ..CudaOptions::default() }) {
-            Ok(cuda) => Self { cuda: Some(cuda), why_not: String::new() },
+        let open = |arch| Cuda::new(CudaOptions { arch, graph: false, ..CudaOptions::default() });
+        let paths = open(None).and_then(|best| match best.arch() {
+            Arch::Sm80 => Ok(vec![best]),
+            Arch::Sm90a => Ok(vec![best, open(Some(Arch::Sm80))?]),
+        });
+        match paths {
+            Ok(paths) => Self { paths, why_not: String::new() },
             Err(e) => {
                 let why_not = e.what().to_string();
                 println!("GPU part SKIPPED: {why_not}");
-                Self { cuda: None, why_not }
+                Self { paths: Vec::new(), why_not }
             }
         }
     }
 
     /// Summary of the devices that ran.
     pub fn summary(&self) -> String {
-        match &self.cuda {
-            Some(cuda) => {
-                let slowest = cuda.load_times().iter().max_by_key(|t| t.time);
-                let slowest = slowest.map_or(String::new(), |t| format!("{:?} {} ms", t.family, t.time.as_millis()));
-                let total: u128 = cuda.load_times().iter().map(|t| t.time.as_millis()).sum();
-                format!("on the CPU and {}; modules loaded in {total} ms, slowest {slowest}", cuda.gpu().name)
-            }
-            None => format!("on the CPU only, GPU SKIPPED: {}", self.why_not),
-        }
+        let Some(best) = self.paths.first() else { return format!("on the CPU only, GPU SKIPPED: {}", self.why_not) };
+        let paths: Vec<String> = self.paths.iter().map(|cuda| cuda.arch().to_string()).collect();
+        let times = self.paths.iter().flat_map(Cuda::load_times);
+        let slowest = times.clone().max_by_key(|t| t.time);
+        let slowest = slowest.map_or(String::new(), |t| format!("{:?} {} ms", t.family, t.time.as_millis()));
+        let total: u128 = times.map(|t| t.time.as_millis()).sum();
+        let paths = paths.join(" and ");
+        format!("on the CPU and {}, {paths}; modules loaded in {total} ms, slowest {slowest}", best.gpu().name)
     }
 
     /// Whether `REQUIRE_GPU=1` is set but there is no GPU.
     pub fn gpu_is_missing_but_required(&self) -> bool {
-        self.cuda.is_none() && gpu_is_required()
+        self.paths.is_empty() && gpu_is_required()
     }
 
     /// Runs a case on all devices in bf16 and f16, with separate outputs and in place.
@@ -237,27 +260,77 @@ impl Devices {
                 return Err("the CPU's bits differ in place".into());
             }
         }
-        let Some(cuda) = &mut self.cuda else { return Ok(format!("{} cpu ok", rounding.torch_name())) };
-        cuda.use_graphs(false);
-        let gpu = run(cuda, case, rounding, rounding, None).map_err(|e| format!("GPU: {e}"))?;
-        let worst = compare(case, &exact, &rounded, &gpu)?;
-        for place in &places {
-            if run(cuda, case, rounding, rounding, Some(*place)).map_err(|e| format!("GPU, in place: {e}"))? != gpu {
-                return Err("the GPU's bits differ in place".into());
+        if self.paths.is_empty() {
+            return Ok(format!("{} cpu ok", rounding.torch_name()));
+        }
+        let mut report = rounding.torch_name().to_string();
+        for (i, cuda) in self.paths.iter_mut().enumerate() {
+            let path = cuda.arch().to_string();
+            let gpu = on_gpu(cuda, case, rounding, &places).map_err(|e| format!("{path}: {e}"))?;
+            let worst = compare(case, &exact, &rounded, &gpu).map_err(|e| format!("{path}: {e}"))?;
+            report += &format!(" {path} {worst}");
+            // Only the preferred path is repeated, to save time.
+            if case.repeated && i == 0 {
+                repeat(cuda, case, rounding, &gpu).map_err(|e| format!("{path}: {e}"))?;
+                report += &format!(", same bits in {REPEATS} runs");
             }
         }
+        Ok(report)
+    }
+}
+
+/// Returns the outputs of one code path. Checks that running in place, with small shared memory and in a graph gives the same
+/// bits.
+fn on_gpu(cuda: &mut Cuda, case: &Case, rounding: DType, places: &[(View, View)]) -> Result<Vec<Output>, String> {
+    cuda.use_graphs(false);
+    let gpu = run(cuda, case, rounding, rounding, None)?;
+    for place in places {
+        if run(cuda, case, rounding, rounding, Some(*place)).map_err(|e| format!("in place: {e}"))? != gpu {
+            return Err("the bits differ in place".into());
+        }
+    }
+    if cuda.arch() == Arch::Sm80 {
         cuda.limit_shared_memory(true);
         let small = run(cuda, case, rounding, rounding, None);
         cuda.limit_shared_memory(false);
-        if small.map_err(|e| format!("GPU, small shared memory: {e}"))? != gpu {
-            return Err("the GPU's bits differ with small shared memory".into());
+        if small.map_err(|e| format!("small shared memory: {e}"))? != gpu {
+            return Err("the bits differ with small shared memory".into());
         }
-        cuda.use_graphs(true);
-        if run(cuda, case, rounding, rounding, None).map_err(|e| format!("GPU, in a graph: {e}"))? != gpu {
-            return Err("the GPU's bits differ in a graph".into());
-        }
-        Ok(format!("{} {worst}", rounding.torch_name()))
     }
+    cuda.use_graphs(true);
+    if run(cuda, case, rounding, rounding, None).map_err(|e| format!("in a graph: {e}"))? != gpu {
+        return Err("the bits differ in a graph".into());
+    }
+    Ok(gpu)
+}
+
+/// Runs the case [`REPEATS`] times on the same operands. The results must be bit-equal to `first` each time.
+fn repeat(cuda: &mut Cuda, case: &Case, rounding: DType, first: &[Output]) -> Result<(), String> {
+    let mut build = Build::new(case, rounding, rounding);
+    let op = (case.make)(&mut build);
+    let written: Vec<View> = op.accesses().iter().filter(|(_, a)| *a == Access::Write).map(|(v, _)| *v).collect();
+    let mut program = build.program;
+    program.phases.push((Phase::Micro, vec![op]));
+    let program = Arc::new(program);
+    let said = |e: halfbyte_core::error::Error| e.to_string();
+    cuda.allocate(program.clone(), Arc::new(plan(&program))).map_err(said)?;
+    for (view, values) in &build.inputs {
+        let (size, mut bytes) = (program.info(view.buf).dtype.bytes(), vec![0xFF; program.bytes(view.buf)]);
+        put(&mut bytes, view, case.capacity, size, &encoded(values, program.info(view.buf).dtype));
+        cuda.write(view.buf, 0, &bytes).map_err(said)?;
+    }
+    let mut after: Vec<Vec<u8>> = written.iter().map(|v| vec![0; program.bytes(v.buf)]).collect();
+    for repetition in 1..=REPEATS {
+        cuda.run(Phase::Micro, case.live).map_err(said)?;
+        for ((view, bytes), first) in written.iter().zip(&mut after).zip(first) {
+            cuda.read(view.buf, 0, bytes).map_err(said)?;
+            // The results of repeated cases start at the first byte of their buffers and are contiguous.
+            if bytes[..first.bytes.len()] != first.bytes {
+                return Err(format!("the bits of {} differ in run {repetition}", program.info(view.buf).name));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Pairs (output, input) of equal shape and type for which the op allows the output in place of the input.
@@ -383,11 +456,11 @@ fn compare(case: &Case, exact: &[Output], rounded: &[Output], gpu: &[Output]) ->
     Ok(worst.1)
 }
 
-/// `‖a − e‖ / ‖e‖`.
+/// `‖a − e‖ / ‖e‖`. Infinities must agree; the norm leaves them out.
 fn error(a: &Output, exact: &Output) -> f64 {
     let (a, e) = (a.floats(), exact.floats());
     let difference: f64 = a.iter().zip(&e).map(|(a, e)| if a == e { 0.0 } else { (a - e) * (a - e) }).sum();
-    let norm: f64 = e.iter().map(|e| e * e).sum();
+    let norm: f64 = e.iter().filter(|e| e.is_finite()).map(|e| e * e).sum();
     if difference == 0.0 { 0.0 } else { (difference / norm).sqrt() }
 }
 

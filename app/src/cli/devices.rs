@@ -1,7 +1,7 @@
 //! `halfbyte devices`: the devices of this machine, and the code path that a run would use on each.
 
 use super::human_bytes;
-use halfbyte_core::device::cuda::{self, Cuda, CudaOptions, Family, Gpu};
+use halfbyte_core::device::cuda::{self, Cuda, CudaOptions, Gpu, LoadTime};
 use halfbyte_core::dtype::DType;
 use halfbyte_core::error::Result;
 use std::time::Duration;
@@ -9,8 +9,7 @@ use std::time::Duration;
 /// Arguments of `devices`.
 #[derive(clap::Args, Debug)]
 pub struct DevicesArgs {
-    /// Also load all kernels on each GPU and print the load time of each family. With CUDA_CACHE_DISABLE=1 the driver
-    /// compiles them; otherwise it may load them from its cache
+    /// Also load all kernels on each GPU and print what was loaded, machine code or PTX, and how long each family takes
     #[arg(long)]
     kernels: bool,
 }
@@ -54,22 +53,18 @@ fn gpus() -> Result<Vec<Gpu>> {
     Ok(gpus)
 }
 
-/// Loads all kernels for bf16 and f16 and prints the load time of each family in milliseconds.
+/// Loads everything and prints, for each family and path, what was loaded and the milliseconds for bf16 and f16.
 fn print_load_times(ordinal: usize) -> Result<()> {
     let mut device = Cuda::new(CudaOptions { ordinal, ..CudaOptions::default() })?;
     let types = [DType::Bf16, DType::F16];
     types.into_iter().try_for_each(|elem| device.load_all(elem))?;
-    let times = device.load_times();
-    let ms = |family: Option<Family>, elem: DType| {
-        let chosen = times.iter().filter(|t| t.elem == elem && family.is_none_or(|f| f == t.family));
-        chosen.map(|t| t.time).sum::<Duration>().as_secs_f64() * 1e3
-    };
-    let compiled = std::env::var_os("CUDA_CACHE_DISABLE").is_some_and(|v| v == "1");
-    let how = if compiled { "compiled by the driver" } else { "compiled, or from the driver's cache" };
-    say!("\nkernels on cuda:{ordinal}, {how}: milliseconds to load for bf16 and f16");
-    for family in Family::ALL {
-        say!("  {:14} {:9.1} {:9.1}", family.name(), ms(Some(*family), types[0]), ms(Some(*family), types[1]));
+    say!("\nkernels on cuda:{ordinal}: what was loaded (machine code of a GPU, or PTX), milliseconds for bf16 and f16");
+    let (bf16, f16): (Vec<&LoadTime>, Vec<&LoadTime>) = device.load_times().iter().partition(|t| t.elem == types[0]);
+    let ms = |time: Duration| time.as_secs_f64() * 1e3;
+    for (first, second) in bf16.iter().zip(&f16) {
+        say!("  {:14} {:8} {:9.1} {:9.1}", first.family.name(), first.image, ms(first.time), ms(second.time));
     }
-    say!("  {:14} {:9.1} {:9.1}", "total", ms(None, types[0]), ms(None, types[1]));
+    let total = |times: &[&LoadTime]| ms(times.iter().map(|t| t.time).sum());
+    say!("  {:14} {:8} {:9.1} {:9.1}", "total", "", total(&bf16), total(&f16));
     Ok(())
 }

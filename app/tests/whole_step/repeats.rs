@@ -28,7 +28,8 @@ pub fn cases() -> Vec<Case> {
 fn wide(moe: bool, compute: DType) -> Spec {
     let mut spec = spec(moe, compute, true);
     let c = &mut spec.config;
-    (c.hidden_size, c.intermediate_size, c.head_dim, c.vocab_size) = (64, 96, 32, 200);
+    // Wide enough for the kernels of large products.
+    (c.hidden_size, c.intermediate_size, c.head_dim, c.vocab_size) = (128, 160, 32, 200);
     if let Some(experts) = &mut c.experts {
         // Doubles the experts (and the router's outputs): the new ones are adapted and quantized like the first four.
         experts.count = 8;

@@ -2,6 +2,7 @@
 
 use super::launch::{F32OrElem, Grid, Launcher};
 use super::modules::Family;
+use super::sm_90a;
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::op::{Form, Gemm};
@@ -109,13 +110,14 @@ pub fn gemm(l: &mut Launcher, op: &Gemm) -> Result<()> {
         return Err(l.refused(&plus, &format!("must be {} like the result", l.dtype(&op.out).torch_name())));
     }
     match op.form {
+        Form::Nt | Form::Nn if sm_90a::gemm::serves(l.arch, op.out.cols, op.a.cols) => sm_90a::gemm::gemm(l, op),
         Form::Nt | Form::Nn => by_rows(l, op),
         Form::Tn => over_rows(l, op),
     }
 }
 
 /// I32 offsets of the groups, or 0.
-fn offsets(l: &Launcher, op: &Gemm) -> Result<u64> {
+pub fn offsets(l: &Launcher, op: &Gemm) -> Result<u64> {
     op.groups.map_or(Ok(0), |g| l.flat(&g.offsets, DType::I32))
 }
 

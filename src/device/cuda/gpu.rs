@@ -17,12 +17,22 @@ const DRIVER_API: i32 = 12010;
 pub enum Arch {
     /// Tensor cores through `mma.sync`, copies through `cp.async`: every GPU since Ampere.
     Sm80,
+    /// Large products and attention through `wgmma`, loads through the copy engine (TMA): Hopper only, not later GPUs.
+    Sm90a,
 }
 
 impl Arch {
     /// The path that serves a GPU of this compute capability best.
     fn best(capability: (i32, i32)) -> Option<Arch> {
-        (capability >= (8, 0)).then_some(Arch::Sm80)
+        [Arch::Sm90a, Arch::Sm80].into_iter().find(|arch| arch.runs_on(capability))
+    }
+
+    /// Whether a GPU of this compute capability has the path's instructions.
+    pub fn runs_on(self, capability: (i32, i32)) -> bool {
+        match self {
+            Arch::Sm80 => capability >= (8, 0),
+            Arch::Sm90a => capability == (9, 0),
+        }
     }
 }
 
@@ -30,6 +40,7 @@ impl fmt::Display for Arch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Arch::Sm80 => "sm_80",
+            Arch::Sm90a => "sm_90a",
         })
     }
 }
@@ -39,7 +50,9 @@ impl FromStr for Arch {
     fn from_str(name: &str) -> Result<Self> {
         match name {
             "sm_80" => Ok(Arch::Sm80),
-            _ => Err(Error::usage(format!("unknown code path `{name}`")).hint("this version has one: `--arch sm_80`")),
+            "sm_90a" => Ok(Arch::Sm90a),
+            _ => Err(Error::usage(format!("unknown code path `{name}`"))
+                .hint("there are `--arch sm_80` and, on Hopper cards, `--arch sm_90a`")),
         }
     }
 }
@@ -57,6 +70,8 @@ pub struct Gpu {
     pub total: usize,
     /// The most shared memory that a block may ask for.
     pub shared_memory: usize,
+    /// Number of multiprocessors, 132 on an H200.
+    pub multiprocessors: usize,
     /// The path that is chosen for it; `None`: it is too old.
     pub arch: Option<Arch>,
 }
@@ -158,6 +173,7 @@ fn describe(ordinal: usize) -> Result<Gpu, DriverError> {
         // SAFETY: as above.
         total: unsafe { result::device::total_mem(device)? },
         shared_memory: attribute(Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)? as usize,
+        multiprocessors: attribute(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)? as usize,
         arch: Arch::best(capability),
     })
 }
@@ -193,10 +209,12 @@ mod tests {
             capability,
             total: 24 << 30,
             shared_memory: 96 << 10,
+            multiprocessors: 82,
             arch: Arch::best(capability),
         };
         let gpus = [gpu(0, "NVIDIA GeForce RTX 2080 Ti", (7, 5)), gpu(1, "NVIDIA GeForce RTX 3090", (8, 6))];
         assert_eq!(choose(&gpus, 1).expect("usable").1, Arch::Sm80);
+        assert_eq!([(9, 0), (10, 0), (7, 5)].map(Arch::best), [Some(Arch::Sm90a), Some(Arch::Sm80), None]);
         let refused = |gpus: &[Gpu], ordinal| choose(gpus, ordinal).expect_err("refused").to_string();
         for (error, words) in [
             (refused(&gpus, 0), ["RTX 2080 Ti", "capability 7.5", "--device cpu"]),

@@ -1,9 +1,11 @@
 //! Turns operands into kernel arguments and launches kernels. The family files know the grids, and the order of each kernel's
 //! arguments.
 
+use super::gpu::Arch;
 use super::gpu::failed;
 use super::memory::DeviceMemory;
 use super::modules::{Family, Modules};
+use super::tensor_map::{TensorMap, TensorMaps};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::op::{Place, Program, Rows, View};
@@ -36,7 +38,7 @@ macro_rules! arguments {
 }
 pub(super) use arguments;
 
-arguments!(i32, u32, i64, u64, f32, f64, Mat, RowCount, F32OrElem);
+arguments!(i32, u32, i64, u64, f32, f64, Mat, RowCount, F32OrElem, TensorMap);
 
 /// `Mat<T>` of `common.cuh`.
 #[derive(Clone, Copy)]
@@ -112,12 +114,18 @@ pub struct Launcher<'a> {
     pub memory: &'a DeviceMemory,
     /// Its kernels.
     pub modules: &'a mut Modules,
+    /// The tensor maps of its operands.
+    pub maps: &'a mut TensorMaps,
     /// The stream that kernels are launched in.
     pub stream: sys::CUstream,
     /// Tokens that grids are cut for: the live ones, or the capacity while a graph is captured.
     pub tokens: usize,
+    /// The code path that the device uses.
+    pub arch: Arch,
     /// The most shared memory of a block.
     pub shared_memory: usize,
+    /// Number of multiprocessors. A grid of persistent blocks has at most this many.
+    pub multiprocessors: usize,
     /// Name of the op, for errors.
     pub op: &'static str,
 }
@@ -212,8 +220,20 @@ impl Launcher<'_> {
         Error::run(format!("{}: `{}` ({}) {why}", self.op, info.name, info.dtype.torch_name()))
     }
 
-    /// Launches a kernel, or nothing if the grid has no blocks.
+    /// Launches a kernel of the path sm_80, or nothing if the grid has no blocks.
     pub fn launch(&mut self, family: Family, kernel: &'static str, grid: Grid, args: &[&dyn Argument]) -> Result<()> {
+        self.launch_of(Arch::Sm80, family, kernel, grid, args)
+    }
+
+    /// Launches a kernel of the given path.
+    pub fn launch_of(
+        &mut self,
+        arch: Arch,
+        family: Family,
+        kernel: &'static str,
+        grid: Grid,
+        args: &[&dyn Argument],
+    ) -> Result<()> {
         if grid.blocks.contains(&0) {
             return Ok(());
         }
@@ -225,7 +245,7 @@ impl Launcher<'_> {
             let (needed, there) = (grid.shared, self.shared_memory);
             return Err(Error::run(format!("{kernel} needs {needed} bytes of shared memory; the GPU has {there}")));
         }
-        let function = self.modules.kernel(family, kernel, grid.shared)?;
+        let function = self.modules.kernel(arch, family, kernel, grid.shared)?;
         let mut addresses: Vec<*mut c_void> = args.iter().map(|a| a.address()).collect();
         // SAFETY: the arguments have the types of the kernel's parameters, in its order (each family file passes them,
         // and the kernel tests run every kernel); addresses and sizes come from the plan, which checks that

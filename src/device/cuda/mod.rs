@@ -1,12 +1,13 @@
 //! The CUDA device: the same programs, replayed by hand-written kernels.
 //!
-//! Kernels live in `kernels/<family>.cu`; their PTX is embedded (`modules`), so the binary needs a driver and no toolkit.
-//! `launch` turns operands into kernel arguments, one file for each family holds its grids, `exec` matches ops to them.
+//! Kernels live in `kernels/<family>.cu`, those for Hopper cards in `kernels/sm_90a`; they are embedded (`compiled`) and
+//! loaded when they are first used (`modules`), so the binary needs a driver and no toolkit. `launch` turns operands into kernel arguments, one file for each family holds its grids, `exec` matches ops to them.
 //! All memory is one allocation (`memory`). One stream orders the kernels, copies run beside them (`copy`); a phase is
 //! captured as a graph when it runs for the second time (`graph`). Nothing is allocated and nobody waits inside a step.
 
 mod adamw;
 mod attention;
+mod compiled;
 mod copy;
 mod cross_entropy;
 mod embed;
@@ -27,8 +28,10 @@ mod rms_norm;
 mod rope;
 mod route;
 mod sample;
+mod sm_90a;
 mod stream;
 mod swiglu;
+mod tensor_map;
 
 pub use gpu::{Arch, Gpu, driver_version, free_memory, list, select};
 pub use modules::{Family, LoadTime};
@@ -53,6 +56,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 use stream::{Event, Stream};
+use tensor_map::TensorMaps;
 
 /// Options of the CUDA device.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -84,6 +88,7 @@ pub struct Cuda {
     stream: Stream,
     context: Arc<CudaContext>,
     gpu: Gpu,
+    arch: Arch,
     options: CudaOptions,
     /// The GPU's sensors, or why there are none.
     nvml: Result<Nvml, String>,
@@ -93,6 +98,7 @@ pub struct Cuda {
 
 struct Loaded {
     graphs: HashMap<Phase, Replay>,
+    maps: TensorMaps,
     memory: DeviceMemory,
     program: Arc<Program>,
     plan: Arc<Plan>,
@@ -124,12 +130,22 @@ impl Cuda {
     /// Starts the GPU.
     pub fn new(options: CudaOptions) -> Result<Self> {
         let (gpu, best) = select(options.ordinal)?;
+        let arch = options.arch.unwrap_or(best);
+        if !arch.runs_on(gpu.capability) {
+            return Err(Error::usage(format!("{} cannot run the code path {arch}", gpu.name))
+                .hint(format!("leave `--arch` out, or use `--arch {best}`")));
+        }
         let context = CudaContext::new(options.ordinal).map_err(|e| failed("start", e))?;
         let stream = Stream::new()?;
-        let modules = Modules::new(options.arch.unwrap_or(best));
+        let modules = Modules::new(gpu.capability);
         let nvml = gpu::bus_id(options.ordinal).and_then(|bus| Nvml::open(&bus));
         let (staging, copies) = (Staging::new()?, Copies::new()?);
-        Ok(Self { loaded: None, staging, modules, copies, stream, context, gpu, options, nvml, limited: false })
+        Ok(Self { loaded: None, staging, modules, copies, stream, context, gpu, arch, options, nvml, limited: false })
+    }
+
+    /// The code path that this device uses.
+    pub fn arch(&self) -> Arch {
+        self.arch
     }
 
     /// Properties of the GPU in use.
@@ -146,7 +162,8 @@ impl Cuda {
     pub fn load_all(&mut self, elem: DType) -> Result<()> {
         self.bind()?;
         self.modules.set_elem(elem);
-        Family::ALL.iter().try_for_each(|family| self.modules.load(*family).map(|_| ()))
+        self.modules.load_all(Arch::Sm80)?;
+        if self.arch == Arch::Sm80 { Ok(()) } else { self.modules.load_all(self.arch) }
     }
 
     /// How long each family took to load, in the order of loading.
@@ -165,7 +182,7 @@ impl Cuda {
         self.options.graph = on;
     }
 
-    /// Keeps every kernel within the 99 KB of shared memory that RTX 30 and 40 cards have, whatever this one has.
+    /// Imitates RTX 30 and 40 cards: uses the path sm_80, with at most 99 KB of shared memory per block.
     pub fn limit_shared_memory(&mut self, on: bool) {
         self.limited = on;
     }
@@ -196,15 +213,19 @@ impl Cuda {
 
     /// Puts the ops of `phase` into the stream; `after` is called behind each. `tokens`: what grids are cut for.
     fn replay(&mut self, phase: Phase, tokens: usize, mut after: impl FnMut(usize) -> Result<()>) -> Result<()> {
-        let most = if self.limited { SMALL_SHARED } else { usize::MAX };
+        let (most, arch) = if self.limited { (SMALL_SHARED, Arch::Sm80) } else { (usize::MAX, self.arch) };
         let (stream, shared_memory) = (self.stream.0, self.gpu.shared_memory.min(most));
+        let multiprocessors = self.gpu.multiprocessors;
         self.bind()?;
-        let Some(Loaded { program, plan, memory, .. }) = &self.loaded else {
+        let Some(Loaded { program, plan, memory, maps, .. }) = &mut self.loaded else {
             return Err(Error::run("the device was used before a program was loaded"));
         };
         let (modules, copies) = (&mut self.modules, &mut self.copies);
         copies.clear();
-        let mut launcher = Launcher { program, plan, memory, modules, stream, tokens, shared_memory, op: "" };
+        #[rustfmt::skip]
+        let mut launcher = Launcher {
+            program, plan, memory, modules, maps, stream, tokens, arch, shared_memory, multiprocessors, op: "",
+        };
         for (i, op) in program.ops(phase).iter().enumerate() {
             exec::exec(&mut launcher, copies, op)?;
             after(i)?;
@@ -253,7 +274,7 @@ impl Device for Cuda {
         self.modules.set_elem(if has(DType::F16) { DType::F16 } else { DType::Bf16 });
         let memory = DeviceMemory::new(plan.bytes, scratch(&program), plan.host_bytes, self.stream.0)?;
         let constants = program.clone();
-        self.loaded = Some(Loaded { graphs: HashMap::new(), memory, program, plan });
+        self.loaded = Some(Loaded { graphs: HashMap::new(), maps: TensorMaps::default(), memory, program, plan });
         for (buf, bytes) in &constants.constants {
             self.write(*buf, 0, bytes)?;
         }

@@ -1,5 +1,7 @@
-//! The embedded kernels: PTX of each family and element type, loaded when the first of its kernels is launched.
+//! Loads kernels. A family is loaded when its first kernel is launched.
 
+pub use super::compiled::Family;
+use super::compiled::{Compiled, PTX, machine_code};
 use super::gpu::{Arch, failed};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
@@ -9,82 +11,36 @@ use std::collections::HashMap;
 use std::ffi::{CStr, CString};
 use std::time::{Duration, Instant};
 
-/// Declares the families, each with the name of its `.cu` file, and finds their PTX.
-macro_rules! families {
-    ($($family:ident = $name:literal,)*) => {
-        /// Kernels of one `.cu` file.
-        #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-        pub enum Family {
-            $(#[doc = concat!("`", $name, ".cu`")] $family,)*
-        }
-
-        impl Family {
-            /// All of them.
-            pub const ALL: &[Family] = &[$(Family::$family,)*];
-
-            /// The name of its files.
-            pub fn name(self) -> &'static str {
-                match self {
-                    $(Family::$family => $name,)*
-                }
-            }
-        }
-
-        fn source(arch: Arch, family: Family, elem: DType) -> &'static str {
-            let (bf16, f16) = match (arch, family) {
-                $((Arch::Sm80, Family::$family) => (
-                    include_str!(concat!("../../../ptx/sm_80/bf16/", $name, ".ptx")),
-                    include_str!(concat!("../../../ptx/sm_80/f16/", $name, ".ptx")),
-                ),)*
-            };
-            if elem == DType::F16 { f16 } else { bf16 }
-        }
-    };
-}
-
-families! {
-    Adamw = "adamw",
-    Attention = "attention",
-    CrossEntropy = "cross_entropy",
-    Embed = "embed",
-    Gemm = "gemm",
-    Gemv = "gemv",
-    GradNorm = "grad_norm",
-    Nf4 = "nf4",
-    Permute = "permute",
-    Pointwise = "pointwise",
-    RmsNorm = "rms_norm",
-    Rope = "rope",
-    Route = "route",
-    Sample = "sample",
-    Swiglu = "swiglu",
-}
-
-/// How long the driver took to load a family: seconds when it compiles the PTX, milliseconds when its cache has it.
+/// The time to load a family: about a millisecond for machine code. The driver needs seconds to compile PTX, or milliseconds if it
+/// is in the driver's cache.
 #[derive(Clone, Copy, Debug)]
 pub struct LoadTime {
+    /// The code path whose kernels were loaded.
+    pub arch: Arch,
     /// The family that was loaded.
     pub family: Family,
     /// The element type.
     pub elem: DType,
+    /// The image that was loaded: the GPU that machine code is for, or `ptx`.
+    pub image: &'static str,
     /// Time until its kernels could be launched.
     pub time: Duration,
 }
 
 /// Everything loaded so far. Modules go with the context.
 pub struct Modules {
-    arch: Arch,
+    capability: (i32, i32),
     elem: DType,
-    modules: HashMap<(DType, Family), sys::CUmodule>,
-    kernels: HashMap<(DType, Family, &'static str), sys::CUfunction>,
+    modules: HashMap<(DType, Arch, Family), sys::CUmodule>,
+    kernels: HashMap<(DType, Arch, Family, &'static str), sys::CUfunction>,
     /// In the order of loading.
     pub times: Vec<LoadTime>,
 }
 
 impl Modules {
-    /// Nothing loaded.
-    pub fn new(arch: Arch) -> Self {
-        Self { arch, elem: DType::Bf16, modules: HashMap::new(), kernels: HashMap::new(), times: Vec::new() }
+    /// Nothing loaded, for a GPU of this compute capability.
+    pub fn new(capability: (i32, i32)) -> Self {
+        Self { capability, elem: DType::Bf16, modules: HashMap::new(), kernels: HashMap::new(), times: Vec::new() }
     }
 
     /// Kernels for another 16-bit type from now on.
@@ -97,24 +53,52 @@ impl Modules {
         self.elem
     }
 
+    /// Loads all families that have kernels of their own on this path.
+    pub fn load_all(&mut self, arch: Arch) -> Result<()> {
+        let own = |family: &&Family| Compiled::find(arch, **family, self.elem).is_some();
+        let families: Vec<Family> = Family::ALL.iter().filter(own).copied().collect();
+        families.into_iter().try_for_each(|family| self.load(arch, family).map(|_| ()))
+    }
+
     /// The module of `family`, loaded if it is not yet.
-    pub fn load(&mut self, family: Family) -> Result<sys::CUmodule> {
-        if let Some(module) = self.modules.get(&(self.elem, family)) {
+    fn load(&mut self, arch: Arch, family: Family) -> Result<sys::CUmodule> {
+        if let Some(module) = self.modules.get(&(self.elem, arch, family)) {
             return Ok(*module);
         }
         let started = Instant::now();
-        let module = load(source(self.arch, family, self.elem), family)?;
-        self.times.push(LoadTime { family, elem: self.elem, time: started.elapsed() });
-        self.modules.insert((self.elem, family), module);
+        let compiled = Compiled::find(arch, family, self.elem)
+            .ok_or_else(|| Error::run(format!("there are no kernels of {family:?} for {arch}")))?;
+        let (module, image) = self.load_best(compiled, arch, family)?;
+        self.times.push(LoadTime { arch, family, elem: self.elem, image, time: started.elapsed() });
+        self.modules.insert((self.elem, arch, family), module);
         Ok(module)
     }
 
+    /// Loads machine code if there is some for this GPU, and PTX if there is none or the driver rejects it. Returns the image's name,
+    /// too.
+    fn load_best(&self, compiled: Compiled, arch: Arch, family: Family) -> Result<(sys::CUmodule, &'static str)> {
+        if let Some(name) = machine_code(arch, self.capability)
+            && let Some(image) = compiled.image(name)?
+        {
+            match load(&image) {
+                Ok(module) => return Ok((module, name)),
+                Err((CUresult::CUDA_ERROR_NO_BINARY_FOR_GPU | CUresult::CUDA_ERROR_INVALID_IMAGE, _)) => (),
+                Err((status, log)) => return Err(not_loaded(family, status, log)),
+            }
+        }
+        let mut ptx = compiled.image(PTX)?.ok_or_else(|| Error::run(format!("there is no PTX of {family:?}")))?;
+        // The driver expects a C string.
+        ptx.push(0);
+        let module = load(&ptx).map_err(|(status, log)| not_loaded(family, status, log))?;
+        Ok((module, PTX))
+    }
+
     /// The kernel `name` of `family`, which may ask for `shared` bytes of dynamic shared memory.
-    pub fn kernel(&mut self, family: Family, name: &'static str, shared: usize) -> Result<sys::CUfunction> {
-        if let Some(kernel) = self.kernels.get(&(self.elem, family, name)) {
+    pub fn kernel(&mut self, arch: Arch, family: Family, name: &'static str, shared: usize) -> Result<sys::CUfunction> {
+        if let Some(kernel) = self.kernels.get(&(self.elem, arch, family, name)) {
             return Ok(*kernel);
         }
-        let module = self.load(family)?;
+        let module = self.load(arch, family)?;
         let symbol = CString::new(name).map_err(|_| Error::run(format!("kernel name {name:?} holds a zero")))?;
         // SAFETY: the module is loaded and never unloaded while the context lives.
         let kernel = unsafe { result::module::get_function(module, symbol) }
@@ -126,7 +110,7 @@ impl Modules {
             unsafe { result::function::set_function_attribute(kernel, attribute, shared as i32) }
                 .map_err(|e| failed(&format!("give {name} {shared} bytes of shared memory"), e))?;
         }
-        self.kernels.insert((self.elem, family, name), kernel);
+        self.kernels.insert((self.elem, arch, family, name), kernel);
         Ok(kernel)
     }
 }
@@ -141,15 +125,15 @@ impl Drop for Modules {
     }
 }
 
-fn load(ptx: &str, family: Family) -> Result<sys::CUmodule> {
-    let image = CString::new(ptx).map_err(|_| Error::run(format!("the PTX of {family:?} holds a zero")))?;
-    // The driver's compiler writes here what it does not like.
+/// Loads machine code, or PTX that ends with a zero byte. An error includes the log of the driver's compiler.
+fn load(image: &[u8]) -> Result<sys::CUmodule, (CUresult, String)> {
     let mut log = [0u8; 4096];
     let mut options =
         [sys::CUjit_option::CU_JIT_ERROR_LOG_BUFFER, sys::CUjit_option::CU_JIT_ERROR_LOG_BUFFER_SIZE_BYTES];
     let mut values = [log.as_mut_ptr().cast(), log.len() as *mut std::ffi::c_void];
     let mut module = std::ptr::null_mut();
-    // SAFETY: a context is current; the image ends with a zero; the two options take a buffer and its size.
+    // SAFETY: a context is current; the image is an ELF file, whose header gives its size, or ends with a zero byte; the two
+    // options take a buffer and its size.
     let status = unsafe {
         sys::cuModuleLoadDataEx(
             &raw mut module,
@@ -161,14 +145,15 @@ fn load(ptx: &str, family: Family) -> Result<sys::CUmodule> {
     };
     match status {
         CUresult::CUDA_SUCCESS => Ok(module),
-        CUresult::CUDA_ERROR_UNSUPPORTED_PTX_VERSION => {
-            Err(failed(&format!("load the kernels of {family:?}"), DriverError(status))
-                .hint("install driver 530 or newer (CUDA 12.1)"))
-        }
-        _ => {
-            let log = CStr::from_bytes_until_nul(&log).unwrap_or_default().to_string_lossy();
-            let error = failed(&format!("load the kernels of {family:?}"), DriverError(status));
-            Err(if log.is_empty() { error } else { error.at(log) })
-        }
+        _ => Err((status, CStr::from_bytes_until_nul(&log).unwrap_or_default().to_string_lossy().into_owned())),
+    }
+}
+
+fn not_loaded(family: Family, status: CUresult, log: String) -> Error {
+    let error = failed(&format!("load the kernels of {family:?}"), DriverError(status));
+    match status {
+        CUresult::CUDA_ERROR_UNSUPPORTED_PTX_VERSION => error.hint("install driver 530 or newer (CUDA 12.1)"),
+        _ if log.is_empty() => error,
+        _ => error.at(log),
     }
 }
