@@ -5,7 +5,7 @@ use criterion::{Criterion, Throughput};
 use half::bf16;
 use halfbyte_core::device::Device;
 use halfbyte_core::device::cpu::{Cpu, CpuOptions};
-use halfbyte_core::device::cuda::{Cuda, CudaOptions};
+use halfbyte_core::device::cuda::{Arch, Cuda, CudaOptions};
 use halfbyte_core::dtype::DType;
 use halfbyte_core::op::{Buf, BufInfo, Op, Phase, Place, Program, Purpose, Rows, Transfer, View};
 use halfbyte_core::plan::plan;
@@ -106,6 +106,8 @@ impl Buffers {
 /// Runs benches on the GPU, or on the CPU if there is none.
 pub struct Bencher {
     cuda: Option<Cuda>,
+    /// The GPU on the path sm_80, if it prefers another path.
+    sm_80: Option<Cuda>,
     /// Measured bandwidth of a copy, in bytes read and written per second.
     copy_rate: f64,
     normal: Arc<Vec<f32>>,
@@ -122,11 +124,14 @@ impl Bencher {
             (state >> 40) as f32 / (1 << 24) as f32
         };
         let normal = Arc::new((0..1 << 18).map(|_| (0..12).map(|_| uniform()).sum::<f32>() - 6.0).collect());
-        let cuda = Cuda::new(CudaOptions { graph: false, ..CudaOptions::default() });
+        let open = |arch| Cuda::new(CudaOptions { arch, graph: false, ..CudaOptions::default() });
+        let cuda = open(None);
         if let Err(e) = &cuda {
             println!("GPU benches SKIPPED ({}); the CPU device is timed instead", e.what());
         }
-        let mut bencher = Self { cuda: cuda.ok(), copy_rate: 0.0, normal, lines: Vec::new() };
+        let cuda = cuda.ok();
+        let sm_80 = cuda.as_ref().filter(|c| c.arch() != Arch::Sm80).and_then(|_| open(Some(Arch::Sm80)).ok());
+        let mut bencher = Self { cuda, sm_80, copy_rate: 0.0, normal, lines: Vec::new() };
         if bencher.cuda.is_some() {
             let (rows, cols) = (1 << 14, 1 << 14);
             let copy = Bench::memory("copy", 4 * rows * cols, move |b| {
@@ -146,8 +151,21 @@ impl Bencher {
         if self.cuda.is_some() { 8192 } else { 32 }
     }
 
-    /// Times one bench and prints its rate.
+    /// Times one bench, and prints its rate.
     pub fn run(&mut self, criterion: &mut Criterion, bench: &Bench) {
+        self.run_as(criterion, bench, &bench.name);
+    }
+
+    /// Times a bench on the path sm_80, if the card has a better one.
+    pub fn run_on_sm_80(&mut self, criterion: &mut Criterion, bench: &Bench) {
+        if self.sm_80.is_some() {
+            std::mem::swap(&mut self.cuda, &mut self.sm_80);
+            self.run_as(criterion, bench, &format!("{} sm_80", bench.name));
+            std::mem::swap(&mut self.cuda, &mut self.sm_80);
+        }
+    }
+
+    fn run_as(&mut self, criterion: &mut Criterion, bench: &Bench, name: &str) {
         let mut group = criterion.benchmark_group("kernels");
         if bench.bytes > 0.0 {
             group.throughput(Throughput::Bytes(bench.bytes as u64));
@@ -157,7 +175,7 @@ impl Bencher {
         let mut best = f64::INFINITY;
         let mut cpu = None;
         let mut count = 0;
-        group.bench_function(&bench.name, |b| {
+        group.bench_function(name, |b| {
             // Loads lazily, so that benches excluded by the filter cost nothing.
             if count == 0 {
                 match self.cuda {
@@ -189,7 +207,7 @@ impl Bencher {
                 let share = if share.is_finite() { format!("  {share:3.0} % of copy") } else { String::new() };
                 format!("{:7.1} GB/s{share}", bench.bytes / best / 1e9)
             };
-            self.lines.push(format!("{:48} {:9.1} us  {rate}", bench.name, best * 1e6));
+            self.lines.push(format!("{name:48} {:9.1} us  {rate}", best * 1e6));
         }
     }
 

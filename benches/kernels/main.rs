@@ -49,6 +49,10 @@ fn all(criterion: &mut Criterion) {
             bencher.run(criterion, &bench);
         }
     }
+    // Families that have kernels for more than one path.
+    for bench in gemm::benches(bencher.tokens()) {
+        bencher.run_on_sm_80(criterion, &bench);
+    }
     bencher.table();
 }
 

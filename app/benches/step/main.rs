@@ -8,7 +8,7 @@
 mod model;
 
 use halfbyte::config::known::known;
-use halfbyte_core::device::cuda::{Cuda, CudaOptions, free_memory, list};
+use halfbyte_core::device::cuda::{Arch, Cuda, CudaOptions, free_memory, list};
 use halfbyte_core::dtype::DType;
 use halfbyte_core::model::record;
 use halfbyte_core::op::Phase;
@@ -23,6 +23,7 @@ struct Wanted {
     steps: usize,
     layers: Option<usize>,
     checkpointing: bool,
+    arch: Option<Arch>,
     graph: bool,
     f16: bool,
     profile: bool,
@@ -40,6 +41,7 @@ fn wanted() -> Wanted {
         steps: number("--steps", 10),
         layers: value("--layers").and_then(|v| v.parse().ok()),
         checkpointing: flag("--checkpointing"),
+        arch: value("--arch").map(|v| v.parse().expect("a code path")),
         graph: !flag("--no-graph"),
         f16: flag("--f16"),
         profile: flag("--profile"),
@@ -66,7 +68,8 @@ fn run(w: &Wanted) -> halfbyte_core::error::Result<()> {
     let recorded = Instant::now();
     let model = record(spec)?;
     let ops = model.program.ops(Phase::Micro).len();
-    let device = Cuda::new(CudaOptions { graph: w.graph, ..CudaOptions::default() })?;
+    let device = Cuda::new(CudaOptions { arch: w.arch, graph: w.graph, ..CudaOptions::default() })?;
+    let arch = device.arch();
     let mut s = Session::planned(model, Box::new(device))?;
     println!(
         "{} {}×{}: {ops} ops, recorded, planned, allocated in {:.2} s",
@@ -101,7 +104,7 @@ fn run(w: &Wanted) -> halfbyte_core::error::Result<()> {
     let median = times[times.len() / 2];
     let tokens = w.rows * w.length;
     println!(
-        "RESULT {} {}x{} ckpt={} graph={} first loss {:.6} norm {:.6e} hash {hash:016x} median {median:.1} ms {:.0} tokens/s plan {:.2} GiB driver {:.2} GiB",
+        "RESULT {} {}x{} {arch} ckpt={} graph={} first loss {:.6} norm {:.6e} hash {hash:016x} median {median:.1} ms {:.0} tokens/s plan {:.2} GiB driver {:.2} GiB",
         w.model,
         w.rows,
         w.length,
