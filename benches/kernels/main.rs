@@ -50,8 +50,10 @@ fn all(criterion: &mut Criterion) {
         }
     }
     // Families that have kernels for more than one path.
-    for bench in gemm::benches(bencher.tokens()) {
-        bencher.run_on_sm_80(criterion, &bench);
+    for family in [gemm::benches, attention::benches] {
+        for bench in family(bencher.tokens()) {
+            bencher.run_on_sm_80(criterion, &bench);
+        }
     }
     bencher.table();
 }

@@ -2,6 +2,7 @@
 
 use super::launch::{Grid, Launcher};
 use super::modules::Family;
+use super::sm_90a;
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::op::{Attention, AttentionBwd};
@@ -67,6 +68,9 @@ fn kernels(l: &Launcher, op: &Attention) -> Result<Kernels> {
 
 /// A block for each head and 128 queries.
 pub fn attention(l: &mut Launcher, op: &Attention) -> Result<()> {
+    if let Some(kernels) = sm_90a::attention::kernels(l.arch, op.q.cols / op.heads) {
+        return sm_90a::attention::attention(l, op, &kernels);
+    }
     let kernels = kernels(l, op)?;
     let rows = l.rows(&op.q);
     let blocks = [op.heads, l.grid_rows(&op.q).div_ceil(QUERIES), 1];
@@ -87,6 +91,7 @@ pub fn attention(l: &mut Launcher, op: &Attention) -> Result<()> {
 pub fn attention_bwd(l: &mut Launcher, op: &AttentionBwd) -> Result<()> {
     let Attention { q, k, v, lo, hi, out, lse, heads, kv_heads, scale } = op.forward;
     let kernels = kernels(l, &op.forward)?;
+    let on_hopper = sm_90a::attention::kernels(l.arch, kernels.head_dim);
     let (rows, keys) = (l.rows(&q), l.rows(&k));
     let (row_count, key_count) = (l.grid_rows(&q), l.grid_rows(&k));
     let (q, k, v) = (l.packs(&q)?, l.packs(&k)?, l.packs(&v)?);
@@ -98,6 +103,9 @@ pub fn attention_bwd(l: &mut Launcher, op: &AttentionBwd) -> Result<()> {
     let (h, kv, scale) = (heads as i32, kv_heads as i32, scale as f32);
     let grid = Grid::blocks((row_count * heads).div_ceil(DELTA_ROWS), THREADS);
     l.launch(Family::Attention, kernels.delta, grid, &[&delta, &out, &dout, &rows, &h])?;
+    if let Some(kernels) = on_hopper {
+        return sm_90a::attention::gradients(l, op, &kernels);
+    }
     let grid = Grid { blocks: [kv_heads, key_count.div_ceil(TILE), 1], threads: THREADS, shared: kernels.shared() };
     l.launch(
         Family::Attention,

@@ -42,7 +42,7 @@ macro_rules! families {
 
 families! {
     Adamw = "adamw" [Sm80 "sm_80"],
-    Attention = "attention" [Sm80 "sm_80"],
+    Attention = "attention" [Sm80 "sm_80", Sm90a "sm_90a"],
     CrossEntropy = "cross_entropy" [Sm80 "sm_80"],
     Embed = "embed" [Sm80 "sm_80"],
     Gemm = "gemm" [Sm80 "sm_80", Sm90a "sm_90a"],
@@ -131,7 +131,7 @@ mod tests {
                     found += 1;
                 }
             }
-            assert_eq!(found, if arch == Arch::Sm80 { 2 * Family::ALL.len() } else { 2 });
+            assert_eq!(found, if arch == Arch::Sm80 { 2 * Family::ALL.len() } else { 4 });
         }
         assert_eq!(machine_code(Arch::Sm80, (10, 0)), None);
     }
