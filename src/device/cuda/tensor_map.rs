@@ -23,7 +23,7 @@ impl TensorMap {
 ///
 /// It describes the operand's capacity instead of the live rows, because a captured graph keeps its maps.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct Tensor<const N: usize> {
+pub struct BoxedTensor<const N: usize> {
     /// Address of the first element: a multiple of 16.
     pub at: u64,
     /// Elements in each dimension.
@@ -37,26 +37,26 @@ pub struct Tensor<const N: usize> {
 /// The maps of a loaded program. Each is encoded on its first use, and then kept, because addresses do not change.
 #[derive(Default)]
 pub struct TensorMaps {
-    matrices: HashMap<(DType, Tensor<2>), TensorMap>,
-    stacks: HashMap<(DType, Tensor<3>), TensorMap>,
+    matrices: HashMap<(DType, BoxedTensor<2>), TensorMap>,
+    stacks: HashMap<(DType, BoxedTensor<3>), TensorMap>,
 }
 
 impl TensorMaps {
     /// The map of a matrix.
-    pub fn matrix(&mut self, elem: DType, tensor: Tensor<2>) -> Result<TensorMap> {
+    pub fn matrix(&mut self, elem: DType, tensor: BoxedTensor<2>) -> Result<TensorMap> {
         find(&mut self.matrices, elem, tensor)
     }
 
     /// The map of a stack of matrices.
-    pub fn stack(&mut self, elem: DType, tensor: Tensor<3>) -> Result<TensorMap> {
+    pub fn stack(&mut self, elem: DType, tensor: BoxedTensor<3>) -> Result<TensorMap> {
         find(&mut self.stacks, elem, tensor)
     }
 }
 
 fn find<const N: usize>(
-    maps: &mut HashMap<(DType, Tensor<N>), TensorMap>,
+    maps: &mut HashMap<(DType, BoxedTensor<N>), TensorMap>,
     elem: DType,
-    tensor: Tensor<N>,
+    tensor: BoxedTensor<N>,
 ) -> Result<TensorMap> {
     match maps.entry((elem, tensor)) {
         Entry::Occupied(map) => Ok(*map.get()),
@@ -64,7 +64,7 @@ fn find<const N: usize>(
     }
 }
 
-fn encode<const N: usize>(elem: DType, tensor: &Tensor<N>) -> Result<TensorMap> {
+fn encode<const N: usize>(elem: DType, tensor: &BoxedTensor<N>) -> Result<TensorMap> {
     use sys::{
         CUtensorMapDataType_enum as Type, CUtensorMapFloatOOBfill_enum as Outside,
         CUtensorMapInterleave_enum as Interleave, CUtensorMapL2promotion_enum as Promotion,

@@ -3,13 +3,13 @@
 use crate::device::cuda::gpu::Arch;
 use crate::device::cuda::launch::{Argument, Grid, Launcher, Mat};
 use crate::device::cuda::modules::Family;
-use crate::device::cuda::tensor_map::{Tensor, TensorMap};
+use crate::device::cuda::tensor_map::{BoxedTensor, TensorMap};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::op::{Attention, AttentionBwd, View};
 
 /// The kernels of one head size, and their dynamic shared memory in bytes.
-pub struct Kernels {
+pub struct WgmmaKernels {
     forward: &'static str,
     backward: &'static str,
     shared: usize,
@@ -17,7 +17,7 @@ pub struct Kernels {
 
 /// The kernels for heads of this size, if they serve it. The choice must not depend on the number of rows, because the sm_80
 /// kernels round differently.
-pub fn kernels(arch: Arch, head_dim: usize) -> Option<Kernels> {
+pub fn kernels(arch: Arch, head_dim: usize) -> Option<WgmmaKernels> {
     let (forward, backward) = match head_dim {
         _ if arch != Arch::Sm90a => return None,
         64 => ("attention_64", "attention_bwd_64"),
@@ -25,7 +25,7 @@ pub fn kernels(arch: Arch, head_dim: usize) -> Option<Kernels> {
         _ => return None,
     };
     // `Layout::BYTES` of the kernels: six tiles, and staging for the 16 rows of each of eight warps.
-    Some(Kernels { forward, backward, shared: 6 * BLOCK * head_dim * 2 + 8 * 16 * head_dim * 2 })
+    Some(WgmmaKernels { forward, backward, shared: 6 * BLOCK * head_dim * 2 + 8 * 16 * head_dim * 2 })
 }
 
 /// Rows of a job (`BLOCK` in the kernel).
@@ -42,11 +42,11 @@ fn grid(l: &Launcher, jobs: usize, shared: usize) -> Grid {
 fn map(l: &mut Launcher, view: &View) -> Result<TensorMap> {
     let Mat { at, ld } = l.packs(view)?;
     let (elem, rows) = (l.modules.elem(), view.rows.count(l.program.tokens));
-    l.maps.matrix(elem, Tensor { at, dims: [view.cols, rows], strides: [1, ld as usize], box_dims: [BOX, BOX] })
+    l.maps.matrix(elem, BoxedTensor { at, dims: [view.cols, rows], strides: [1, ld as usize], box_dims: [BOX, BOX] })
 }
 
 /// Output and log-sums.
-pub fn attention(l: &mut Launcher, op: &Attention, kernels: &Kernels) -> Result<()> {
+pub fn attention(l: &mut Launcher, op: &Attention, kernels: &WgmmaKernels) -> Result<()> {
     let rows = l.rows(&op.q);
     let grid = grid(l, l.grid_rows(&op.q).div_ceil(BLOCK) * op.heads, kernels.shared);
     let (q, k, v) = (map(l, &op.q)?, map(l, &op.k)?, map(l, &op.v)?);
@@ -63,7 +63,7 @@ pub fn attention(l: &mut Launcher, op: &Attention, kernels: &Kernels) -> Result<
 }
 
 /// Gradients of queries, keys and values, after the kernel that computes delta.
-pub fn gradients(l: &mut Launcher, op: &AttentionBwd, kernels: &Kernels) -> Result<()> {
+pub fn gradients(l: &mut Launcher, op: &AttentionBwd, kernels: &WgmmaKernels) -> Result<()> {
     let Attention { q, k, v, lo, hi, lse, heads, kv_heads, scale, .. } = op.forward;
     let jobs = l.grid_rows(&k).div_ceil(BLOCK) * kv_heads + l.grid_rows(&q).div_ceil(BLOCK) * heads;
     let grid = grid(l, jobs, kernels.shared);

@@ -4,7 +4,7 @@ use crate::device::cuda::gemm::offsets;
 use crate::device::cuda::gpu::Arch;
 use crate::device::cuda::launch::{Grid, Launcher, Mat, PACK};
 use crate::device::cuda::modules::Family;
-use crate::device::cuda::tensor_map::{Tensor, TensorMap};
+use crate::device::cuda::tensor_map::{BoxedTensor, TensorMap};
 use crate::error::Result;
 use crate::op::{Form, Gemm};
 
@@ -15,7 +15,7 @@ pub fn serves(arch: Arch, n: usize, k: usize) -> bool {
 }
 
 /// The nt and nn kernels of one tile. A cluster's blocks work on tiles that are adjacent in m.
-struct Tile {
+struct WgmmaTile {
     kernels: [&'static str; 2],
     bn: usize,
     cluster: usize,
@@ -28,15 +28,15 @@ const THREADS: usize = 384;
 /// Width of a box: 128 bytes, in elements.
 const BOX: usize = 64;
 
-const WIDE_PAIR: Tile = tile(["gemm_nt_256x2", "gemm_nn_256x2"], 256, 2, 4);
-const WIDE: Tile = tile(["gemm_nt_256", "gemm_nn_256"], 256, 1, 4);
-const MIDDLE: Tile = tile(["gemm_nt_192", "gemm_nn_192"], 192, 1, 4);
-const SLIM: Tile = tile(["gemm_nt_128", "gemm_nn_128"], 128, 1, 6);
+const WIDE_PAIR: WgmmaTile = tile(["gemm_nt_256x2", "gemm_nn_256x2"], 256, 2, 4);
+const WIDE: WgmmaTile = tile(["gemm_nt_256", "gemm_nn_256"], 256, 1, 4);
+const MIDDLE: WgmmaTile = tile(["gemm_nt_192", "gemm_nn_192"], 192, 1, 4);
+const SLIM: WgmmaTile = tile(["gemm_nt_128", "gemm_nn_128"], 128, 1, 6);
 
-const fn tile(kernels: [&'static str; 2], bn: usize, cluster: usize, stages: usize) -> Tile {
+const fn tile(kernels: [&'static str; 2], bn: usize, cluster: usize, stages: usize) -> WgmmaTile {
     // `Ring::BYTES` of the kernel: alignment, the stages with two barriers each, and four boxes of results.
     let shared = 1024 + stages * ((BM + bn) * BOX * 2 + 16) + 4 * BOX * BOX * 2;
-    Tile { kernels, bn, cluster, shared }
+    WgmmaTile { kernels, bn, cluster, shared }
 }
 
 /// From this many rows on, it is faster to share b in a cluster.
@@ -45,12 +45,12 @@ const MANY_ROWS: usize = 1024;
 /// Fixed cost of a tile, expressed in columns: the pipeline has to fill, and the results have to be stored.
 const PER_TILE: usize = 21;
 
-impl Tile {
+impl WgmmaTile {
     /// The tile for which the busiest multiprocessor has the least work.
-    fn of(m: usize, n: usize, grouped: bool, multiprocessors: usize) -> Tile {
+    fn of(m: usize, n: usize, grouped: bool, multiprocessors: usize) -> WgmmaTile {
         // A cluster's tiles must lie in one group.
         let wide = if m >= MANY_ROWS && !grouped { WIDE_PAIR } else { WIDE };
-        let cost = |t: &Tile| (m.div_ceil(BM) * n.div_ceil(t.bn)).div_ceil(multiprocessors) * (t.bn + PER_TILE);
+        let cost = |t: &WgmmaTile| (m.div_ceil(BM) * n.div_ceil(t.bn)).div_ceil(multiprocessors) * (t.bn + PER_TILE);
         [MIDDLE, SLIM].into_iter().fold(wide, |best, t| if cost(&t) < cost(&best) { t } else { best })
     }
 }
@@ -60,7 +60,7 @@ pub fn gemm(l: &mut Launcher, op: &Gemm) -> Result<()> {
     let (rows, m, n, k) = (l.rows(&op.a), l.grid_rows(&op.a), op.out.cols, op.a.cols);
     let (out, plus, offsets) = (l.f32_or_elem(&op.out)?, l.f32_or_elem_or_none(&op.plus)?, offsets(l, op)?);
     let (groups, grouped, elem) = (op.slabs(), op.groups.is_some(), l.modules.elem());
-    let tile = Tile::of(m, n, grouped, l.multiprocessors);
+    let tile = WgmmaTile::of(m, n, grouped, l.multiprocessors);
     // A group may start at any row, so each can add one partial tile.
     let row_tiles = if m == 0 { 0 } else { m.div_ceil(BM) + if grouped { groups } else { 0 } };
     let units = row_tiles.div_ceil(tile.cluster) * n.div_ceil(tile.bn);
@@ -68,7 +68,7 @@ pub fn gemm(l: &mut Launcher, op: &Gemm) -> Result<()> {
 
     // Maps cover the capacity. A box of b has half the columns of a tile in nt, and 64 rows of k in nn.
     let capacity = op.a.rows.count(l.program.tokens);
-    let matrix = |at, dims, ld, rows| Tensor { at, dims, strides: [1, ld], box_dims: [BOX, rows] };
+    let matrix = |at, dims, ld, rows| BoxedTensor { at, dims, strides: [1, ld], box_dims: [BOX, rows] };
     let a = l.packs(&op.a)?;
     let (kernel, b, inner, outer, box_rows) = match op.form {
         Form::Nt => (tile.kernels[0], l.packs(&op.b)?, k, n, tile.bn / 2),
@@ -77,7 +77,7 @@ pub fn gemm(l: &mut Launcher, op: &Gemm) -> Result<()> {
     let map_a = l.maps.matrix(elem, matrix(a.at, [k, capacity], a.ld as usize, BM))?;
     let Mat { at, ld } = b;
     let strides = [1, ld as usize, ld as usize * outer];
-    let tensor = Tensor { at, dims: [inner, outer, groups], strides, box_dims: [BOX, box_rows, 1] };
+    let tensor = BoxedTensor { at, dims: [inner, outer, groups], strides, box_dims: [BOX, box_rows, 1] };
     let map_b = l.maps.stack(elem, tensor)?;
     // The copy engine stores 16-bit results whose rows start at multiples of 16 bytes. Other results are stored by the threads.
     let ldo = out.ld as usize;
@@ -115,10 +115,10 @@ mod tests {
             (512, 4096, 128),
             (512, 28672, 128),
         ] {
-            assert_eq!(Tile::of(m, n, false, 132).bn, bn, "{m} rows, {n} columns");
+            assert_eq!(WgmmaTile::of(m, n, false, 132).bn, bn, "{m} rows, {n} columns");
         }
-        let clusters =
-            [(8192, false), (512, false), (8192, true)].map(|(m, grouped)| Tile::of(m, 6144, grouped, 132).cluster);
+        let clusters = [(8192, false), (512, false), (8192, true)]
+            .map(|(m, grouped)| WgmmaTile::of(m, 6144, grouped, 132).cluster);
         assert_eq!(clusters, [2, 1, 1]);
     }
 
