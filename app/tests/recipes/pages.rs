@@ -53,7 +53,7 @@ fn page(name: &str) -> Outcome {
 }
 
 /// Folders of the repository. A path that begins with one of them must exist.
-const FOLDERS: [&str; 9] = ["app", "benches", "docs", "kernels", "ptx", "scripts", "src", "tests", "tokenizer"];
+const FOLDERS: [&str; 9] = ["app", "benches", "docs", "kernels", "compiled", "scripts", "src", "tests", "tokenizer"];
 
 /// Checks every path in the Markdown files, and every source file that they name without its folder.
 fn paths() -> Outcome {
