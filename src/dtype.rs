@@ -65,7 +65,7 @@ impl DType {
             _ => None,
         }
     }
-    /// `value` after a round trip through this type (identity for f32; integers are not meant).
+    /// `value` after a round trip through this float type: itself for f32.
     pub fn round(self, value: f32) -> f32 {
         match self {
             DType::Bf16 => bf16::from_f32(value).to_f32(),

@@ -1,4 +1,4 @@
-//! A program by hand, of the ops and operand combinations that no model records (yet).
+//! A hand-made program of the ops and operand combinations that no model records yet.
 
 use crate::alone::State;
 use crate::fixtures::Random;
@@ -14,7 +14,7 @@ const TOKENS: usize = 9;
 const T: Rows = Rows::Tokens(1);
 const T2: Rows = Rows::Tokens(2);
 
-/// The program, in one phase, and the memory that it starts from.
+/// The program, in one phase, and the initial contents of its memory.
 pub fn ops_no_model_records() -> (Program, State) {
     let mut m = Made { program: empty(), state: Vec::new(), random: Random(21), ops: Vec::new() };
     four_bits(&mut m);
@@ -71,7 +71,7 @@ impl Made {
         self.state[view.buf.0 as usize] = values.iter().flat_map(|v| v.to_le_bytes()).collect();
         view
     }
-    /// A result: holds a finite sentinel until something is written.
+    /// A buffer for a result. It holds a finite sentinel until something is written.
     fn out(&mut self, rows: Rows, cols: usize, dtype: DType) -> View {
         self.buf(rows, cols, dtype, Place::Arena, |_| vec![0x3C; dtype.bytes()])
     }
@@ -83,7 +83,8 @@ impl Made {
     }
 }
 
-/// Both codebooks, with plain and with nested scales: back into a whole and into a slab; there; multiplied.
+/// 4-bit weights of both codebooks, with plain and with nested scales: dequantized into a whole buffer and into a part of one,
+/// quantized, and multiplied with a few rows.
 fn four_bits(m: &mut Made) {
     for kind in [QuantKind::Nf4, QuantKind::Fp4] {
         let (codes, absmax) = (m.bytes(6, 16), m.f32(Rows::Fixed(1), 6));
@@ -109,7 +110,7 @@ fn four_bits(m: &mut Made) {
     }
 }
 
-/// Padding slab by slab, narrowing, widening; zeros of numbers and of integers.
+/// Casts that pad each slab, narrow and widen; zeroed buffers of floats and of integers.
 fn casts(m: &mut Made) {
     let (x, out) = (m.f32(Rows::Fixed(6), 3), m.out(Rows::Fixed(8), 5, DType::Bf16));
     m.push(Op::Cast { x, out, parts: 2 });
@@ -121,7 +122,7 @@ fn casts(m: &mut Made) {
     }
 }
 
-/// Ops that add to something: to nothing, to another buffer, to their own output.
+/// Ops with a `plus` operand: absent, another buffer, or the output itself.
 fn sums(m: &mut Made) {
     for plus in 0..3 {
         let plus = |m: &mut Made, out: View| match plus {
@@ -190,7 +191,7 @@ fn products(m: &mut Made) {
     }
 }
 
-/// The way back from experts, and routing, without the operands that a model always gives.
+/// The backward of experts and of routing, without the operands that a model always passes.
 fn experts(m: &mut Made) {
     let n = TOKENS as i32;
     // Token t in the rows t and n − 3 + t; those of tokens that are not live are poison for whoever reads them.
@@ -222,7 +223,7 @@ fn experts(m: &mut Made) {
     m.push(Op::Route(Route { logits, weights, experts, slots, source, offsets, touched: None }));
 }
 
-/// Out to the host and back, while something else runs.
+/// Copies to the host and back while another op runs.
 fn copies(m: &mut Made) {
     let x = m.f32(T, 5);
     let host = m.buf(T, 5, DType::F32, Place::Host, |_| vec![0x3C; 4]);

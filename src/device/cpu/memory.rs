@@ -151,7 +151,7 @@ impl CpuMemory {
         if self.program.info(buf).place == Place::Host { &self.host } else { &self.device }
     }
 
-    /// The buffer's elements from the view's first on.
+    /// The elements of the view's buffer, starting at the view's first element.
     fn elements<E: Copy>(&self, view: &View) -> &[E] {
         let bytes = self.bytes(view.buf);
         // SAFETY: addresses are multiples of 256 (or of the element size, inside a flat parent) in a vector of u64; E is
