@@ -147,7 +147,7 @@ impl Progress {
             ("Validation Loss", format!("{:.6}", r.eval_loss)),
             ("Loss Per Token", format!("{:.6}", r.eval_loss_per_token)),
             ("Perplexity", format!("{:.4}", r.eval_perplexity)),
-            ("Mean Token Accuracy", format!("{:.4}", r.eval_mean_token_accuracy)),
+            ("Accuracy", format!("{:.4}", r.eval_mean_token_accuracy)),
         ];
         let width = |name: &str| name.len().max(8);
         let row = |cells: [&str; 6]| {

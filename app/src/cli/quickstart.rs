@@ -145,19 +145,16 @@ fn print_json(tasks: &[Task], before: &Exam, after: &Exam, held_out: usize) {
     );
 }
 
-/// Prints the columns question, before, after and expected. The input text of a question is printed below it.
+/// Prints each question, the text that it is about, and below it the answers. Lines fit a terminal of 80 columns.
 fn print_table(tasks: &[Task], before: &[String], after: &[String]) {
-    let row = |question: &str, before: &str, after: &str, expected: &str| {
-        say!("{} | {} | {} | {expected}", cell(question, 33), cell(before, 30), cell(after, 20));
+    let row = |before: &str, after: &str, expected: &str| {
+        say!("  {} | {} | {}", cell(before, 26), cell(after, 22), cell(expected, 22).trim_end());
     };
     say!("");
-    row("question", "before", "after", "expected");
-    say!("{:-<33}-+-{:-<30}-+-{:-<20}-+-{:-<20}", "", "", "", "");
+    row("before", "after", "expected");
     for ((task, before), after) in tasks.iter().zip(before).zip(after) {
-        row(&task.instruction, before, after, &task.output);
-        if !task.input.is_empty() {
-            say!("  {}", task.input);
-        }
+        say!("{}", format!("{} {}", task.instruction, task.input).trim_end());
+        row(before, after, &task.output);
     }
 }
 

@@ -7,8 +7,12 @@ fn quickstart_asks_before_and_after_and_leaves_an_adapter() {
     let folder = Folder::new();
     let short = ["quickstart", "--set", "max_steps=2"];
     let said = folder.run(&short).fine();
-    for words in ["question ", "| before ", "| after ", "right answers", "quickstart/run"] {
+    for words in ["  before ", "| after ", "| expected", "right answers", "quickstart/run"] {
         assert!(said.out.contains(words), "{words:?} is not in:\n{}", said.out);
+    }
+    let tables = |line: &&str| line.contains(" | ") && !line.contains("params") || line.contains("Perplexity");
+    for line in said.out.lines().filter(tables) {
+        assert!(line.chars().count() <= 80, "{line:?} is wider than 80 columns");
     }
     for file in ["recipe.toml", "model/config.json", "train.jsonl", "run/adapter_model.safetensors"] {
         assert!(folder.path("quickstart").join(file).is_file(), "{file} is missing");
