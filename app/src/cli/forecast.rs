@@ -2,15 +2,7 @@
 
 use super::human_bytes;
 use crate::run::forecast::Time;
-use halfbyte_core::device::cpu;
 use halfbyte_core::plan::Plan;
-use halfbyte_core::plan::cost::Rates;
-
-/// The measured rates of the CPU (`name` is "cpu") or of the GPU model `name`; None for a GPU model that was never
-/// measured.
-pub fn rates(name: &str) -> Option<Rates> {
-    if name == "cpu" { Some(cpu::rates()) } else { Rates::measured(name) }
-}
 
 /// The line with the planned memory.
 pub fn memory(plan: &Plan) -> String {

@@ -64,7 +64,7 @@ pub fn run(args: &InspectDataArgs) -> Result<()> {
     let adapted = Adapted::resolve(&recipe, &config)?;
     let planned = Planned::new(recipe, config, adapted, None, data)?;
     let (data, plan) = (&planned.data, &planned.recorded.plan);
-    let times = Rates::names().map(|name| (name, forecast::rates(name).map(|rates| planned.time(rates))));
+    let times = Rates::names().map(|name| (name, Rates::measured(name).map(|rates| planned.time(rates))));
     let eval = data.eval.as_ref().map(|(_, report)| report);
     if args.json {
         let times: serde_json::Map<_, _> = times.map(|(name, time)| (name.to_string(), json!(time))).collect();
