@@ -33,6 +33,7 @@ import subprocess
 import sys
 import tempfile
 import zlib
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -118,8 +119,8 @@ class Nvrtc:
 
 
 def assemble(ptx, gpus, label, report):
-    """Assembles the PTX with ptxas for every GPU; returns the machine code of each GPU, and error messages."""
-    images, complaints = {}, []
+    """Assembles the PTX with ptxas for every GPU; returns the machine code of each GPU, report lines and error messages."""
+    images, lines, complaints = {}, [], []
     ptxas = TOOLCHAIN / "nvidia/cuda_nvcc/bin/ptxas"
     os.chmod(ptxas, 0o755)
     for gpu in gpus:
@@ -137,8 +138,8 @@ def assemble(ptx, gpus, label, report):
             if (match := re.search(r"(\d+) bytes spill stores", line)) and int(match.group(1)) > 0:
                 complaints.append(f"{label} on {gpu}: {entry} spills registers:\n  {line.strip()}")
             if report and "Used" in line:
-                print(f"{label:32} {gpu} {entry:34} {line.split('Used ')[1]}")
-    return images, complaints
+                lines.append(f"{label:32} {gpu} {entry:34} {line.split('Used ')[1]}")
+    return images, lines, complaints
 
 
 def pack(stamp, images):
@@ -168,6 +169,30 @@ def write_unpacked():
             to.write_bytes(image)
 
 
+def compiled(arch, kind, source):
+    """The checked-in file of a family."""
+    return ROOT / "compiled" / arch / kind / f"{source.stem}.bin"
+
+
+def build(arch, source, kind, check, report):
+    """Compiles a family for one type. Writes its file, or with `check` compares it. Returns report lines and error messages."""
+    target, _, gpus, kept = ARCHES[arch]
+    path = compiled(arch, kind, source)
+    label = str(path.relative_to(ROOT).with_suffix(""))
+    # Removes the compiler's banner, which names its build.
+    ptx = re.sub(r"^//.*\n", "", Nvrtc().compile(source, target, TYPES[kind]), flags=re.M).lstrip("\n")
+    # ptxas accepted the checked-in PTX for the other GPUs when it was built; equal PTX needs no second trial.
+    code, lines, wrong = assemble(ptx, kept if check else gpus, label, report)
+    new = (stamp(source), {"ptx": ptx.encode()} | {gpu: code[gpu] for gpu in kept})
+    old = unpack(path.read_bytes()) if path.exists() else ("", {})
+    if check and old != new:
+        wrong.append(f"{label}.bin differs from its sources\n  hint: kernels/build.py")
+    elif not check and not wrong and old != new:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(pack(*new))
+    return lines, wrong
+
+
 def main(arguments):
     if arguments == ["install"]:
         return install()
@@ -179,29 +204,20 @@ def main(arguments):
     if unknown:
         sys.exit(f"unknown argument {unknown.pop()}\n{__doc__}")
     everything, check, report = ("--all" in arguments, "--check" in arguments, "--report" in arguments)
-    nvrtc, complaints, built, expected = None, [], 0, set()
+    jobs, expected = [], set()
     for arch, source in sources:
-        target, _, gpus, kept = ARCHES[arch]
-        for kind, element in TYPES.items():
-            label = f"{arch}/{kind}/{source.stem}"
-            path = ROOT / "compiled" / f"{label}.bin"
+        for kind in TYPES:
+            path = compiled(arch, kind, source)
             expected.add(path)
-            wanted = stamp(source)
-            old = unpack(path.read_bytes()) if path.exists() else ("", {})
-            if old[0] == wanted and not everything and source.stem not in named:
-                continue
-            nvrtc = nvrtc or Nvrtc()
-            # Removes the compiler's banner, which names its build.
-            ptx = re.sub(r"^//.*\n", "", nvrtc.compile(source, target, element), flags=re.M).lstrip("\n")
-            code, wrong = assemble(ptx, gpus, label, report)
-            new = (wanted, {"ptx": ptx.encode()} | {gpu: code[gpu] for gpu in kept})
+            old = unpack(path.read_bytes())[0] if path.exists() else ""
+            if old != stamp(source) or everything or source.stem in named:
+                jobs.append((arch, source, kind, check, report))
+    complaints = []
+    # A new process for each family and type: what NVRTC compiled before changes the order of some instructions.
+    with ProcessPoolExecutor(max_tasks_per_child=1) as pool:
+        for lines, wrong in pool.map(build, *zip(*jobs)) if jobs else []:
             complaints += wrong
-            built += 1
-            if check and old != new:
-                complaints.append(f"compiled/{label}.bin differs from its sources\n  hint: kernels/build.py")
-            elif not check and not wrong and old != new:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(pack(*new))
+            print("\n".join(lines), end="\n" if lines else "")
     for path in sorted((ROOT / "compiled").rglob("*.bin")):
         if path not in expected:
             if check:
@@ -210,7 +226,7 @@ def main(arguments):
                 path.unlink()
     if complaints:
         sys.exit("\n".join(complaints))
-    print(f"{built} compiled, {len(expected) - built} up to date")
+    print(f"{len(jobs)} compiled, {len(expected) - len(jobs)} up to date")
 
 
 if __name__ == "__main__":
