@@ -117,8 +117,8 @@ else
             kills) stage kills 240 env HALFBYTE_BIN=./bin-halfbyte ./test-cli --nocapture resume::runs_killed ;;
             golden) stage golden 300 ./test-golden bf16 ;;
             step)
-                for kept in everything --checkpointing; do
-                    stage "step-${kept#--}" 120 ./bench-step --steps 20 "$kept"
+                for policy in keep gate-up recompute offload; do
+                    stage "step-$policy" 120 ./bench-step --steps 20 --policy "$policy"
                 done
                 ;;
             # shellcheck disable=SC2086

@@ -6,34 +6,35 @@ use super::exchange::Exchange;
 use super::linear::{AdapterUse, Projection};
 use super::params::{Block, Params};
 use crate::op::{Groups, View};
-use crate::tape::{Ranges, Tape};
+use crate::tape::{Policy, Ranges, Tape};
 
 /// Properties in which the phases that run the stack differ.
 #[derive(Clone, Copy, Debug)]
-pub struct StackPass {
+pub struct StackPass<'a> {
     /// Adapters and dropout.
     pub with: AdapterUse,
-    /// Whether this is the pass that trains: blocks may be recomputed, experts are marked as touched.
-    pub training: bool,
-    /// Recompute blocks in the backward pass.
-    pub checkpointing: bool,
+    /// For the pass that trains, the policy of each block. There, experts are marked as touched, too.
+    pub training: Option<&'a [Policy]>,
 }
 
 /// The site of the noise on the embeddings; those of adapters begin at 1.
 const NOISE_SITE: u32 = 0;
 
 /// Embeddings and all blocks. Returns the residual stream, `[T,D]`, and the router logits of each layer.
-pub fn stack(t: &mut Tape, config: &ModelConfig, params: &Params, pass: StackPass) -> (View, Vec<View>) {
+pub fn stack(t: &mut Tape, config: &ModelConfig, params: &Params, pass: StackPass<'_>) -> (View, Vec<View>) {
     let inputs = &params.exchange;
     let mut x = t.embed("embedded", inputs.ids, params.embedding);
-    if let Some(magnitude) = inputs.noise.filter(|_| pass.training) {
+    if let Some(magnitude) = inputs.noise.filter(|_| pass.training.is_some()) {
         x = t.noise("noisy", x, inputs.seed, NOISE_SITE, magnitude);
     }
     let mut router_logits = Vec::new();
     for (i, layer) in params.blocks.iter().enumerate() {
         t.scoped(&format!("layers.{i}"), |t| {
             let record = |t: &mut Tape| block(t, config, layer, inputs, x, pass);
-            let (out, logits) = if pass.training && pass.checkpointing { t.checkpoint(record) } else { record(t) };
+            let (out, logits) = match pass.training {
+                Some(policies) => t.block(policies[i], x, record),
+                None => record(t),
+            };
             x = out;
             router_logits.extend(logits);
         });
@@ -48,7 +49,7 @@ fn block(
     layer: &Block,
     inputs: &Exchange,
     x: View,
-    pass: StackPass,
+    pass: StackPass<'_>,
 ) -> (View, Option<View>) {
     let h = t.rms_norm("input_norm", x, layer.input_norm, config.rms_norm_eps);
     let a = attention(t, config, layer, inputs, h, pass);
@@ -66,7 +67,14 @@ fn block(
 }
 
 /// Self-attention with rotary positions. h `[T,D]`; returns `[T,D]`.
-fn attention(t: &mut Tape, config: &ModelConfig, layer: &Block, inputs: &Exchange, h: View, pass: StackPass) -> View {
+fn attention(
+    t: &mut Tape,
+    config: &ModelConfig,
+    layer: &Block,
+    inputs: &Exchange,
+    h: View,
+    pass: StackPass<'_>,
+) -> View {
     let (wide, narrow) = (config.q_width(), config.kv_width());
     let qkv = layer.qkv.forward(t, h, None, pass.with, t.compute);
     let (q, k, v) = (qkv.columns(0, wide), qkv.columns(wide, narrow), qkv.columns(wide + narrow, narrow));
@@ -78,7 +86,7 @@ fn attention(t: &mut Tape, config: &ModelConfig, layer: &Block, inputs: &Exchang
 }
 
 /// `down(silu(gate(h)) · up(h))`; with groups, the rows belong to experts. h `[n,D]`; returns `[n,D]`.
-fn mlp(t: &mut Tape, layer: &Block, h: View, groups: Option<Groups>, pass: StackPass) -> View {
+fn mlp(t: &mut Tape, layer: &Block, h: View, groups: Option<Groups>, pass: StackPass<'_>) -> View {
     let gate_up = layer.gate_up.forward(t, h, groups, pass.with, t.compute);
     let width = gate_up.cols / 2;
     let a = t.swiglu(gate_up.columns(0, width), gate_up.columns(width, width));
@@ -87,9 +95,9 @@ fn mlp(t: &mut Tape, layer: &Block, h: View, groups: Option<Groups>, pass: Stack
 
 /// Mixtral's mixture of experts: each token goes to two of them. h `[T,D]`; returns the weighted sum of its two
 /// experts for each token, `[T,D]`, and the router's logits, `[T,E]`.
-fn experts(t: &mut Tape, layer: &Block, router: &Projection, h: View, pass: StackPass) -> (View, View) {
+fn experts(t: &mut Tape, layer: &Block, router: &Projection, h: View, pass: StackPass<'_>) -> (View, View) {
     let logits = router.forward(t, h, None, pass.with, t.compute);
-    let routed = t.route(logits, layer.touched.filter(|_| pass.training));
+    let routed = t.route(logits, layer.touched.filter(|_| pass.training.is_some()));
     let rows = t.gather(h, &routed);
     let y = mlp(t, layer, rows, Some(routed.groups), pass);
     (t.combine(y, &routed), logits)

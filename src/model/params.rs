@@ -7,10 +7,10 @@ use super::optimizer::{OptimizerState, declare_optimizer};
 use super::spec::{AdapterSpec, Spec};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::op::{Nested, Purpose, View, Weight4};
+use crate::op::{Nested, Place, Purpose, Rows, View, Weight4};
 use crate::quant::Scheme;
 use crate::quant::blockwise8::BLOCK;
-use crate::tape::Tape;
+use crate::tape::{Policy, Tape};
 
 /// Columns of the padded copies of adapters are a multiple of this: the K step of a tensor-core product.
 pub const RANK_STEP: usize = 16;
@@ -70,7 +70,7 @@ pub struct Block {
 /// All resident buffers.
 #[derive(Clone, Debug)]
 pub struct Params {
-    /// `[V,D]`.
+    /// `[V,D]`; in host memory if some block does not keep its activations, unless the head shares it.
     pub embedding: View,
     /// The decoder blocks, from the first layer to the last.
     pub blocks: Vec<Block>,
@@ -129,7 +129,10 @@ pub fn declare(t: &mut Tape, spec: &Spec) -> Result<Params> {
     let experts = config.experts.as_ref().map_or(0, |e| e.count);
     let touched = t.resident("touched", 1, (config.layers * experts).max(1), DType::I32, Purpose::Exchange);
 
-    let embedding = d.tensor(t, "model.embed_tokens.weight", config.vocab_size, hidden);
+    // Where blocks give up activations, a table of which a step reads a few rows need not be on the device.
+    let scarce = spec.policies.iter().any(|policy| *policy != Policy::Keep) && !config.tied;
+    let place = if scarce { Place::Host } else { Place::Resident(Purpose::Weight) };
+    let embedding = d.tensor_in(t, "model.embed_tokens.weight", config.vocab_size, hidden, place);
     let mut blocks = Vec::new();
     for i in 0..config.layers {
         let layer = format!("model.layers.{i}");
@@ -207,7 +210,11 @@ struct Declare<'a> {
 impl Declare<'_> {
     /// A 16-bit tensor with a buffer of its own.
     fn tensor(&mut self, t: &mut Tape, name: &str, rows: usize, cols: usize) -> View {
-        let view = t.resident(name, rows, cols, t.compute, Purpose::Weight);
+        self.tensor_in(t, name, rows, cols, Place::Resident(Purpose::Weight))
+    }
+
+    fn tensor_in(&mut self, t: &mut Tape, name: &str, rows: usize, cols: usize, place: Place) -> View {
+        let view = t.buf(name, Rows::Fixed(rows), cols, t.compute, place);
         self.weights.push(WeightTensor { name: name.into(), shape: (rows, cols), fill: Fill::Dense(view) });
         view
     }

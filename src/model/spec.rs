@@ -4,6 +4,7 @@ use super::config::ModelConfig;
 use crate::dtype::DType;
 use crate::op::{Betas, ControlRule};
 use crate::quant::Scheme;
+use crate::tape::Policy;
 use std::collections::HashMap;
 
 /// The adapter of one linear module.
@@ -69,8 +70,8 @@ pub struct Spec {
     pub dropout: f64,
     /// NEFTune (Jain et al. 2023): uniform noise within ± `alpha / √(L·D)` on the embeddings of the micro step.
     pub neftune: Option<f64>,
-    /// Recompute each block in the backward pass instead of keeping its activations.
-    pub checkpointing: bool,
+    /// The activations that each block keeps for the backward pass. Empty for a program that does not train.
+    pub policies: Vec<Policy>,
     /// How the loss is computed.
     pub loss: LossSpec,
     /// Present if the program trains.

@@ -41,8 +41,7 @@ pub fn record_on(mut t: Tape, spec: Spec) -> Result<Model> {
         let with = AdapterUse { enabled: adapter, dropout: None };
         eval(&mut t, &spec, &params, with);
         if spec.logits_rows > 0 {
-            let (x, _) =
-                stack(&mut t, &spec.config, &params, StackPass { with, training: false, checkpointing: false });
+            let (x, _) = stack(&mut t, &spec.config, &params, StackPass { with, training: None });
             head::selected_logits(&mut t, &spec, &params, x, with);
             t.finish(Phase::Logits { adapter });
         }
@@ -70,7 +69,8 @@ fn begin(t: &mut Tape, params: &Params) {
 /// Forward, loss, backward.
 fn micro(t: &mut Tape, spec: &Spec, params: &Params) {
     let with = AdapterUse { enabled: true, dropout: Some((spec.dropout, params.exchange.seed)) };
-    let pass = StackPass { with, training: true, checkpointing: spec.checkpointing };
+    assert_eq!(spec.policies.len(), spec.config.layers, "one policy for each block");
+    let pass = StackPass { with, training: Some(&spec.policies) };
     let (x, router_logits) = stack(t, &spec.config, params, pass);
     let h = head::final_norm(t, spec, params, x);
     let end = t.position();
@@ -108,7 +108,7 @@ fn update(t: &mut Tape, spec: &Spec, params: &Params) {
 
 /// Forward and loss.
 fn eval(t: &mut Tape, spec: &Spec, params: &Params, with: AdapterUse) {
-    let pass = StackPass { with, training: false, checkpointing: false };
+    let pass = StackPass { with, training: None };
     let (x, router_logits) = stack(t, &spec.config, params, pass);
     let h = head::final_norm(t, spec, params, x);
     if let (Some(coef), Some(aux)) = (spec.loss.aux, params.exchange.aux) {

@@ -1,7 +1,7 @@
 //! How long a phase takes: each op needs the time of its arithmetic or of its bytes, whichever is longer. Both are read
 //! off the program, so recomputation, adapters and experts count as what they are.
 
-use crate::op::{Access, Attention, AttentionBwd, Form, Gemm, Op, Phase, Program, View};
+use crate::op::{Access, Attention, AttentionBwd, Form, Gemm, Op, Phase, Place, Program, Transfer, View};
 
 /// The rates that a device reaches in practice.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -12,12 +12,19 @@ pub struct Rates {
     pub bytes: f64,
     /// Seconds that an op takes however small it is.
     pub op: f64,
+    /// Bytes a second between it and host memory, in each direction.
+    pub link: f64,
 }
 
 /// Rates by the name that the driver gives a GPU; docs/benchmarks has the measurements.
-const MEASURED: [(&str, Rates); 1] = [("H200", Rates { flops: 400e12, bytes: 3.6e12, op: 4e-6 })];
+const MEASURED: [(&str, Rates); 1] = [("H200", Rates { flops: 620e12, bytes: 3.6e12, op: 4e-6, link: 55e9 })];
 
 impl Rates {
+    /// A GPU that was measured, to compare programs on one that was not.
+    pub fn reference() -> (&'static str, Rates) {
+        MEASURED[0]
+    }
+
     /// The rates of a GPU, if they were measured on one of its name.
     pub fn measured(gpu: &str) -> Option<Rates> {
         MEASURED.iter().find(|(name, _)| gpu.contains(name)).map(|(_, rates)| *rates)
@@ -41,7 +48,29 @@ pub struct Load {
 /// Seconds that a phase takes.
 pub fn seconds(program: &Program, phase: Phase, load: Load, rates: Rates) -> f64 {
     let ops = program.ops(phase).iter();
-    ops.map(|op| (flops(op, load) / rates.flops).max(bytes(program, op, load.tokens) / rates.bytes) + rates.op).sum()
+    let one = |op: &Op| {
+        let moved = match op {
+            Op::Embed { table, out, .. } if program.info(table.buf).place == Place::Host => {
+                program.info(out.buf).bytes(load.tokens) as f64 / rates.link
+            }
+            _ => bytes(program, op, load.tokens) / rates.bytes,
+        };
+        moved.max(flops(op, load) / rates.flops) + rates.op
+    };
+    // Copies run beside the kernels, each direction on its own.
+    let copies = [true, false].map(|to_host| copied(program, phase, load.tokens, to_host) / rates.link);
+    ops.map(one).sum::<f64>().max(copies[0]).max(copies[1])
+}
+
+/// Bytes that a phase copies to host memory or from there.
+fn copied(program: &Program, phase: Phase, tokens: usize, to_host: bool) -> f64 {
+    let size = |op: &Op| match op {
+        Op::Start { copy: Transfer { to, .. } } if (program.info(to.buf).place == Place::Host) == to_host => {
+            program.info(to.buf).bytes(tokens)
+        }
+        _ => 0,
+    };
+    program.ops(phase).iter().map(size).sum::<usize>() as f64
 }
 
 /// Arithmetic of products and attention; everything else is bound by memory.
@@ -66,6 +95,7 @@ fn bytes(program: &Program, op: &Op, tokens: usize) -> f64 {
     match op {
         // Only the looked-up rows of the table are read.
         Op::Embed { out, .. } => 2.0 * size(out) as f64,
+        Op::Start { .. } | Op::Wait { .. } => 0.0,
         _ => op.accesses().iter().map(touched).sum::<usize>() as f64,
     }
 }

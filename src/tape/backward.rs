@@ -3,26 +3,15 @@
 //! their gradients in the forward.
 
 use super::{Ranges, Tape};
-use crate::op::{Attention, AttentionBwd, Form, Gemm, Op, Route, Rows, View};
+use crate::op::{Attention, AttentionBwd, Form, Gemm, Op, Route, View};
 use std::ops::Range;
 
 impl Tape {
-    /// Appends the backward pass of the ops recorded at the positions `range`. A checkpointed block in it is first
-    /// recorded again.
+    /// Appends the backward pass of the ops recorded at the positions `range`.
     pub fn backward(&mut self, range: Range<usize>) {
-        let mut at = range.end;
-        while at > range.start {
-            match self.blocks.iter().find(|block| block.end == at && !block.is_empty()).cloned() {
-                Some(block) => {
-                    at = block.start;
-                    let again = self.record_again(block);
-                    again.rev().for_each(|i| self.rule(self.ops[i].clone()));
-                }
-                None => {
-                    at -= 1;
-                    self.rule(self.ops[at].clone());
-                }
-            }
+        for at in range.rev() {
+            self.prefetch(at + 1);
+            self.rule(self.ops[at].clone());
         }
     }
 
@@ -30,13 +19,15 @@ impl Tape {
         self.needs.contains(&value.buf)
     }
 
-    /// The derivative of one op. `d…` is the gradient of the loss by `…`.
+    /// The derivative of one op. `d…` is the gradient of the loss by `…`. Gradients belong to the operands as they were
+    /// recorded; their values come from [`Tape::value`].
     fn rule(&mut self, op: Op) {
         match op {
             // y = norm(x) · w, w frozen
             Op::RmsNorm { x, weight, out, rstd, eps: _ } if self.need(x) => {
                 let Some(dout) = self.gradient(out) else { return };
                 let (dx, plus) = self.contribute(x);
+                let x = self.value(x);
                 self.push(Op::RmsNormBwd { dout, x, weight, rstd, plus, dx });
             }
 
@@ -47,7 +38,7 @@ impl Tape {
                     self.share(plus, dout);
                 }
                 if self.need(x) {
-                    let b = self.made_again(w);
+                    let b = self.value(w);
                     let (dx, plus) = self.contribute(x);
                     self.push(Op::Gemm(Gemm { form: Form::Nn, a: dout, b, plus, out: dx, ..forward }));
                 }
@@ -55,7 +46,7 @@ impl Tape {
                     // The parameter may be padded; its gradient has the true size.
                     let (dw, plus) = self.contribute(w);
                     let n = dw.rows.count(self.tokens) / forward.slabs();
-                    let (a, b) = (dout.columns(0, n), x.columns(0, dw.cols));
+                    let (a, b) = (dout.columns(0, n), self.value(x).columns(0, dw.cols));
                     self.push(Op::Gemm(Gemm { form: Form::Tn, a, b, plus, out: dw, ..forward }));
                 }
             }
@@ -66,13 +57,15 @@ impl Tape {
                 self.push(Op::Rope { x: dx, pos, inv_freq, inverse: !inverse });
             }
 
-            Op::Attention(forward @ Attention { q, k, v, lo, out, heads, .. }) if self.need(out) => {
+            Op::Attention(forward @ Attention { q, k, v, lo, out, lse, heads, .. }) if self.need(out) => {
                 let Some(dout) = self.gradient(out) else { return };
                 let [dq, dk, dv] = [q, k, v].map(|x| self.contribute(x));
                 assert!([dq.1, dk.1, dv.1].iter().all(Option::is_none), "q, k, v are used once");
                 let delta = self.arena("attention.delta", q.rows, heads, self.wide());
                 let Ranges { qlo, qhi, .. } = self.ranges[&lo.buf];
                 let (dq, dk, dv) = (dq.0, dk.0, dv.0);
+                let [q, k, v, out, lse] = [q, k, v, out, lse].map(|x| self.value(x));
+                let forward = Attention { q, k, v, out, lse, ..forward };
                 self.push(Op::AttentionBwd(AttentionBwd { forward, qlo, qhi, dout, delta, dq, dk, dv }));
             }
 
@@ -80,6 +73,7 @@ impl Tape {
                 let Some(dout) = self.gradient(out) else { return };
                 let [dgate, dup] = [gate, up].map(|x| self.contribute(x));
                 assert!(dgate.1.is_none() && dup.1.is_none(), "gate and up are used once");
+                let [gate, up] = [gate, up].map(|x| self.value(x));
                 self.push(Op::SwiGluBwd { dout, gate, up, dgate: dgate.0, dup: dup.0 });
             }
 
@@ -110,12 +104,14 @@ impl Tape {
                 let (dy, dy_plus) = self.contribute(y);
                 let (dweights, dw_plus) = self.contribute(weights);
                 assert!(dy_plus.is_none() && dw_plus.is_none(), "y and weights are used once");
+                let y = self.value(y);
                 self.push(Op::CombineBwd { dout, y, weights, slots, dy, dweights });
             }
 
             Op::Route(Route { logits, weights, experts, .. }) if self.need(logits) => {
                 let Some(dweights) = self.gradient(weights) else { return };
                 let (dlogits, plus) = self.contribute(logits);
+                let logits = self.value(logits);
                 self.push(Op::RouteBwd { dweights, logits, experts, plus, dlogits });
             }
 
@@ -131,6 +127,8 @@ impl Tape {
             Op::Noise { x, .. } => assert!(!self.need(x), "noise is for frozen embeddings"),
             // Functions of frozen weights, or losses that brought their gradient along.
             Op::Dequantize { .. } | Op::Cast { .. } | Op::CrossEntropy(_) | Op::AuxLoss { .. } => {}
+            // A value on its way to the host.
+            Op::Start { .. } | Op::Wait { .. } => {}
             // Ops that no model records in a forward pass.
             Op::Gemm(_)
             | Op::RmsNormBwd { .. }
@@ -147,25 +145,7 @@ impl Tape {
             | Op::GradNorm { .. }
             | Op::Control { .. }
             | Op::AdamW(_)
-            | Op::Start { .. }
-            | Op::Wait { .. }
             | Op::Fused { .. } => unreachable!("{} has no derivative", op.name()),
         }
-    }
-
-    /// Dequantizes a weight once more that the forward pass dequantized, so that no 16-bit copy is kept.
-    fn made_again(&mut self, w: View) -> View {
-        let Some(ops) = self.weight_ops.get(&w.buf).cloned() else { return w };
-        assert!(matches!(w.rows, Rows::Fixed(_)), "only weights are made again");
-        let fresh = self.like(w.buf, "");
-        for mut op in ops {
-            op.visit(&mut |view, _| {
-                if view.buf == w.buf {
-                    view.buf = fresh.buf;
-                }
-            });
-            self.push(op);
-        }
-        View { buf: fresh.buf, ..w }
     }
 }

@@ -21,19 +21,6 @@ pub struct Grads {
     own: HashMap<Buf, Buf>,
 }
 
-impl Grads {
-    /// From now on the value is called `new` (it was recorded again).
-    pub fn rename(&mut self, old: Buf, new: Buf) {
-        if let Some(mut entries) = self.entries.remove(&old) {
-            entries.iter_mut().for_each(|e| e.region.buf = new);
-            self.entries.insert(new, entries);
-        }
-        if let Some(own) = self.own.remove(&old) {
-            self.own.insert(new, own);
-        }
-    }
-}
-
 impl Tape {
     /// States that the gradient of `value` is (so far) in `grad`, which may be added to.
     pub fn set_gradient(&mut self, value: View, grad: View) {

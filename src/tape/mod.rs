@@ -1,7 +1,7 @@
 //! Recording. A model calls the methods of [`Tape`]; each appends one op to a flat list. Then come the passes:
 //!
 //! * `forward`: one method for each op.
-//! * `backward`: all derivative rules; checkpointed blocks are recorded a second time (`recompute`).
+//! * `backward`: all derivative rules; what was not kept is made again (`recompute`).
 //! * `prune`: drops ops whose results nobody reads.
 //! * `order`: moves weight gradients to where they save memory.
 //! * `fuse`: groups ops that a device may run as one kernel.
@@ -19,12 +19,13 @@ mod recompute;
 pub use forward::{Ranges, Routed};
 pub use fuse::Fusion;
 pub use listing::listing;
+pub use recompute::Policy;
 
 use crate::dtype::DType;
-use crate::op::{Access, Buf, BufInfo, Op, Phase, Place, Program, Purpose, Route, Rows, View};
+use crate::op::{Access, Buf, BufInfo, Op, Phase, Place, Program, Purpose, Route, Rows, Transfer, View};
 use grads::Grads;
+use recompute::RecordedBlock;
 use std::collections::{HashMap, HashSet};
-use std::ops::Range;
 
 /// Records the phases of one program, one after the other.
 pub struct Tape {
@@ -39,15 +40,22 @@ pub struct Tape {
     scope: String,
     /// The phase being recorded.
     ops: Vec<Op>,
-    /// Blocks of it that the backward pass records again instead of keeping their results.
-    blocks: Vec<Range<usize>>,
+    /// The decoder blocks in it.
+    blocks: Vec<RecordedBlock>,
     /// Buffers on which a trainable parameter has an influence.
     needs: HashSet<Buf>,
     grads: Grads,
     /// Trainable operands and where their gradient is summed up.
     params: HashMap<Buf, View>,
-    /// Buffers that depend on weights alone, with the ops that make them: made again at each use, never kept.
-    weight_ops: HashMap<Buf, Vec<Op>>,
+    /// Positions of the ops that write an arena buffer.
+    writers: HashMap<Buf, Vec<usize>>,
+    /// Buffers whose contents the backward pass makes again or copies back.
+    forgotten: HashSet<Buf>,
+    /// Those that it has made again.
+    twins: HashMap<Buf, Buf>,
+    /// Those in host memory, with the copies that would bring them back, and with those that are on their way.
+    offloaded: HashMap<Buf, Transfer>,
+    coming: HashMap<Buf, Transfer>,
     /// For each `lo`, the key-side inverse that the backward of attention needs.
     ranges: HashMap<Buf, Ranges>,
     /// For each `source` of a routing, its inverse `slots`.
@@ -72,7 +80,11 @@ impl Tape {
             needs: HashSet::new(),
             grads: Grads::default(),
             params: HashMap::new(),
-            weight_ops: HashMap::new(),
+            writers: HashMap::new(),
+            forgotten: HashSet::new(),
+            twins: HashMap::new(),
+            offloaded: HashMap::new(),
+            coming: HashMap::new(),
             ranges: HashMap::new(),
             slots: HashMap::new(),
             fusion: Fusion::default(),
@@ -129,14 +141,6 @@ impl Tape {
         result
     }
 
-    /// Everything that `record` records is recomputed, not kept, for the backward pass.
-    pub fn checkpoint<R>(&mut self, record: impl FnOnce(&mut Tape) -> R) -> R {
-        let start = self.ops.len();
-        let result = record(self);
-        self.blocks.push(start..self.ops.len());
-        result
-    }
-
     /// The number of ops recorded so far in this phase: a position for [`Tape::backward`].
     pub fn position(&self) -> usize {
         self.ops.len()
@@ -151,7 +155,7 @@ impl Tape {
         self.phases.push((phase, ops));
         self.blocks.clear();
         self.grads = Grads::default();
-        self.weight_ops.clear();
+        self.writers.clear();
     }
 
     /// How products were grouped, over all phases.
@@ -194,9 +198,14 @@ impl Tape {
             let arena = written.filter(|(v, _)| self.bufs[v.buf.0 as usize].place == Place::Arena);
             self.needs.extend(arena.map(|(v, _)| v.buf));
         }
-        // A merged weight may be part 4-bit, part 16-bit: the ops of both belong to it.
-        if let Op::Dequantize { out, .. } | Op::Cast { out, .. } = &op {
-            self.weight_ops.entry(out.buf).or_default().push(op.clone());
+        for (view, _) in accesses.iter().filter(|(_, a)| *a != Access::Read) {
+            if self.info(view.buf).place == Place::Arena {
+                self.writers.entry(view.buf).or_default().push(self.ops.len());
+                // Weights in the compute type are never kept.
+                if matches!(op, Op::Dequantize { .. } | Op::Cast { .. }) {
+                    self.forgotten.insert(view.buf);
+                }
+            }
         }
         if let Op::Route(Route { source, slots, .. }) = &op {
             self.slots.insert(source.buf, *slots);

@@ -59,7 +59,7 @@ fn takings(program: &Program, op: &Op) -> Vec<Vec<(Buf, Buf)>> {
 fn resident(s: &mut Session, alone: &Alone) -> State {
     let mut state = alone.filled(0x3C);
     let program = s.model.program.clone();
-    for buf in program.all().filter(|b| matches!(program.info(*b).place, Place::Resident(_))) {
+    for buf in program.all().filter(|b| matches!(program.info(*b).place, Place::Resident(_) | Place::Host)) {
         s.device().read(buf, 0, &mut state[buf.0 as usize]).expect("read");
     }
     state
@@ -82,7 +82,7 @@ fn phase(record: &mut Record, s: &mut Session, phase: Phase, live: usize, run: i
     for op in program.ops(phase) {
         record.audit(&alone, &program, op, live, &mut state);
     }
-    for buf in program.all().filter(|b| matches!(program.info(*b).place, Place::Resident(_))) {
+    for buf in program.all().filter(|b| matches!(program.info(*b).place, Place::Resident(_) | Place::Host)) {
         let i = buf.0 as usize;
         assert!(state[i] == end[i], "{phase:?}: {} differs at planned addresses", program.info(buf).name);
     }

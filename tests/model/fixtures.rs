@@ -8,6 +8,7 @@ use halfbyte_core::op::{Betas, ControlRule, View};
 use halfbyte_core::quant::{QuantKind, Scheme};
 use halfbyte_core::session::Session;
 use halfbyte_core::session::batch::{Document, IGNORED, MicroBatch};
+use halfbyte_core::tape::Policy;
 use std::collections::HashMap;
 
 /// Random numbers by SplitMix64 (Steele et al. 2014).
@@ -87,7 +88,7 @@ pub fn spec(moe: bool, compute: DType, checkpointing: bool) -> Spec {
         adapters,
         dropout: 0.25,
         neftune: None,
-        checkpointing,
+        policies: vec![if checkpointing { Policy::Recompute } else { Policy::Keep }; 2],
         loss: LossSpec { chunk: 5, aux: moe.then_some(0.05) },
         optimizer: Some(OptimizerSpec {
             state: OptimizerKind::Torch,

@@ -7,7 +7,7 @@ use halfbyte_core::model::{Spec, record, record_on};
 use halfbyte_core::op::{Control, Place, Purpose, Rows};
 use halfbyte_core::session::batch::MicroBatch;
 use halfbyte_core::session::{EvalLoss, Session};
-use halfbyte_core::tape::Tape;
+use halfbyte_core::tape::{Policy, Tape};
 use std::collections::BTreeMap;
 
 /// Everything that training leaves behind, by name: losses, and the resident buffers of fixed size but for the weights.
@@ -18,7 +18,8 @@ pub fn left(s: &mut Session) -> Left {
     let mut left = Left::new();
     for buf in program.all() {
         let info = program.info(buf);
-        let kept = !matches!(info.place, Place::Resident(Purpose::Weight | Purpose::Constant) | Place::Arena);
+        let kept =
+            !matches!(info.place, Place::Resident(Purpose::Weight | Purpose::Constant) | Place::Arena | Place::Host);
         if kept && matches!(info.rows, Rows::Fixed(_)) {
             let mut bytes = vec![0; program.bytes(buf)];
             s.device().read(buf, 0, &mut bytes).expect("read");
@@ -93,11 +94,19 @@ fn two_runs_give_the_same_bits() {
 }
 
 #[test]
-fn checkpointing_changes_no_bit() {
+fn no_policy_changes_a_bit() {
+    use Policy::{Keep, Offload, Recompute, RecomputeGateUp};
+    let alike = [Keep, RecomputeGateUp, Recompute, Offload].map(|policy| [policy; 2]);
+    let mixed = [[Offload, Keep], [Keep, Offload], [Recompute, RecomputeGateUp], [RecomputeGateUp, Recompute]];
     in_all_types(|name, spec| {
-        let options = CpuOptions::default();
-        let (a, b) = (train(&mut session(spec(true), options)), train(&mut session(spec(false), options)));
-        same(name, &a, &b);
+        let kept = train(&mut session(spec(false), CpuOptions::default()));
+        for policies in alike.into_iter().chain(mixed) {
+            for late_copies in [false, true] {
+                let spec = Spec { policies: policies.to_vec(), ..spec(false) };
+                let left = train(&mut session(spec, CpuOptions { poison: true, late_copies }));
+                same(&format!("{name}, {policies:?}, late copies {late_copies}"), &kept, &left);
+            }
+        }
     });
 }
 

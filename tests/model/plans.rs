@@ -1,8 +1,9 @@
 //! Memory plans of real model sizes: sound, and next to as small as can be.
 
 use crate::shapes::{MODELS, spec};
-use halfbyte_core::model::{Model, record};
+use halfbyte_core::model::{Model, OptimizerKind, record};
 use halfbyte_core::plan::{Plan, plan};
+use halfbyte_core::tape::Policy;
 
 const GIB: f64 = (1u64 << 30) as f64;
 
@@ -39,6 +40,33 @@ fn arenas_of_real_models_are_at_most_one_percent_too_large() {
     for name in MODELS {
         planned(name);
     }
+}
+
+/// GiB on the device and on the host that Mistral-7B with r = 16 and AdamW in 8 bits needs.
+fn mistral(tokens: usize, policy: Policy, dropout: f64) -> [f64; 2] {
+    let mut spec = spec("mistral-7b-v0.1", tokens);
+    spec.policies.fill(policy);
+    spec.dropout = dropout;
+    spec.optimizer.as_mut().expect("it trains").state = OptimizerKind::Bitsandbytes8;
+    let plan = plan(&record(spec).expect("recorded").program);
+    [plan.bytes, plan.host_bytes].map(|bytes| bytes as f64 / GIB)
+}
+
+#[test]
+fn each_policy_needs_less_memory_than_the_one_before() {
+    for (policy, most) in
+        [(Policy::Keep, 28.8), (Policy::RecomputeGateUp, 16.0), (Policy::Recompute, 7.2), (Policy::Offload, 5.4)]
+    {
+        let [device, host] = mistral(4 * 2048, policy, 0.0);
+        assert!(device <= most, "{policy:?}: {device} GiB");
+        // The inputs of 32 blocks, 64 MiB each, and the embedding.
+        let embedding = 32000.0 * 4096.0 * 2.0 / GIB;
+        let held = [0.0, embedding, embedding, embedding + 2.0][policy as usize];
+        assert!((host - held).abs() < 1e-6, "{policy:?}: {host} GiB of host memory");
+    }
+    assert!(mistral(4 * 2048, Policy::Keep, 0.05)[0] <= mistral(4 * 2048, Policy::Keep, 0.0)[0] + 0.5);
+    let [device, _] = mistral(2048, Policy::Offload, 0.0);
+    assert!(device <= 4.7, "{device} GiB");
 }
 
 #[test]

@@ -1,5 +1,5 @@
-//! Recordings of models of real size: NF4 base with double quantization, rank 16 on every linear but the head, bf16, full
-//! checkpointing, AdamW of torch. (The benchmark of the planner uses this file too.)
+//! Recordings of models of real size: NF4 base with double quantization, rank 16 on every linear but the head, bf16, all
+//! blocks recomputed, AdamW of torch. (The benchmark of the planner uses this file too.)
 
 #[path = "../shared/models.rs"]
 mod models;
@@ -9,6 +9,7 @@ use halfbyte_core::model::{AdapterSpec, LossSpec, OptimizerKind, OptimizerSpec, 
 use halfbyte_core::model::{HEAD, linears};
 use halfbyte_core::op::{Betas, ControlRule};
 use halfbyte_core::quant::{QuantKind, Scheme};
+use halfbyte_core::tape::Policy;
 
 /// Known architectures.
 pub const MODELS: [&str; 4] = ["llama-2-7b", "mistral-7b-v0.1", "mixtral-8x7b-v0.1", "llama-2-70b"];
@@ -20,6 +21,7 @@ pub fn spec(model: &str, tokens: usize) -> Spec {
     let scheme = Scheme { kind: QuantKind::Nf4, blocksize: 64, double: true };
     let aux = config.experts.as_ref().map(|_| 0.001);
     Spec {
+        policies: vec![Policy::Recompute; config.layers],
         config,
         compute: DType::Bf16,
         tokens,
@@ -27,7 +29,6 @@ pub fn spec(model: &str, tokens: usize) -> Spec {
         adapters: modules.into_iter().map(|m| (m, AdapterSpec { r: 16, scale: 1.0 })).collect(),
         dropout: 0.0,
         neftune: None,
-        checkpointing: true,
         loss: LossSpec { chunk: 1024, aux },
         optimizer: Some(OptimizerSpec {
             state: OptimizerKind::Torch,

@@ -13,6 +13,7 @@ use halfbyte_core::dtype::DType;
 use halfbyte_core::model::record;
 use halfbyte_core::op::Phase;
 use halfbyte_core::session::Session;
+use halfbyte_core::tape::Policy;
 use std::time::Instant;
 
 /// The command line: what to measure.
@@ -22,7 +23,7 @@ struct Wanted {
     length: usize,
     steps: usize,
     layers: Option<usize>,
-    checkpointing: bool,
+    policy: Policy,
     arch: Option<Arch>,
     graph: bool,
     f16: bool,
@@ -40,11 +41,21 @@ fn wanted() -> Wanted {
         length: number("--length", 2048),
         steps: number("--steps", 10),
         layers: value("--layers").and_then(|v| v.parse().ok()),
-        checkpointing: flag("--checkpointing"),
+        policy: policy(value("--policy").as_deref()),
         arch: value("--arch").map(|v| v.parse().expect("a code path")),
         graph: !flag("--no-graph"),
         f16: flag("--f16"),
         profile: flag("--profile"),
+    }
+}
+
+fn policy(name: Option<&str>) -> Policy {
+    match name {
+        None | Some("keep") => Policy::Keep,
+        Some("gate-up") => Policy::RecomputeGateUp,
+        Some("recompute") => Policy::Recompute,
+        Some("offload") => Policy::Offload,
+        Some(other) => panic!("--policy {other}: expected keep, gate-up, recompute or offload"),
     }
 }
 
@@ -63,7 +74,7 @@ fn run(w: &Wanted) -> halfbyte_core::error::Result<()> {
     let (_, mut config) = known(&w.model)?;
     config.layers = w.layers.unwrap_or(config.layers);
     let compute = if w.f16 { DType::F16 } else { DType::Bf16 };
-    let spec = model::spec(config, compute, w.rows * w.length, w.checkpointing, w.steps)?;
+    let spec = model::spec(config, compute, w.rows * w.length, w.policy, w.steps)?;
     let before = free_memory(0)?;
     let recorded = Instant::now();
     let model = record(spec)?;
@@ -104,11 +115,11 @@ fn run(w: &Wanted) -> halfbyte_core::error::Result<()> {
     let median = times[times.len() / 2];
     let tokens = w.rows * w.length;
     println!(
-        "RESULT {} {}x{} {arch} ckpt={} graph={} first loss {:.6} norm {:.6e} hash {hash:016x} median {median:.1} ms {:.0} tokens/s plan {:.2} GiB driver {:.2} GiB",
+        "RESULT {} {}x{} {arch} {:?} graph={} first loss {:.6} norm {:.6e} hash {hash:016x} median {median:.1} ms {:.0} tokens/s plan {:.2} GiB driver {:.2} GiB",
         w.model,
         w.rows,
         w.length,
-        w.checkpointing,
+        w.policy,
         w.graph,
         first.0,
         first.1,

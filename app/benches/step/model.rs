@@ -1,5 +1,6 @@
 //! Real architectures with random weights and random texts.
 
+use halfbyte::run::ladder::everywhere;
 use halfbyte::run::spec::{BLOCK, base_schemes};
 use halfbyte_core::dtype::DType;
 use halfbyte_core::error::Result;
@@ -13,11 +14,12 @@ use halfbyte_core::session::Session;
 use halfbyte_core::session::batch::{Document, MicroBatch, num_items};
 use halfbyte_core::session::dummy::fill_base;
 use halfbyte_core::session::init::{init_adapter, init_optimizer};
+use halfbyte_core::tape::Policy;
 
 const SEED: u64 = 42;
 
 /// The usual recipe: NF4 with double quantization, r = 16 on all linears except head and router, AdamW in f32.
-pub fn spec(config: ModelConfig, compute: DType, tokens: usize, checkpointing: bool, updates: usize) -> Result<Spec> {
+pub fn spec(config: ModelConfig, compute: DType, tokens: usize, policy: Policy, updates: usize) -> Result<Spec> {
     let scheme = Scheme { kind: QuantKind::Nf4, blocksize: BLOCK, double: true };
     let targets = linears(&config).into_iter().filter(|l| l.leaf != "lm_head" && l.leaf != "gate");
     Ok(Spec {
@@ -27,7 +29,7 @@ pub fn spec(config: ModelConfig, compute: DType, tokens: usize, checkpointing: b
         adapters: targets.map(|l| (l.name, AdapterSpec { r: 16, scale: 1.0 })).collect(),
         dropout: 0.0,
         neftune: None,
-        checkpointing,
+        policies: everywhere(policy, config.layers),
         loss: LossSpec { chunk: 2048, aux: None },
         optimizer: Some(OptimizerSpec {
             state: OptimizerKind::Torch,

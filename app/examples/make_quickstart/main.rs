@@ -33,6 +33,7 @@ use halfbyte_core::op::{Betas, ControlRule};
 use halfbyte_core::session::Session;
 use halfbyte_core::session::batch::{Document, MicroBatch, num_items};
 use halfbyte_core::session::init::{init_adapter, init_optimizer};
+use halfbyte_core::tape::Policy;
 use halfbyte_tokenizer::{Tokenizer, Trainer};
 use prose::passage;
 use serde::Deserialize;
@@ -157,7 +158,7 @@ fn train(recipe: &Recipe, tokenizer: &Tokenizer, config: &ModelConfig, base: Wei
         adapters: adapters.map(|m| (m.module.name.clone(), AdapterSpec { r: m.r, scale: m.scale })).collect(),
         dropout: 0.0,
         neftune: None,
-        checkpointing: false,
+        policies: vec![Policy::Keep; config.layers],
         loss: LossSpec { chunk: 512, aux: None },
         optimizer: Some(OptimizerSpec {
             state: OptimizerKind::Torch,

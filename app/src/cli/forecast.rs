@@ -2,11 +2,18 @@
 
 use super::human_bytes;
 use crate::run::forecast::Time;
-use halfbyte_core::plan::Plan;
+use crate::run::ladder::describe;
+use crate::run::record::Recorded;
 
 /// The line with the planned memory.
-pub fn memory(plan: &Plan) -> String {
-    format!("memory: {} ({} of activations)", human_bytes(plan.bytes), human_bytes(plan.arena_bytes))
+pub fn memory(recorded: &Recorded) -> String {
+    let (plan, policies) = (&recorded.plan, describe(&recorded.model.spec.policies));
+    let (all, activations) = (human_bytes(plan.bytes), human_bytes(plan.arena_bytes));
+    let host = match plan.host_bytes {
+        0 => String::new(),
+        bytes => format!(", and {} of pinned host memory", human_bytes(bytes)),
+    };
+    format!("memory: {all} ({activations} of activations; {policies}){host}")
 }
 
 /// The line with the predicted time on the device `name`; `time` is None if no rates are known for it.

@@ -79,7 +79,7 @@ pub fn run(args: &InspectDataArgs) -> Result<()> {
     out(&data.report.text());
     out(&eval.map(|report| report.text()).unwrap_or_default());
     planned.notes.iter().for_each(|note| say!("note: {note}"));
-    say!("{}", forecast::memory(plan));
+    say!("{}", forecast::memory(&planned.recorded));
     times.for_each(|(name, time)| say!("{}", forecast::time(name, time)));
     Ok(())
 }

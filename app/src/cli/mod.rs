@@ -5,6 +5,8 @@ macro_rules! say {
     ($($text:tt)*) => { $crate::cli::out(&(format!($($text)*) + "\n")) };
 }
 
+mod arena_svg;
+mod budget;
 mod device;
 mod devices;
 mod examples;

@@ -1,17 +1,23 @@
 //! `halfbyte plan RECIPE`: prints the resolved recipe and the memory that it needs. Needs config.json, but no weights.
 
-use super::{count, human_bytes, out};
+use super::{arena_svg, budget, count, human_bytes, out};
 use crate::config::recipe::Recipe;
 use crate::data::open::longest_row;
 use crate::data::tokenizer_config::TokenizerConfig;
 use crate::run::ModelPlace;
-use crate::run::record::{Adapted, record_training};
+use crate::run::fit::Limit;
+use crate::run::forecast::full_step;
+use crate::run::ladder::{Ladder, POLICIES, Rung, describe, name as policy_name};
+use crate::run::record::{Adapted, Recorded, record_training};
 use crate::run::spec::Capacity;
+use halfbyte_core::device::Device;
+use halfbyte_core::device::cuda::{self, Cuda, CudaOptions};
 use halfbyte_core::error::{Error, Result};
 use halfbyte_core::model::Model;
 use halfbyte_core::op::{Phase, Purpose};
 use halfbyte_core::plan::Plan;
-use halfbyte_core::tape::listing;
+use halfbyte_core::plan::cost::Rates;
+use halfbyte_core::tape::{Policy, listing};
 use serde_json::json;
 use std::path::PathBuf;
 
@@ -26,6 +32,13 @@ pub struct PlanArgs {
     /// Plan a run with --dummy-weights: model_name_or_path may be the name of an architecture such as mistral-7b-v0.1
     #[arg(long)]
     dummy_weights: bool,
+    /// Choose policies for this much memory on a GPU, the driver's part included: 12GiB, 800MiB [default: what is free on
+    /// the first GPU, less a reserve]
+    #[arg(long, value_name = "AMOUNT", value_parser = budget::parse)]
+    memory_budget: Option<usize>,
+    /// Draw the arena over a micro-step
+    #[arg(long, value_name = "FILE.svg")]
+    svg: Option<PathBuf>,
     /// Print the op listing of every phase
     #[arg(long)]
     list: bool,
@@ -64,16 +77,33 @@ pub fn run(args: PlanArgs) -> Result<()> {
     let tokens = batch.checked_mul(max).ok_or_else(|| Error::usage("batch size times max_seq_length is too large"))?;
     let updates = recipe.training.max_steps.unwrap_or(1);
     let adapted = Adapted::resolve(&recipe, &config)?;
-    let recorded = record_training(&recipe, &config, None, adapted, Capacity { tokens, updates })?;
+    let capacity = Capacity { tokens, updates };
+    let record = |policies| record_training(&recipe, &config, None, adapted.clone(), capacity, policies);
+    let accumulation = recipe.training.accumulation;
+    let (gpu, rates) = Rates::reference();
+    let seconds = |r: &Recorded| full_step(&r.model.program, max, accumulation, config.sliding_window, rates);
+    let ladder = Ladder::new(config.layers, &record, &seconds)?;
+    let taken = Taken::of(&ladder, recipe.training.checkpointing, args.memory_budget)?;
+    let recorded = &taken.rung.recorded;
     let (model, plan) = (&recorded.model, &recorded.plan);
+    if let Some(file) = &args.svg {
+        let title = format!("{batch} × {max} tokens, {}", describe(taken.rung.policies()));
+        let failed = |e| Error::system(format!("cannot write {}: {e}", file.display()));
+        std::fs::write(file, arena_svg::draw(&model.program, plan, &title)).map_err(failed)?;
+    }
     if args.json {
-        say!("{:#}", as_json(model, plan));
+        say!("{:#}", as_json(model, plan, &ladder, &taken));
         return Ok(());
     }
     out(&recipe.resolved_toml());
     say!("");
     recorded.adapted.notes.iter().chain(&recipe.notes).for_each(|note| say!("note: {note}"));
     say!("{}", recorded.parameters(&recipe));
+    let size = match accumulation {
+        1 => format!("{batch} × {max} tokens"),
+        n => format!("{n} micro-batches of {batch} × {max} tokens"),
+    };
+    print_ladder(&ladder, &taken, gpu, &size);
     print_memory(model, plan, &format!("{batch} × {max}"));
     if args.list {
         for (phase, _) in &model.program.phases {
@@ -81,6 +111,53 @@ pub fn run(args: PlanArgs) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// The rung that a run takes, and why.
+struct Taken {
+    rung: Rung,
+    why: String,
+}
+
+impl Taken {
+    /// The rung that the recipe's key demands or, without it, the fastest mix within the budget (or the free memory of the
+    /// first GPU). If none fits, the last rung.
+    fn of(ladder: &Ladder<'_>, checkpointing: Option<bool>, budget: Option<usize>) -> Result<Self> {
+        let fixed = |policy, why: &str| Ok(Taken { rung: ladder.uniform(policy)?, why: why.into() });
+        match checkpointing {
+            Some(true) => return fixed(Policy::Recompute, "gradient_checkpointing = true"),
+            Some(false) => return fixed(Policy::Keep, "gradient_checkpointing = false"),
+            None => {}
+        }
+        let gpu = cuda::list().ok().filter(|gpus| !gpus.is_empty());
+        let device = match gpu {
+            Some(gpus) => Some(Cuda::new(CudaOptions { ordinal: gpus[0].ordinal, ..CudaOptions::default() })?),
+            None => None,
+        };
+        let limit = Limit { budget, device: device.as_ref().map(|device| device as &dyn Device) };
+        if budget.is_none() && device.is_none() {
+            return fixed(Policy::Keep, "there is neither a GPU nor a --memory-budget");
+        }
+        match ladder.best(&|recorded| limit.allows(recorded))? {
+            Some(rung) => Ok(Taken { rung, why: format!("it is the fastest that fits into {}", limit.describe()) }),
+            None => fixed(Policy::Offload, &format!("it needs the least memory, but more than {}", limit.describe())),
+        }
+    }
+}
+
+/// Policy by policy, what all blocks together need.
+fn print_ladder(ladder: &Ladder<'_>, taken: &Taken, gpu: &str, size: &str) {
+    say!("\nif all blocks do the same, and the predicted time of a step of {size} on {gpu}:");
+    say!("  {:34} {:>12} {:>12} {:>10}", "", "GPU memory", "pinned", "a step");
+    let line = |what: &str, rung: &Rung| {
+        let plan = &rung.recorded.plan;
+        let host = if plan.host_bytes > 0 { human_bytes(plan.host_bytes) } else { "-".into() };
+        let time = format!("{:.0} ms", 1e3 * rung.seconds);
+        say!("  {what:34} {:>12} {host:>12} {time:>10}", human_bytes(plan.bytes));
+    };
+    ladder.rungs.iter().zip(POLICIES).for_each(|(rung, policy)| line(policy_name(policy), rung));
+    line("taken", &taken.rung);
+    say!("taken: {}; {}\n", describe(taken.rung.policies()), taken.why);
 }
 
 fn print_memory(model: &Model, plan: &Plan, size: &str) {
@@ -95,6 +172,9 @@ fn print_memory(model: &Model, plan: &Plan, size: &str) {
         human_bytes(plan.lower_bound)
     );
     say!("  {:26} {:>12}", "in all", human_bytes(plan.bytes));
+    if plan.host_bytes > 0 {
+        say!("  {:26} {:>12}", "pinned host memory", human_bytes(plan.host_bytes));
+    }
     if let Some(peak) = plan.peak(&model.program) {
         let ops = model.program.ops(peak.phase);
         say!("\nalive at the peak (phase {:?}, op {} of {}, {}):", peak.phase, peak.op, ops.len(), ops[peak.op].name());
@@ -111,7 +191,7 @@ fn print_memory(model: &Model, plan: &Plan, size: &str) {
     say!("\n{} of products that add to one output, {} left single", count(groups, "group"), model.fusion.missed);
 }
 
-fn as_json(model: &Model, plan: &Plan) -> serde_json::Value {
+fn as_json(model: &Model, plan: &Plan, ladder: &Ladder<'_>, taken: &Taken) -> serde_json::Value {
     let resident: serde_json::Map<String, serde_json::Value> =
         plan.resident.iter().map(|(k, b)| (key(*k), json!(b))).collect();
     let peak = plan.peak(&model.program).map(|p| {
@@ -119,12 +199,22 @@ fn as_json(model: &Model, plan: &Plan) -> serde_json::Value {
         json!({"phase": format!("{:?}", p.phase), "op": p.op, "alive": alive.collect::<Vec<_>>()})
     });
     let ops = |phase: Phase| model.program.ops(phase).len();
+    let rung = |(rung, policy): (&Rung, _)| {
+        let plan = &rung.recorded.plan;
+        json!({
+            "policy": policy_name(policy), "total": plan.bytes, "host": plan.host_bytes, "step_seconds": rung.seconds,
+        })
+    };
     json!({
         "tokens": model.spec.tokens,
         "resident": resident,
         "activations": plan.arena_bytes,
         "activations_lower_bound": plan.lower_bound,
         "total": plan.bytes,
+        "host": plan.host_bytes,
+        "policies": describe(taken.rung.policies()),
+        "step_seconds": taken.rung.seconds,
+        "ladder": ladder.rungs.iter().zip(POLICIES).map(rung).collect::<Vec<_>>(),
         "peak": peak,
         "micro_ops": ops(Phase::Micro),
     })

@@ -19,7 +19,7 @@ pub fn lines(run: &Prepared, device: &str, time: String) -> Vec<String> {
     lines.extend(data.eval.iter().map(|(_, report)| report.summary()));
     let end = [
         format!("device: {device}"),
-        forecast::memory(&planned.recorded.plan),
+        forecast::memory(&planned.recorded),
         time,
         checkpoints(&planned.recipe.training),
         "the data in full: halfbyte inspect-data RECIPE".into(),

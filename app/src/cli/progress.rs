@@ -3,6 +3,7 @@
 use super::heartbeat::Heartbeat;
 use super::pace::Pace;
 use super::{forecast, human_bytes, preamble};
+use crate::run::ladder::describe;
 use crate::run::results::Results;
 use crate::run::{Prepared, Run};
 use crate::train::records::{Continuation, EvalRecord, LogRecord, StepRecord};
@@ -45,7 +46,8 @@ impl Progress {
         if self.json {
             let record = json!({
                 "event": "prepared", "steps": planned.steps.total, "rows": planned.data.train.rows.len(),
-                "memory": planned.recorded.plan.bytes, "time": time, "notes": planned.notes, "device": device,
+                "memory": planned.recorded.plan.bytes,
+                "policies": describe(&planned.recorded.model.spec.policies), "time": time, "notes": planned.notes, "device": device,
                 "parameters": planned.parameters(), "train": planned.data.report,
             });
             say!("{record}");

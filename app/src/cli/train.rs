@@ -1,5 +1,6 @@
 //! `halfbyte train RECIPE`: trains, or resumes a run.
 
+use super::budget;
 use super::device::DeviceArgs;
 use super::progress::Progress;
 use crate::config::recipe::Recipe;
@@ -31,6 +32,10 @@ pub struct TrainArgs {
     pub dummy_weights: bool,
     #[command(flatten)]
     device: DeviceArgs,
+    /// The most memory that the run may take on the GPU, the driver's part included: 12GiB, 800MiB [default: what is
+    /// free, less a reserve]
+    #[arg(long, value_name = "AMOUNT", value_parser = budget::parse)]
+    memory_budget: Option<usize>,
     /// On the CPU, fill dead memory with NaN to detect stray reads (slower, same results)
     #[arg(long)]
     pub poison: bool,
@@ -64,10 +69,11 @@ pub fn run(args: TrainArgs) -> Result<()> {
     refuse_results(&recipe.training, start)?;
     let mut progress = Progress::new(args.json);
     let place = ModelPlace::open(&recipe.model, args.dummy_weights)?;
-    let prepared = prepare(recipe, place, &|_| ())?;
+    let mut prepared = prepare(recipe, place, &|_| ())?;
     let cpu = CpuOptions { poison: args.poison, late_copies: false };
     let recipe = &prepared.planned.recipe;
     let (device, device_name) = args.device.open(recipe.model.device.as_deref(), recipe.compute, cpu)?;
+    prepared.fit(device.as_ref(), args.memory_budget)?;
     progress.prepared(&prepared, &device_name, &device.about());
     // Signals are caught only from here on. Nothing is written before, so Ctrl-C may end a download or the data
     // preparation at once.

@@ -39,7 +39,7 @@ fn defaults_are_those_of_hugging_face() {
     assert_eq!((t.adam_beta1, t.adam_beta2, t.adam_epsilon), (0.9, 0.999, 1e-8));
     assert_eq!((t.warmup_ratio, t.warmup_steps, t.seed, t.data_seed), (0.0, 0.0, 42, 42));
     assert_eq!((t.logging, t.eval, t.save), (Cadence::Steps(10), Cadence::Never, Cadence::Steps(500)));
-    assert_eq!((t.save_total_limit, t.checkpointing, t.drop_last), (None, false, false));
+    assert_eq!((t.save_total_limit, t.checkpointing, t.drop_last), (None, None, false));
     assert_eq!(t.optim, Optim { formula: Formula::Torch, bits: 32, placement: Placement::Resident });
     assert_eq!((r.lora.r, r.lora.alpha, r.lora.dropout), (8, 8.0, 0.0));
     assert_eq!((&r.lora.targets, &r.quantization, r.compute), (&Targets::Default, &None, DType::F32));
@@ -134,7 +134,7 @@ fn names_of_other_programs_are_the_keys_they_mean() {
     );
     assert_eq!((r.lora.r, r.data.max_seq_length, r.data.packing), (4, Some(64), true));
     assert_eq!((r.training.batch_size, r.training.epochs, r.training.learning_rate), (2, 1.0, 1e-3));
-    assert_eq!((r.training.schedule.as_str(), r.training.seed, r.training.checkpointing), ("cosine", 7, true));
+    assert_eq!((r.training.schedule.as_str(), r.training.seed, r.training.checkpointing), ("cosine", 7, Some(true)));
     assert!(r.quantization.is_some());
     refused("quantization_bit = 8", &["quantization_bit", "expected 4"]);
     assert_eq!(ok("lora_target_linear = true").lora.targets, Targets::AllLinear);

@@ -116,8 +116,8 @@ pub struct TrainingConfig {
     pub max_grad_norm: f64,
     /// `neftune_noise_alpha`: size of the noise on the embeddings in training; None: no noise.
     pub neftune_alpha: Option<f64>,
-    /// `gradient_checkpointing`: blocks are recomputed in the backward pass.
-    pub checkpointing: bool,
+    /// `gradient_checkpointing`: whether blocks are recomputed in the backward pass. `None`: as far as memory demands it.
+    pub checkpointing: Option<bool>,
     /// Seed of the initial adapter, of dropout and of the order of rows.
     pub seed: u64,
     /// Seed of the order of rows.
@@ -184,7 +184,7 @@ impl TrainingConfig {
             adam_epsilon: raw.at_least("adam_epsilon", 0.0).unwrap_or(1e-8),
             max_grad_norm: raw.at_least("max_grad_norm", 0.0).unwrap_or(1.0),
             neftune_alpha: raw.at_least("neftune_noise_alpha", 0.0).filter(|alpha| *alpha > 0.0),
-            checkpointing: raw.flag("gradient_checkpointing").unwrap_or(false),
+            checkpointing: raw.flag("gradient_checkpointing"),
             seed,
             data_seed: raw.count("data_seed", 0).map_or(seed, |n| n as u64),
             logging,
@@ -246,7 +246,7 @@ impl TrainingConfig {
             ("adam_epsilon", Some(self.adam_epsilon.into())),
             ("max_grad_norm", Some(self.max_grad_norm.into())),
             ("neftune_noise_alpha", self.neftune_alpha.map(Value::from)),
-            ("gradient_checkpointing", Some(self.checkpointing.into())),
+            ("gradient_checkpointing", self.checkpointing.map(Value::from)),
             ("seed", Some(Value::from(self.seed as i64))),
             ("data_seed", Some(Value::from(self.data_seed as i64))),
             ("logging_strategy", Some(self.logging.strategy())),

@@ -6,7 +6,7 @@ use crate::config::recipe::Recipe;
 use crate::data::loader::Dataset;
 use crate::train::evaluate::rows_at_once;
 use crate::train::length::Steps;
-use halfbyte_core::op::Phase;
+use halfbyte_core::op::{Phase, Program};
 use halfbyte_core::plan::cost::{Load, Rates, seconds};
 use serde::Serialize;
 
@@ -68,14 +68,27 @@ fn evaluations(recipe: &Recipe, steps: &Steps) -> usize {
 }
 
 /// The number of tokens of all rows, and the mean number of keys that each attends to.
-fn load(dataset: &Dataset, window: Option<usize>) -> Load {
-    let window = window.unwrap_or(usize::MAX);
+pub(super) fn load(dataset: &Dataset, window: Option<usize>) -> Load {
     let pieces = (0..dataset.rows.len()).flat_map(|row| dataset.rows.row(row)).map(|piece| piece.tokens());
     let (mut tokens, mut seen) = (0, 0.0);
     for n in pieces {
-        let full = n.min(window);
         tokens += n;
-        seen += full as f64 * (full + 1) as f64 / 2.0 + (n - full) as f64 * window as f64;
+        seen += pairs(n, window);
     }
     Load { tokens, seen: seen / tokens.max(1) as f64 }
+}
+
+/// Predicted seconds of an optimizer step of `accumulation` micro-batches, all rows of which have `length` tokens.
+pub fn full_step(program: &Program, length: usize, accumulation: usize, window: Option<usize>, rates: Rates) -> f64 {
+    let full = Load { tokens: program.tokens, seen: pairs(length, window) / length.max(1) as f64 };
+    let none = Load { tokens: 0, seen: 0.0 };
+    let update = [Phase::Begin, Phase::Update].map(|phase| seconds(program, phase, none, rates)).iter().sum::<f64>();
+    accumulation as f64 * seconds(program, Phase::Micro, full, rates) + update
+}
+
+/// The number of pairs of a query and a key that it sees, in a document of `n` tokens.
+fn pairs(n: usize, window: Option<usize>) -> f64 {
+    let window = window.unwrap_or(usize::MAX);
+    let full = n.min(window);
+    full as f64 * (full + 1) as f64 / 2.0 + (n - full) as f64 * window as f64
 }

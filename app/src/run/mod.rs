@@ -4,16 +4,17 @@
 //! * `locate`: finds the base model and its tokenizer.
 //! * [`spec`], [`record`]: specify, record and plan the program.
 //! * [`prepare`](prepare()): turns the data into rows, counts steps, and plans the program. It writes nothing.
-//! * [`forecast`], `fit`: predict the time of the run; check that it fits into the device's memory, or suggest what
-//!   would.
+//! * [`ladder`], [`forecast`], [`fit`]: choose what blocks keep in memory; predict the time of the run; check that it fits
+//!   into the device's memory, or suggest what would.
 //! * `start`: loads the weights and opens the run folder. All mistakes of the user are reported before that.
 //! * `train`: [`Run::train`] trains, evaluates and saves.
 //! * `folder`, `resume`, `save`, [`results`], `samples`: write the run folder, and resume from its checkpoints.
 
 pub mod files;
-mod fit;
+pub mod fit;
 mod folder;
 pub mod forecast;
+pub mod ladder;
 pub mod locate;
 mod prepare;
 pub mod record;

@@ -2,6 +2,7 @@
 //! program. Each of these happens once.
 
 use super::ModelPlace;
+use super::ladder::by_key;
 use super::record::{Adapted, Recorded, record_training};
 use super::spec::Capacity;
 use crate::config::recipe::Recipe;
@@ -102,7 +103,8 @@ impl Planned {
                     .into(),
             );
         }
-        let recorded = record_training(&recipe, &config, checkpoint, adapted, capacity)?;
+        let policies = by_key(training.checkpointing, config.layers);
+        let recorded = record_training(&recipe, &config, checkpoint, adapted, capacity, policies)?;
         Ok(Self { recipe, config, data, steps, recorded, notes })
     }
 

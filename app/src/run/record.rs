@@ -10,6 +10,7 @@ use crate::weights::targets::{AdapterModule, resolve};
 use halfbyte_core::error::Result;
 use halfbyte_core::model::{Model, ModelConfig, record};
 use halfbyte_core::plan::{Plan, plan};
+use halfbyte_core::tape::Policy;
 use std::path::Path;
 
 /// The LoRA configuration of a run, resolved against a model.
@@ -51,7 +52,7 @@ pub struct Recorded {
     pub adapted: Adapted,
 }
 
-/// Records and plans the program of a training run. Without a checkpoint, the 4-bit format of a pre-quantized model
+/// Records and plans the program of a training run, in which block i keeps what `policies[i]` says. Without a checkpoint, the 4-bit format of a pre-quantized model
 /// comes from config.json.
 pub fn record_training(
     recipe: &Recipe,
@@ -59,11 +60,14 @@ pub fn record_training(
     checkpoint: Option<&TensorFiles>,
     adapted: Adapted,
     capacity: Capacity,
+    policies: Vec<Policy>,
 ) -> Result<Recorded> {
     let quantization = recipe.quantization.as_ref();
     let skip = quantization.map_or(&[][..], |q| &q.skip_modules);
     let base = base_schemes(config, checkpoint, quantization.map(|q| q.scheme), skip)?;
-    let model = record(training_spec(recipe, config, &adapted.modules, adapted.lora.dropout, base, capacity)?)?;
+    let dropout = adapted.lora.dropout;
+    let spec = training_spec(recipe, config, &adapted.modules, dropout, base, capacity, policies)?;
+    let model = record(spec)?;
     let plan = plan(&model.program);
     Ok(Recorded { model, plan, adapted })
 }

@@ -13,6 +13,7 @@ use halfbyte_core::model::linears;
 use halfbyte_core::model::{AdapterSpec, LossSpec, OptimizerKind, OptimizerSpec, Spec};
 use halfbyte_core::op::{Betas, ControlRule};
 use halfbyte_core::quant::Scheme;
+use halfbyte_core::tape::Policy;
 use std::collections::HashMap;
 
 /// Elements per block when a checkpoint is quantized while loading: bitsandbytes' default, for which transformers has
@@ -74,7 +75,7 @@ pub struct Capacity {
     pub updates: usize,
 }
 
-/// The [`Spec`] of a training run.
+/// The [`Spec`] of a training run; `policies` says what each block keeps for the backward pass.
 pub fn training_spec(
     recipe: &Recipe,
     config: &ModelConfig,
@@ -82,6 +83,7 @@ pub fn training_spec(
     dropout: f64,
     base: HashMap<String, Scheme>,
     capacity: Capacity,
+    policies: Vec<Policy>,
 ) -> Result<Spec> {
     check_tokens(capacity.tokens)?;
     if capacity.updates > MOST_UPDATES {
@@ -100,7 +102,7 @@ pub fn training_spec(
         adapters: adapter_specs(modules),
         dropout,
         neftune: recipe.training.neftune_alpha,
-        checkpointing: recipe.training.checkpointing,
+        policies,
         loss: LossSpec { chunk: LOGITS_CHUNK, aux: experts.map(|e| e.aux_loss_coef) },
         optimizer: Some(optimizer_spec(&recipe.training, recipe.compute, capacity.updates)),
         logits_rows: 1,
@@ -152,7 +154,7 @@ pub fn inference_spec(
         adapters: adapter_specs(modules),
         dropout: 0.0,
         neftune: None,
-        checkpointing: false,
+        policies: Vec::new(),
         loss: LossSpec { chunk: LOGITS_CHUNK, aux: None },
         optimizer: None,
         logits_rows: 1,

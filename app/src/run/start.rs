@@ -1,7 +1,6 @@
 //! Starts a prepared run: loads the weights to the device and opens the run folder.
 
 use super::files::RunStart;
-use super::fit;
 use super::folder::LockedFolder;
 use super::prepare::{Planned, Prepared};
 use super::record::Recorded;
@@ -29,7 +28,7 @@ use halfbyte_core::session::init::{init_adapter, init_optimizer};
 use std::path::PathBuf;
 
 impl Prepared {
-    /// Allocates on `device`, loads the base weights, and initializes the adapter or restores a checkpoint. Creates the
+    /// Allocates on `device`, for which [`Prepared::fit`] has planned the run, loads the base weights, and initializes the adapter or restores a checkpoint. Creates the
     /// run folder.
     pub fn start(self, device: Box<dyn Device>, start: RunStart) -> Result<Run> {
         let kind = device.about().kind.to_string();
@@ -37,7 +36,6 @@ impl Prepared {
         if planned.recipe.training.watchdog {
             watchdog::check_data(&planned.data.report)?;
         }
-        fit::check(&planned, checkpoint.as_ref(), device.as_ref())?;
         let output = PathBuf::from(&planned.recipe.training.output_dir);
         let (saved, notes) = match start {
             RunStart::Resume => resume::find(&output, &planned.recipe, &place, &kind)?,

@@ -13,6 +13,7 @@ mod hub_server;
 mod inspect_data;
 mod life;
 mod memory;
+mod plan;
 #[path = "../../../tests/shared/project.rs"]
 mod project;
 mod quickstart;

@@ -2,12 +2,13 @@
 
 use crate::folder::Folder;
 use halfbyte::config::recipe::Recipe;
-use halfbyte::run::{ModelPlace, Prepared, RunStart, prepare};
+use halfbyte::run::{ModelPlace, Planned, Prepared, Run, RunStart, prepare};
 use halfbyte_core::device::cpu::{Cpu, CpuOptions};
 use halfbyte_core::device::{About, Device, Timing};
 use halfbyte_core::error::Result;
 use halfbyte_core::op::{Buf, Phase, Program};
 use halfbyte_core::plan::Plan;
+use halfbyte_core::tape::Policy;
 use std::sync::Arc;
 
 /// The CPU with a limit.
@@ -50,10 +51,17 @@ fn prepared(folder: &Folder, more: &[&str]) -> Prepared {
     prepare(recipe, place, &|_| ()).expect("a run")
 }
 
+/// Starts a run with these overrides on a device with `room` bytes.
+fn start(folder: &Folder, more: &[&str], room: usize) -> Result<Run> {
+    let device = Box::new(Small(Cpu::new(CpuOptions::default()), room));
+    let mut prepared = prepared(folder, more);
+    prepared.fit(device.as_ref(), None)?;
+    prepared.start(device, RunStart::Fresh)
+}
+
 /// The error of a run with these overrides on a device with `room` bytes.
 fn refused(folder: &Folder, more: &[&str], room: usize) -> String {
-    let device = Box::new(Small(Cpu::new(CpuOptions::default()), room));
-    let error = prepared(folder, more).start(device, RunStart::Fresh).err().expect("too large");
+    let error = start(folder, more, room).err().expect("too large");
     assert_eq!(error.exit_code(), 4);
     assert!(!folder.path("run").exists(), "a refused run leaves no folder behind");
     error.to_string()
@@ -63,26 +71,58 @@ fn bytes(folder: &Folder, more: &[&str]) -> usize {
     prepared(folder, more).planned.recorded.plan.bytes
 }
 
+const ALL: &str = "gradient_checkpointing=false";
+const NONE: &str = "gradient_checkpointing=true";
+
 #[test]
-fn a_run_that_does_not_fit_is_told_what_would() {
+fn a_run_keeps_as_much_as_fits() {
     let folder = Folder::new();
-    let (whole, recomputed) = (bytes(&folder, &[]), bytes(&folder, &["gradient_checkpointing=true"]));
-    assert!(recomputed < whole);
-    let error = refused(&folder, &[], whole - 1);
-    assert!(error.contains("are missing") && error.contains("it fits with gradient_checkpointing = true:"), "{error}");
-    let error = refused(&folder, &[], recomputed - 1);
-    let words = ["per_device_train_batch_size = 2", "gradient_accumulation_steps = 2"];
+    let (whole, least) = (bytes(&folder, &[ALL]), bytes(&folder, &[NONE]));
+    assert!(least < whole);
+    let mut found = Vec::new();
+    for room in [whole, whole - 1, (whole + least) / 2, least] {
+        let device = Small(Cpu::new(CpuOptions::default()), room);
+        let mut run = prepared(&folder, &[]);
+        run.fit(&device, None).expect("it fits");
+        let Planned { recorded, .. } = &run.planned;
+        assert!(recorded.plan.bytes <= room);
+        let keeps_all = recorded.model.spec.policies.iter().all(|policy| *policy == Policy::Keep);
+        assert_eq!(keeps_all, room == whole);
+        found.push(recorded.plan.bytes);
+    }
+    assert!(
+        found[0] > found[1] && found[1] >= found[2] && found[2] > found[3],
+        "with less room, less is kept: {found:?}"
+    );
+    // A budget does what a small device does.
+    let mut run = prepared(&folder, &[]);
+    run.fit(&Cpu::new(CpuOptions::default()), Some(whole - 1)).expect("it fits");
+    assert_eq!(run.planned.recorded.plan.bytes, found[1]);
+    start(&folder, &[], whole - 1).expect("a run that recomputes a little");
+}
+
+#[test]
+fn a_run_that_does_not_fit_is_told_what_would_and_what_it_costs() {
+    let folder = Folder::new();
+    let (whole, recomputed) = (bytes(&folder, &[ALL]), bytes(&folder, &[NONE]));
+    let error = refused(&folder, &[ALL], whole - 1);
+    let words = ["are missing", "it fits with no gradient_checkpointing", "more time a token"];
     assert!(words.iter().all(|word| error.contains(word)), "{error}");
-    let error = refused(&folder, &["gradient_checkpointing=true"], 1000);
+    let words = ["per_device_train_batch_size = 2", "gradient_accumulation_steps = 2", "a token)"];
+    assert!(words.iter().all(|word| error.contains(word)), "{error}");
+    let error = refused(&folder, &[ALL], recomputed / 2);
+    assert!(!error.contains("no gradient_checkpointing (then as much is kept as fits) ("), "{error}");
+    let error = refused(&folder, &[NONE], 1000);
     assert!(error.contains("no batch size or length makes it fit"), "{error}");
-    let device = Box::new(Small(Cpu::new(CpuOptions::default()), whole));
-    prepared(&folder, &[]).start(device, RunStart::Fresh).expect("just enough");
+    start(&folder, &[ALL], whole).expect("just enough");
 }
 
 #[test]
 fn the_advice_holds() {
     let folder = Folder::new();
-    let advised = ["per_device_train_batch_size=2", "gradient_accumulation_steps=2"];
-    let device = Box::new(Small(Cpu::new(CpuOptions::default()), bytes(&folder, &["gradient_checkpointing=true"]) - 1));
-    prepared(&folder, &advised).start(device, RunStart::Fresh).expect("it fits, as the hint promised");
+    let advised = [NONE, "per_device_train_batch_size=2", "gradient_accumulation_steps=2"];
+    let room = bytes(&folder, &[NONE]) - 1;
+    let error = refused(&folder, &[NONE], room);
+    assert!(error.contains("per_device_train_batch_size = 2"), "{error}");
+    start(&folder, &advised, room).expect("it fits, as the hint promised");
 }

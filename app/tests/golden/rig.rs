@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use halfbyte::config::recipe::LoadDtype;
+use halfbyte::run::ladder::by_key;
 use halfbyte::run::spec::{BLOCK, adapter_specs, base_schemes};
 use halfbyte::weights::adapter::Adapter;
 use halfbyte::weights::load::{load_base, write_adapter};
@@ -56,7 +57,7 @@ pub fn open(folder: &Path, setup: Setup, watch: fn(&str) -> bool) -> Result<(Ses
         adapters: setup.adapter.map_or_else(HashMap::new, |a| adapter_specs(&a.modules)),
         dropout: 0.0,
         neftune: None,
-        checkpointing: setup.checkpointing,
+        policies: by_key(Some(setup.checkpointing), config.layers),
         loss: LossSpec { chunk: 29, aux: setup.aux },
         optimizer: setup.optimizer,
         logits_rows: setup.tokens,

@@ -12,6 +12,7 @@ use halfbyte_core::model::record;
 use halfbyte_core::op::Phase;
 use halfbyte_core::session::Session;
 use halfbyte_core::session::batch::{IGNORED, MicroBatch};
+use halfbyte_core::tape::Policy;
 use std::fmt;
 use std::sync::{Arc, Mutex};
 
@@ -66,7 +67,7 @@ fn session(case: &Width, compute: DType, device: Box<dyn Device>) -> Result<Sess
     let (_, mut config) = known(case.model).map_err(text)?;
     config.layers = case.layers;
     let tokens = case.texts.iter().sum::<usize>() + 5;
-    let spec = model::spec(config, compute, tokens, true, 4).map_err(text)?;
+    let spec = model::spec(config, compute, tokens, Policy::Recompute, 4).map_err(text)?;
     let mut session = Session::planned(record(spec).map_err(text)?, device).map_err(text)?;
     model::fill(&mut session).map_err(text)?;
     // B is zero initially, which makes the gradient of A zero. This gives every adapter tensor nonzero values.

@@ -48,7 +48,8 @@ pub fn rates() -> Rates {
         wide.iter_mut().zip(narrow).for_each(|(wide, x)| *wide = x.to_f32());
         std::hint::black_box(&wide);
     });
-    Rates { flops: gemm::measured_flops(), bytes: 2.0 * narrow.len() as f64 / seconds, op: 1e-6 }
+    let bytes = 2.0 * narrow.len() as f64 / seconds;
+    Rates { flops: gemm::measured_flops(), bytes, op: 1e-6, link: bytes }
 }
 
 /// Seconds of a run, the median of some: one alone is often disturbed, by the first touch of memory or by other programs.
