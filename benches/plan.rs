@@ -1,5 +1,5 @@
 //! How long it takes to record and plan the programs of real models (goal: 0.2 s each). Parts: recording the op lists
-//! (forward, derivatives, recomputation, fusion), and finding addresses.
+//! (forward, derivatives, recomputation), and finding addresses.
 
 #![expect(missing_docs, reason = "criterion_group! makes a public function")]
 

@@ -1,8 +1,11 @@
-// Matrix products: out = plus + scale * product, in the three forms that a linear layer needs.
+// Matrix products: out = plus + scale * (product + term), in the three forms that a linear layer needs.
 //
 //     nt   out[m,n] = a[m,k] * b[n,k]^T                 y  = x * W^T      b is a weight
 //     nn   out[m,n] = a[m,k] * b[k,n]                   dx = dy * W       b is a weight
 //     tn   out[m,n] = a[rows,m]^T * b[rows,n]           dW = dy^T * x     the sum runs over tokens
+//
+// The term is a second product of the same form, nt or nn, whose depth is `ranks` (0: no term): that of an adapter,
+// t * B^T or dt * A. Its steps follow those of the first product in the same sum.
 //
 // a and b are elements; out and plus are both elements or both f32. Accumulators are f32, rounded once by the epilogue.
 // plus may be null or out itself. Each output is accumulated over k in steps of 16 in ascending order, whatever the tile:
@@ -10,12 +13,13 @@
 // split_k > 0, see gemm_tn_tile) sums in a different order.
 //
 // Layout   rows of a and b start at multiples of 16 bytes and are read 8 elements at a time: their leading dimensions are
-//          multiples of 8, and so is k in nt and nn. n (nn, tn) and m (tn) may have any value if the columns up to the next
+//          multiples of 8, and so are k and ranks in nt and nn. n (nn, tn) and m (tn) may have any value if the columns up to the next
 //          multiple of 8 are readable. out and plus may have any width and leading dimension; if these and the addresses
 //          allow it, rows are written 8 columns at a time.
 // Rows     nt, nn: m = rows.count(); tn: the sum runs over rows.count() rows. Rows beyond are never read.
 // Groups   offsets[groups + 1] in device memory, or null for one group. Group e owns the rows offsets[e] .. offsets[e+1] of
 //          a and out (nt, nn) or of a and b (tn), and slab e of b (n rows each in nt, k rows each in nn) or of out (m rows).
+//          The same holds for the term, with ranks in place of k.
 //
 // Bound    2mnk operations on mk + nk + mn elements. A layer at 8192 tokens is bound by mma.sync, whose operands pass
 //          through shared memory: a 64 x 64 warp tile reads 4 KB per k16 step, which takes 32 of the 49 cycles that its
@@ -37,8 +41,12 @@
 //          medium    128  128  64       3  64  64      128   98304   nt, nn: others with many tiles; tn: large products
 //          small      64   64  64       4  32  32      128   65536   nt, nn: few tiles, n <= 64; tn: m or n <= 64
 //          narrow     64   16  64       6  16  16      128   61440   nt, nn: n <= 16 (x * A^T, dy * B)
+//          narrow32   64   32  64       6  16  32      128   73728   nt, nn: n <= 32, many rows
+//          narrow64   64   64  64       6  16  64      128   98304   nt, nn: n <= 64, many rows
 //          shallow    64  128  32       2  32  64      128   24576   nt, nn: k <= 64 (t * B^T, dt * A)
 //          flat       16  128  64       3  16  32      128   55296   tn: m <= 16 (dA)
+//          flat32     32  128  64       3  32  32      128   61440   tn: m <= 32, large n
+//          flat64     64  128  64       3  64  32      128   73728   tn: m <= 64, large n
 //          tall      128   16  64       3  32  16      128   55296   tn: n <= 16 (dB)
 
 #include "mma.cuh"
@@ -54,8 +62,12 @@ using Large = TileShape<128, 256, 64, 3, 64, 64, 1>;
 using Medium = TileShape<128, 128, 64, 3, 64, 64, 2>;
 using Small = TileShape<64, 64, 64, 4, 32, 32, 3>;
 using Narrow = TileShape<64, 16, 64, 6, 16, 16, 3>;
+using Narrow32 = TileShape<64, 32, 64, 6, 16, 32, 2>;
+using Narrow64 = TileShape<64, 64, 64, 6, 16, 64, 2>;
 using Shallow = TileShape<64, 128, 32, 2, 32, 64, 3>;
 using Flat = TileShape<16, 128, 64, 3, 16, 32, 4>;
+using Flat32 = TileShape<32, 128, 64, 3, 32, 32, 3>;
+using Flat64 = TileShape<64, 128, 64, 3, 64, 32, 3>;
 using Tall = TileShape<128, 16, 64, 3, 32, 16, 4>;
 
 // ---- Operands -----------------------------------------------------------------------------------------------------------
@@ -171,32 +183,42 @@ __device__ inline void store_tile(float* staged, const float (&sum)[S::WM / 16][
 
 // ---- Main loop ------------------------------------------------------------------------------------------------------------
 
-// Rows, columns and depth that remain from the start of a tile; the tile may extend past them.
+// Rows and columns that remain from the start of a tile; the tile may extend past them.
 struct Extent {
-    int m, n, k;
+    int m, n;
 };
 
-// sum += product of one tile. a and b start at the tile.
+// The operands of a product, from the start of a tile on, and its depth.
+struct Factors {
+    Mat<const elem> a, b;
+    int k;
+};
+
+// sum += product and term of one tile.
 template <Form FORM, class S>
-__device__ inline void multiply(float (&sum)[S::WM / 16][S::WN / 8][4], u32 ring, Mat<const elem> a, Mat<const elem> b, Extent live) {
+__device__ inline void multiply(float (&sum)[S::WM / 16][S::WN / 8][4], u32 ring, Factors product, Factors term, Extent live) {
     constexpr int STEPS = S::BK / 16, SLICE_A = S::BM * S::BK * 2, SLICE_B = S::BN * S::BK * 2, SLICE = SLICE_A + SLICE_B;
     static_assert(STEPS % 2 == 0, "the two fragment buffers alternate");
     // Whether k is contiguous in the operand.
     constexpr bool A_ALONG = FORM != TN, B_ALONG = FORM == NT;
-    TileCopy<A_ALONG ? S::BM : S::BK, A_ALONG ? S::BK : S::BM, S::THREADS> copy_a(a);
-    TileCopy<B_ALONG ? S::BN : S::BK, B_ALONG ? S::BK : S::BN, S::THREADS> copy_b(b);
+    using CopyA = TileCopy<A_ALONG ? S::BM : S::BK, A_ALONG ? S::BK : S::BM, S::THREADS>;
+    using CopyB = TileCopy<B_ALONG ? S::BN : S::BK, B_ALONG ? S::BK : S::BN, S::THREADS>;
+    CopyA copy_a(product.a);
+    CopyB copy_b(product.b);
     int warp = threadIdx.x / WARP, warp_m = warp / (S::BN / S::WN) * S::WM, warp_n = warp % (S::BN / S::WN) * S::WN;
-    int slices = (live.k + S::BK - 1) / S::BK;
+    int before = (product.k + S::BK - 1) / S::BK, slices = before + (FORM == TN ? 0 : (term.k + S::BK - 1) / S::BK);
 
     // Load
+    int k = product.k;  // the depth that remains
     auto copy = [&](int slice) {
+        if (FORM != TN && slice == before) copy_a = CopyA(term.a), copy_b = CopyB(term.b), k = term.k;
         if (slice < slices) {
             u32 to = ring + slice % S::STAGES * SLICE;
-            int k = live.k - slice * S::BK;
             A_ALONG ? copy_a.copy(to, live.m, k) : copy_a.copy(to, k, live.m);
             B_ALONG ? copy_b.copy(to + SLICE_A, live.n, k) : copy_b.copy(to + SLICE_A, k, live.n);
-            copy_a.from += A_ALONG ? S::BK : S::BK * a.ld;
-            copy_b.from += B_ALONG ? S::BK : S::BK * b.ld;
+            copy_a.from += A_ALONG ? S::BK : S::BK * copy_a.ld;
+            copy_b.from += B_ALONG ? S::BK : S::BK * copy_b.ld;
+            k -= S::BK;
         }
         // Commits even an empty group, because cp_async_wait counts groups.
         cp_async_commit();
@@ -246,8 +268,8 @@ __device__ inline int2 tile_of(int block, int rows, int cols) {
 
 // One output tile of nt and nn.
 template <Form FORM, class S>
-__device__ inline void gemm_rows_tile(F32OrElem out, F32OrElem plus, Mat<const elem> a, Mat<const elem> b, Rows rows, int n, int k,
-                                      float scale, const int* offsets, int groups) {
+__device__ inline void gemm_rows_tile(F32OrElem out, F32OrElem plus, Factors product, Factors term, Rows rows, int n, float scale,
+                                      const int* offsets, int groups) {
     extern __shared__ __align__(1024) unsigned char shared[];
     int row_tiles = (rows.capacity + S::BM - 1) / S::BM + (offsets == nullptr ? 0 : groups);
     int2 tile = tile_of(blockIdx.x, row_tiles, (n + S::BN - 1) / S::BN);
@@ -267,12 +289,15 @@ __device__ inline void gemm_rows_tile(F32OrElem out, F32OrElem plus, Mat<const e
     }
     if (first >= end) return;
 
-    int col = tile.y * S::BN, slab = FORM == NT ? n : k;
-    a.at = a.row(first);
-    b.at = b.row(i64(group) * slab) + (FORM == NT ? col * b.ld : col);
+    int col = tile.y * S::BN;
+    auto start = [&](Factors& of) {
+        of.a.at = of.a.row(first);
+        of.b.at = of.b.row(i64(group) * (FORM == NT ? n : of.k)) + (FORM == NT ? col * of.b.ld : col);
+    };
+    start(product), start(term);
     prefetch_tile<S>(plus, first, col, end - first, n);
     float sum[S::WM / 16][S::WN / 8][4] = {};
-    multiply<FORM, S>(sum, shared_address(shared), a, b, {end - first, n - col, k});
+    multiply<FORM, S>(sum, shared_address(shared), product, term, {end - first, n - col});
 
     int warp = threadIdx.x / WARP, warp_m = warp / (S::BN / S::WN) * S::WM, warp_n = warp % (S::BN / S::WN) * S::WN;
     float* staged = reinterpret_cast<float*>(shared) + warp * 16 * (S::WN + 8);
@@ -313,7 +338,7 @@ __device__ inline void gemm_tn_tile(F32OrElem out, F32OrElem plus, Mat<const ele
     a.at = a.row(first) + row;
     b.at = b.row(first) + col;
     float sum[S::WM / 16][S::WN / 8][4] = {};
-    multiply<TN, S>(sum, shared_address(shared), a, b, {m - row, n - col, end - first});
+    multiply<TN, S>(sum, shared_address(shared), {a, b, end - first}, {}, {m - row, n - col});
 
     int warp = threadIdx.x / WARP, warp_m = warp / (S::BN / S::WN) * S::WM, warp_n = warp % (S::BN / S::WN) * S::WN;
     float* staged = reinterpret_cast<float*>(shared) + warp * 16 * (S::WN + 8);
@@ -324,9 +349,10 @@ __device__ inline void gemm_tn_tile(F32OrElem out, F32OrElem plus, Mat<const ele
 
 #define GEMM_ROWS(form, FORM, shape, SHAPE)                                                                                         \
     extern "C" __global__ void __launch_bounds__(SHAPE::THREADS, SHAPE::BLOCKS)                                                     \
-        gemm_##form##_##shape(F32OrElem out, F32OrElem plus, Mat<const elem> a, Mat<const elem> b, Rows rows, int n, int k,         \
-                              float scale, const int* offsets, int groups) {                                                        \
-        gemm_rows_tile<FORM, SHAPE>(out, plus, a, b, rows, n, k, scale, offsets, groups);                                           \
+        gemm_##form##_##shape(F32OrElem out, F32OrElem plus, Mat<const elem> a, Mat<const elem> b, Mat<const elem> term_a,          \
+                              Mat<const elem> term_b, Rows rows, int n, int k, int ranks, float scale, const int* offsets,          \
+                              int groups) {                                                                                         \
+        gemm_rows_tile<FORM, SHAPE>(out, plus, {a, b, k}, {term_a, term_b, ranks}, rows, n, scale, offsets, groups);                \
     }
 #define GEMM_TN(shape, SHAPE)                                                                                                       \
     extern "C" __global__ void __launch_bounds__(SHAPE::THREADS, SHAPE::BLOCKS)                                                     \
@@ -338,15 +364,21 @@ GEMM_ROWS(nt, NT, large, Large)
 GEMM_ROWS(nt, NT, medium, Medium)
 GEMM_ROWS(nt, NT, small, Small)
 GEMM_ROWS(nt, NT, narrow, Narrow)
+GEMM_ROWS(nt, NT, narrow32, Narrow32)
+GEMM_ROWS(nt, NT, narrow64, Narrow64)
 GEMM_ROWS(nt, NT, shallow, Shallow)
 GEMM_ROWS(nn, NN, large, Large)
 GEMM_ROWS(nn, NN, medium, Medium)
 GEMM_ROWS(nn, NN, small, Small)
 GEMM_ROWS(nn, NN, narrow, Narrow)
+GEMM_ROWS(nn, NN, narrow32, Narrow32)
+GEMM_ROWS(nn, NN, narrow64, Narrow64)
 GEMM_ROWS(nn, NN, shallow, Shallow)
 GEMM_TN(medium, Medium)
 GEMM_TN(small, Small)
 GEMM_TN(flat, Flat)
+GEMM_TN(flat32, Flat32)
+GEMM_TN(flat64, Flat64)
 GEMM_TN(tall, Tall)
 
 // Split-K reduction: out = plus + scale * sum of each group's partials, in ascending order. Grid (ceil(m * n / 256), groups),

@@ -3,7 +3,7 @@
 //   add        out = a + b
 //   dropout    out = plus + x·keep/(1 − p), keep = philox(seed, site, row·cols + col) ≥ p
 //   noise      out = x + magnitude·u(seed, site, row·cols + col), u uniform in (−1, 1)
-//   cast       copies each of `parts` equal slabs of x to the top left of its slab of out; the rest of out becomes zero
+//   cast       copies each of `parts` equal slabs of x, times scale, to (row, col) of its slab of out; the rest of out becomes zero
 //   zero       out = 0
 //
 // add, dropout, noise: one pack of 8 elements per thread; in place is allowed. cast: one element per thread; it only copies
@@ -69,13 +69,14 @@ extern "C" __global__ void noise(Rows rows, int cols, const u32* seed, u32 site,
 
 // A part is from_rows × from_cols in x and to_rows × to_cols in out. If there is only one part, rows.count() follows the live
 // tokens.
-extern "C" __global__ void cast(Rows rows, int from_rows, int from_cols, int to_rows, int to_cols, F32OrElem x, F32OrElem out) {
+extern "C" __global__ void cast(Rows rows, int from_rows, int from_cols, int to_rows, int to_cols, int row, int col, float scale,
+                                F32OrElem x, F32OrElem out) {
     i64 item = i64(blockIdx.x) * blockDim.x + threadIdx.x;
-    i64 row = item / to_cols, col = item % to_cols;
-    if (row >= rows.count()) return;
-    i64 part = row / to_rows, within = row % to_rows;
-    bool inside = within < from_rows && col < from_cols;
-    store(out, row, col, inside ? load(x, part * from_rows + within, col) : 0.0f);
+    i64 i = item / to_cols, j = item % to_cols;
+    if (i >= rows.count()) return;
+    i64 part = i / to_rows, r = i % to_rows - row, c = j - col;
+    bool inside = r >= 0 && r < from_rows && c >= 0 && c < from_cols;
+    store(out, i, j, inside ? scale * load(x, part * from_rows + r, c) : 0.0f);
 }
 
 // width: bytes per row. wide: whether rows start at, and width is, a multiple of 16 bytes.

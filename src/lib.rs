@@ -4,7 +4,7 @@
 //!
 //! * [`session`]: a recorded model on a device: its inputs, one training step, evaluation, the next token.
 //! * [`model`]: Llama, Mistral, Mixtral and LoRA, written once, forward only. Running this code records a program.
-//! * [`tape`]: the recorder and the passes over what it recorded: derivatives, recomputation, pruning, grouping.
+//! * [`tape`]: the recorder and the passes over what it recorded: derivatives, recomputation, pruning, order.
 //! * [`device`]: what runs a program. `cpu` is the definition of every op.
 //! * [`plan`]: addresses for buffers.
 //! * [`op`]: the instruction set, and what each op reads and writes.

@@ -24,6 +24,8 @@ pub fn benches(t: usize) -> Vec<Bench> {
             x: b.normal(n / 16, 16, F32, 1.0),
             out: b.out(n / 16, 16, Bf16),
             parts: 1,
+            at: [0, 0],
+            scale: 1.0,
         }),
         Bench::memory(format!("zero/mistral-7b r=16 N={n}"), 4 * n, move |b| Op::Zero { out: b.out(1, n, F32) }),
     ]

@@ -1,9 +1,12 @@
-// Matrix products on Hopper: out = plus + scale * product, as in ../gemm.cu, for n > 64 and k > 64.
+// Matrix products on Hopper: out = plus + scale * (product + term), as in ../gemm.cu, for n > 64 and k > 64.
 //
 //     nt   out[m,n] = a[m,k] * b[n,k]^T                 y  = x * W^T      b is a weight
 //     nn   out[m,n] = a[m,k] * b[k,n]                   dx = dy * W       b is a weight
 //
-// All other products (tn, and those of adapters) use the sm_80 kernels. Form, n and k decide which kernel serves a product, but the
+// The term is an adapter's product of depth `ranks` (0: no term). Its k16 steps follow those of the product, from its own tensor
+// maps, which are encoded alike: term_a like a, term_b like b.
+//
+// All other products (tn, and x * A^T or dy * B of adapters) use the sm_80 kernels. Form, n and k decide which kernel serves a product, but the
 // number of rows does not: wgmma may sum 16 terms in a different order than mma.sync, so the results may differ in bits. Each
 // output is one chain of k16 steps in ascending order, rounded once at the store. So all tiles below give the same bits, and the
 // host chooses the fastest.
@@ -105,31 +108,43 @@ template <class S> struct Ring {
 
 // ---- Load ---------------------------------------------------------------------------------------------------------------
 
-// Loads the slices of all tiles of this block. Called by one thread.
-template <Form FORM, class S>
-__device__ inline void load_slices(Ring<S> ring, const TensorMap& a, const TensorMap& b, Walk<S> walk, int rank, int k) {
+// Tensor maps of the operands of a product, and its depth.
+struct Factors {
+    const TensorMap &a, &b;
+    int k;
+};
+
+// Loads the slices of a tile's product. Called by one thread.
+template <Form FORM, class S> __device__ inline void load_slices(Ring<S> ring, Place<S>& place, const Factors& of, Tile tile, int rank) {
     constexpr unsigned short BOTH = 3;
     constexpr int BOX_B = FORM == NT ? S::SLICE_B / 2 : BOX, BOXES = S::SLICE_B / BOX_B;
     static_assert(BOXES % S::CLUSTER == 0, "each block of a cluster loads as many boxes of b");
+#pragma unroll 1
+    for (int at = 0; at < of.k; at += BK, place.next()) {
+        mbarrier_wait(ring.empty(place.slot), place.parity ^ 1);
+        u32 full = ring.full(place.slot);
+        // In a cluster, this includes the half of b that the other block loads.
+        mbarrier_expect(full, S::SLICE);
+        tma_load(ring.a(place.slot), of.a, at, tile.row, full);
+#pragma unroll
+        for (int i = 0; i < BOXES / S::CLUSTER; i++) {
+            int box = rank * (BOXES / S::CLUSTER) + i;
+            u32 to = ring.b(place.slot) + box * BOX_B;
+            int x = FORM == NT ? at : tile.col + box * 64, y = FORM == NT ? tile.col + box * (S::BN / 2) : at;
+            if constexpr (S::CLUSTER == 1) tma_load(to, of.b, x, y, tile.group, full);
+            else tma_load_multicast(to, of.b, x, y, tile.group, full, BOTH);
+        }
+    }
+}
+
+// Loads the slices of all tiles of this block. Called by one thread.
+template <Form FORM, class S>
+__device__ inline void load_tiles(Ring<S> ring, const Factors& product, const Factors& term, Walk<S> walk, int rank) {
     Place<S> place;
     Tile tile;
     for (int unit = blockIdx.x / S::CLUSTER; walk.find(unit, rank, tile); unit += gridDim.x / S::CLUSTER) {
-#pragma unroll 1
-        for (int at = 0; at < k; at += BK, place.next()) {
-            mbarrier_wait(ring.empty(place.slot), place.parity ^ 1);
-            u32 full = ring.full(place.slot);
-            // In a cluster, this includes the half of b that the other block loads.
-            mbarrier_expect(full, S::SLICE);
-            tma_load(ring.a(place.slot), a, at, tile.row, full);
-#pragma unroll
-            for (int i = 0; i < BOXES / S::CLUSTER; i++) {
-                int box = rank * (BOXES / S::CLUSTER) + i;
-                u32 to = ring.b(place.slot) + box * BOX_B;
-                int x = FORM == NT ? at : tile.col + box * 64, y = FORM == NT ? tile.col + box * (S::BN / 2) : at;
-                if constexpr (S::CLUSTER == 1) tma_load(to, b, x, y, tile.group, full);
-                else tma_load_multicast(to, b, x, y, tile.group, full, BOTH);
-            }
-        }
+        load_slices<FORM>(ring, place, product, tile, rank);
+        load_slices<FORM>(ring, place, term, tile, rank);
     }
 }
 
@@ -243,8 +258,8 @@ __device__ inline void store_packs(const float (&sum)[S::BN / 2], u32 staging, i
 
 // Multiplies and stores rows 64 * warpgroup .. + 63 of all tiles of this block. Called by both computing warpgroups.
 template <Form FORM, class S>
-__device__ inline void multiply_slices(Ring<S> ring, const TensorMap& out, bool boxes, const Target& target, Walk<S> walk, int rank,
-                                       int k) {
+__device__ inline void multiply_tiles(Ring<S> ring, const TensorMap& out, bool boxes, const Target& target, Walk<S> walk, int rank,
+                                      int k, int ranks) {
     constexpr int STEP_B = FORM == NT ? STEP_K_MAJOR : STEP_MN_MAJOR;
     int warpgroup = threadIdx.x / WARPGROUP - 1, lane = threadIdx.x % WARP;
     auto release = [&](int slot) {
@@ -273,6 +288,20 @@ __device__ inline void multiply_slices(Ring<S> ring, const TensorMap& out, bool 
             }
             last = place.slot;
         }
+        // The term. A loop of its own: a branch in the one above would make all products slower.
+#pragma unroll 1
+        for (int left = ranks; left > 0; left -= BK, place.next()) {
+            mbarrier_wait(ring.full(place.slot), place.parity);
+            u64 a = k_major(ring.a(place.slot) + warpgroup * BOX);
+            u64 b = FORM == NT ? k_major(ring.b(place.slot)) : mn_major(ring.b(place.slot));
+            wgmma_fence();
+#pragma unroll 1
+            for (int i = 0; i < min(left, BK); i += 16, a += STEP_K_MAJOR, b += STEP_B) wgmma<FORM == NN>(sum, a, b, 1);
+            wgmma_commit();
+            wgmma_wait<1>();
+            release(last);
+            last = place.slot;
+        }
         wgmma_wait_for<0>(sum);
         release(last);
 
@@ -284,8 +313,8 @@ __device__ inline void multiply_slices(Ring<S> ring, const TensorMap& out, bool 
 }
 
 template <Form FORM, class S>
-__device__ inline void product(const TensorMap& a, const TensorMap& b, const TensorMap& out, int boxes, const Target& target, Rows rows,
-                               int k, const int* offsets, int groups) {
+__device__ inline void gemm(const Factors& product, const Factors& term, const TensorMap& out, int boxes, const Target& target,
+                            Rows rows, const int* offsets, int groups) {
     extern __shared__ unsigned char shared[];
     // Swizzle atoms must start at multiples of 1024 bytes.
     Ring<S> ring = {(shared_address(shared) + 1023) & ~1023u};
@@ -296,7 +325,8 @@ __device__ inline void product(const TensorMap& a, const TensorMap& b, const Ten
             mbarrier_init(ring.empty(slot), S::CLUSTER * 2 * WARPGROUP / WARP);
         }
         fence_mbarrier_init();
-        prefetch_tensormap(a), prefetch_tensormap(b);
+        prefetch_tensormap(product.a), prefetch_tensormap(product.b);
+        if (term.k > 0) prefetch_tensormap(term.a), prefetch_tensormap(term.b);
         if (boxes) prefetch_tensormap(out);
     }
     cluster_sync();
@@ -304,10 +334,10 @@ __device__ inline void product(const TensorMap& a, const TensorMap& b, const Ten
     // 128 * 40 + 256 * 232 registers, of 65536.
     if (threadIdx.x < WARPGROUP) {
         setmaxnreg_dec<40>();
-        if (threadIdx.x == 0) load_slices<FORM>(ring, a, b, walk, rank, k);
+        if (threadIdx.x == 0) load_tiles<FORM>(ring, product, term, walk, rank);
     } else {
         setmaxnreg_inc<232>();
-        multiply_slices<FORM>(ring, out, boxes, target, walk, rank, k);
+        multiply_tiles<FORM>(ring, out, boxes, target, walk, rank, product.k, term.k);
     }
     // A block must not exit while the other one still writes to its memory or uses its barriers.
     __syncwarp();
@@ -321,9 +351,11 @@ __device__ inline void product(const TensorMap& a, const TensorMap& b, const Ten
 #define GEMM(form, FORM, shape, BN, STAGES, CLUSTER, DIMENSIONS)                                                               \
     extern "C" __global__ void DIMENSIONS __launch_bounds__(THREADS, 1)                                                        \
         gemm_##form##_##shape(const __grid_constant__ TensorMap a, const __grid_constant__ TensorMap b,                        \
-                              const __grid_constant__ TensorMap map, int boxes, F32OrElem out, F32OrElem plus, Rows rows, int n,     \
-                              int k, float scale, const int* offsets, int groups) {                                            \
-        product<FORM, Shape<BN, STAGES, CLUSTER>>(a, b, map, boxes, {out, plus, scale, n}, rows, k, offsets, groups);          \
+                              const __grid_constant__ TensorMap term_a, const __grid_constant__ TensorMap term_b,              \
+                              const __grid_constant__ TensorMap map, int boxes, F32OrElem out, F32OrElem plus, Rows rows,      \
+                              int n, int k, int ranks, float scale, const int* offsets, int groups) {                          \
+        gemm<FORM, Shape<BN, STAGES, CLUSTER>>({a, b, k}, {term_a, term_b, ranks}, map, boxes, {out, plus, scale, n}, rows,    \
+                                               offsets, groups);                                                               \
     }
 GEMM(nt, NT, 256x2, 256, 4, 2, PAIRS)
 GEMM(nt, NT, 256, 256, 4, 1, )

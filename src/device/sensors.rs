@@ -11,4 +11,6 @@ pub struct Sensors {
     pub temperature: Option<u32>,
     /// Power draw in watts.
     pub power: Option<f64>,
+    /// Clock of the multiprocessors in MHz.
+    pub clock: Option<u32>,
 }

@@ -46,5 +46,5 @@ pub fn selected_logits(t: &mut Tape, spec: &Spec, params: &Params, x: View, with
     let x = t.embed("selected", selected.rows, x);
     let h = final_norm(t, spec, params, x);
     let logits = params.head.forward(t, h, None, with, t.wide());
-    t.cast_into(logits, selected.logits, 1);
+    t.cast_into(logits, selected.logits);
 }

@@ -2,7 +2,7 @@
 //! these. `y = x·Wᵀ + scale · B(A(drop(x)))` with frozen W and trained A, B (Hu et al. 2021).
 
 use crate::dtype::DType;
-use crate::op::{GEMV_ROWS, GEMV_STEP, Gemm, Groups, View, Weight4};
+use crate::op::{GEMV_ROWS, GEMV_STEP, Gemm, Groups, Term, View, Weight4};
 use crate::tape::Tape;
 
 /// The frozen weight of one module.
@@ -14,15 +14,22 @@ pub enum Base {
     Quantized(Weight4),
 }
 
-/// The compute-type copies of one part's adapters.
-#[derive(Clone, Copy, PartialEq, Debug)]
+/// The compute-type copies of a projection's adapters. Their ranks lie side by side.
+#[derive(Clone, PartialEq, Debug)]
 pub struct LoraCopy {
-    /// `[experts · padded rank, in]`.
-    pub a: View,
-    /// `[experts · out, padded rank]`.
+    /// The stacked A's: one for all parts, or one for each if their inputs have masks of their own.
+    pub down: Vec<LoraDown>,
+    /// `[experts · Σ out, ranks]`: each part's B, times the adapter's scale, in its rows and ranks; zero elsewhere.
     pub b: View,
-    /// Factor on the result.
-    pub scale: f64,
+}
+
+/// A's that are multiplied by the same input.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct LoraDown {
+    /// `[experts · ranks, in]`.
+    pub a: View,
+    /// First of their ranks.
+    pub column: usize,
     /// Tells the dropout masks of a step apart.
     pub site: u32,
 }
@@ -62,8 +69,6 @@ pub struct Part {
     pub out: usize,
     /// One weight for each expert (one where there are none).
     pub base: Vec<Base>,
-    /// Its adapters, if it is a target.
-    pub adapter: Option<LoraCopy>,
 }
 
 /// Modules that share an input.
@@ -77,6 +82,8 @@ pub struct Projection {
     pub parts: Vec<Part>,
     /// The merged weight, `[experts · Σ out, in]`, if every part is dense.
     pub dense: Option<View>,
+    /// The adapters, if any part is a target.
+    pub adapter: Option<LoraCopy>,
 }
 
 /// How adapters take part in a phase.
@@ -97,27 +104,17 @@ impl Projection {
     /// x `[n, in]`; returns `[n, Σ out]` of type `dtype`.
     pub fn forward(&self, t: &mut Tape, x: View, groups: Option<Groups>, with: AdapterUse, dtype: DType) -> View {
         assert_eq!(x.cols, self.input, "{}", self.name);
-        // The small products come first, so that the base product is followed at once by those that add to it.
-        let adapters = self.parts.iter().map(|p| p.adapter.filter(|_| with.enabled));
-        let small: Vec<Option<(View, View)>> = adapters
-            .zip(&self.parts)
-            .map(|(adapter, part)| {
-                adapter.map(|adapter| (small_product(t, part, x, groups, with, &adapter), adapter.b))
-            })
-            .collect();
-        let y = if t.tokens <= GEMV_ROWS && with.dropout.is_none() && groups.is_none() && self.has_runs_of_codes() {
-            self.few_rows(t, x, dtype)
+        let adapter = self.adapter.as_ref().filter(|_| with.enabled);
+        let term = adapter.map(|adapter| Term { a: self.small_product(t, adapter, x, groups, with), b: adapter.b });
+        let y = t.arena(self.name, x.rows, self.width(), dtype);
+        if t.tokens <= GEMV_ROWS && with.dropout.is_none() && groups.is_none() && self.has_runs_of_codes() {
+            self.few_rows(t, x, y);
+            if let Some(Term { a, b }) = term {
+                t.product_into(Gemm { plus: Some(y), ..Gemm::nt(a, b, y) });
+            }
         } else {
             let weight = self.weight(t, groups.map_or(1, |g| g.count));
-            t.product(self.name, x, weight, 1.0, groups, dtype)
-        };
-        let mut column = 0;
-        for (part, small) in self.parts.iter().zip(small) {
-            if let Some((small, b)) = small {
-                let out = y.columns(column, part.out);
-                t.product_into(Gemm { plus: Some(out), groups, ..Gemm::nt(small, b, out) });
-            }
-            column += part.out;
+            t.product_into(Gemm { term, groups, ..Gemm::nt(x, weight, y) });
         }
         y
     }
@@ -129,8 +126,7 @@ impl Projection {
     }
 
     /// The base product of a few rows, part by part: reading a 4-bit weight once takes less time than writing it in 16 bits.
-    fn few_rows(&self, t: &mut Tape, x: View, dtype: DType) -> View {
-        let y = t.arena(self.name, x.rows, self.width(), dtype);
+    fn few_rows(&self, t: &mut Tape, x: View, y: View) {
         let mut column = 0;
         for part in &self.parts {
             let out = y.columns(column, part.out);
@@ -140,7 +136,6 @@ impl Projection {
             }
             column += part.out;
         }
-        y
     }
 
     /// The merged weight in the compute type.
@@ -156,27 +151,32 @@ impl Projection {
                 let slab = scratch.slab(row, part.out);
                 match &part.base[e] {
                     Base::Quantized(q) => t.dequantize_into(*q, slab),
-                    Base::Dense(w) => t.cast_into(*w, slab, 1),
+                    Base::Dense(w) => t.cast_into(*w, slab),
                 }
                 row += part.out;
             }
         }
         scratch
     }
-}
 
-/// `scale · drop(x)·Aᵀ`, `[n, padded rank]`.
-fn small_product(
-    t: &mut Tape,
-    part: &Part,
-    x: View,
-    groups: Option<Groups>,
-    with: AdapterUse,
-    adapter: &LoraCopy,
-) -> View {
-    let x = match with.dropout {
-        Some((p, seed)) if p > 0.0 => t.dropout(&format!("{}.dropped", part.leaf), x, seed, adapter.site, p),
-        _ => x,
-    };
-    t.product(&format!("{}.low", part.leaf), x, adapter.a, adapter.scale, groups, t.compute)
+    /// `drop(x)·Aᵀ`, `[n, ranks]`.
+    fn small_product(
+        &self,
+        t: &mut Tape,
+        adapter: &LoraCopy,
+        x: View,
+        groups: Option<Groups>,
+        with: AdapterUse,
+    ) -> View {
+        let small = t.arena(&format!("{}.low", self.name), x.rows, adapter.b.cols, t.compute);
+        for down in &adapter.down {
+            let x = match with.dropout {
+                Some((p, seed)) if p > 0.0 => t.dropout(&format!("{}.dropped", self.name), x, seed, down.site, p),
+                _ => x,
+            };
+            let ranks = down.a.rows.count(0) / groups.map_or(1, |g| g.count);
+            t.product_into(Gemm { groups, ..Gemm::nt(x, down.a, small.columns(down.column, ranks)) });
+        }
+        small
+    }
 }

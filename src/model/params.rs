@@ -2,7 +2,7 @@
 //! belongs where.
 
 use super::exchange::{Exchange, declare_exchange};
-use super::linear::{AdapterTensor, Base, LoraCopy, LoraFactor, Part, Projection};
+use super::linear::{AdapterTensor, Base, LoraCopy, LoraDown, LoraFactor, Part, Projection};
 use super::optimizer::{OptimizerState, declare_optimizer};
 use super::spec::{AdapterSpec, Spec};
 use crate::dtype::DType;
@@ -10,10 +10,13 @@ use crate::error::{Error, Result};
 use crate::op::{Nested, Place, Purpose, Rows, View, Weight4};
 use crate::quant::Scheme;
 use crate::quant::blockwise8::BLOCK;
-use crate::tape::{Policy, Tape};
+use crate::tape::{Policy, Tape, TrainedMatrix};
 
-/// Columns of the padded copies of adapters are a multiple of this: the K step of a tensor-core product.
+/// The ranks of a projection's adapters are padded to a multiple of this: the K step of a tensor-core product.
 pub const RANK_STEP: usize = 16;
+
+/// Each adapter's ranks begin at a multiple of this: 16 bytes in the narrowest type.
+const RANK_ALIGN: usize = 8;
 
 /// The place of a checkpoint tensor's values.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -35,15 +38,19 @@ pub struct WeightTensor {
     pub fill: Fill,
 }
 
-/// A cast of the `begin` phase: masters to the padded copy in the compute type.
+/// A cast of the `begin` phase: masters to their place in a copy of the compute type; see [`Op::Cast`](crate::op::Op::Cast).
 #[derive(Clone, Copy, Debug)]
 pub struct AdapterCopy {
-    /// The master as a matrix `[experts · rows, cols]`.
+    /// The master as a matrix, slab by slab.
     pub master: View,
-    /// The padded copy.
+    /// The part of the copy that is written.
     pub copy: View,
-    /// Number of experts.
-    pub experts: usize,
+    /// Number of slabs.
+    pub parts: usize,
+    /// Row and column of the master in a slab of the copy.
+    pub at: [usize; 2],
+    /// Factor on the master's elements.
+    pub scale: f64,
 }
 
 /// The frozen and trained parts of a block.
@@ -177,9 +184,16 @@ pub fn declare(t: &mut Tape, spec: &Spec) -> Result<Params> {
     let mut copies = Vec::new();
     if let Some((master, gradient)) = master {
         for p in pending {
-            let part = |flat: View| flat.within(p.offset, p.experts * p.rows, p.cols);
-            t.trainable(p.copy, part(gradient));
-            copies.push(AdapterCopy { master: part(master), copy: p.copy, experts: p.experts });
+            let matrix = |flat: View| flat.within(p.offset, p.rows, p.cols);
+            let [row, column] = p.at;
+            t.trainable(p.param, TrainedMatrix { gradient: matrix(gradient), row, column, scale: p.scale });
+            copies.extend(p.casts.iter().map(|cast| AdapterCopy {
+                master: matrix(master).slab(cast.row, cast.rows),
+                copy: cast.copy,
+                parts: cast.parts,
+                at: cast.at,
+                scale: p.scale,
+            }));
         }
     }
     let exchange = declare_exchange(t, spec);
@@ -187,13 +201,42 @@ pub fn declare(t: &mut Tape, spec: &Spec) -> Result<Params> {
     Ok(Params { embedding, blocks, final_norm, head, weights, adapter, master, copies, touched, exchange, optimizer })
 }
 
-/// A padded copy whose master does not exist yet.
+/// A trained matrix whose master does not exist yet.
 struct Pending {
-    copy: View,
+    /// The copy that it belongs to.
+    param: View,
+    /// First element in the master.
     offset: usize,
-    experts: usize,
+    /// Rows, those of all experts, and columns.
     rows: usize,
     cols: usize,
+    /// Its row and column in a slab of the copy.
+    at: [usize; 2],
+    scale: f64,
+    casts: Vec<PendingCast>,
+}
+
+/// A cast of some of its rows.
+struct PendingCast {
+    row: usize,
+    rows: usize,
+    copy: View,
+    parts: usize,
+    at: [usize; 2],
+}
+
+/// A part of a projection that has an adapter.
+struct Target {
+    leaf: &'static str,
+    /// The modules of all experts.
+    modules: Vec<String>,
+    /// Output features, and the first of them in the projection.
+    out: usize,
+    row: usize,
+    /// Ranks, and the first of them in the projection.
+    r: usize,
+    column: usize,
+    scale: f64,
 }
 
 struct Declare<'a> {
@@ -235,12 +278,11 @@ impl Declare<'_> {
                 let slab = dense.map(|w| w.slab(e * width + row, out));
                 base.push(self.base(t, module, slab, out, layout.input));
             }
-            let touched = layout.experts.map(|(_, first)| first);
-            let adapter = self.adapter(t, leaf, &modules, out, layout.input, touched)?;
-            parts.push(Part { leaf: leaf.into(), out, base, adapter });
+            parts.push(Part { leaf: leaf.into(), out, base });
             row += out;
         }
-        Ok(Projection { name: layout.name, input: layout.input, parts, dense })
+        let adapter = self.adapter(t, &layout)?;
+        Ok(Projection { name: layout.name, input: layout.input, parts, dense, adapter })
     }
 
     /// The base of one module: a slab of a merged weight, or buffers of its own.
@@ -275,45 +317,101 @@ impl Declare<'_> {
         base
     }
 
-    /// The adapters of the experts of one matrix (or of the one module), which lie one after the other.
-    fn adapter(
-        &mut self,
-        t: &mut Tape,
-        leaf: &str,
-        modules: &[String],
-        out: usize,
-        input: usize,
-        touched: Option<usize>,
-    ) -> Result<Option<LoraCopy>> {
-        let specs: Vec<Option<&AdapterSpec>> = modules.iter().map(|m| self.spec.adapters.get(m)).collect();
-        if let Some(odd) = specs.iter().position(|s| *s != specs[0]) {
-            return Err(Error::usage(format!(
-                "the experts of one matrix must have the same adapter, but {} and {} differ",
-                modules[0], modules[odd]
-            ))
-            .hint("name the matrix (w1, w2, w3) in `target_modules`, and use no rank_pattern for single experts"));
-        }
-        let Some(&AdapterSpec { r, scale }) = specs[0] else { return Ok(None) };
-        let (experts, padded) = (modules.len(), r.next_multiple_of(RANK_STEP));
-        let a = t.resident(&format!("{leaf}.lora_A"), experts * padded, input, t.compute, Purpose::Adapter);
-        let b = t.resident(&format!("{leaf}.lora_B"), experts * out, padded, t.compute, Purpose::Adapter);
-        for (factor, copy, rows, cols) in [(LoraFactor::A, a, r, input), (LoraFactor::B, b, out, r)] {
-            self.pending.push(Pending { copy, offset: self.size, experts, rows, cols });
-            for (e, module) in modules.iter().enumerate() {
-                let touched = touched.map(|first| first + e);
-                self.adapter.push(AdapterTensor {
-                    module: module.clone(),
-                    factor,
-                    offset: self.size,
-                    rows,
-                    cols,
-                    touched,
-                });
-                self.size += rows * cols;
+    /// The parts that have adapters. Each one's ranks begin at a multiple of [`RANK_ALIGN`].
+    fn targets(&self, layout: &Layout) -> Result<Vec<Target>> {
+        let (mut row, mut column) = (0, 0);
+        let mut targets = Vec::new();
+        for &(leaf, out) in &layout.parts {
+            let modules = layout.modules(leaf);
+            let specs: Vec<Option<&AdapterSpec>> = modules.iter().map(|m| self.spec.adapters.get(m)).collect();
+            if let Some(odd) = specs.iter().position(|s| *s != specs[0]) {
+                return Err(Error::usage(format!(
+                    "the experts of one matrix must have the same adapter, but {} and {} differ",
+                    modules[0], modules[odd]
+                ))
+                .hint("name the matrix (w1, w2, w3) in `target_modules`, and use no rank_pattern for single experts"));
             }
+            if let Some(&AdapterSpec { r, scale }) = specs[0] {
+                targets.push(Target { leaf, modules, out, row, r, column, scale });
+                column += r.next_multiple_of(RANK_ALIGN);
+            }
+            row += out;
         }
-        self.site += 1;
-        Ok(Some(LoraCopy { a, b, scale, site: self.site }))
+        Ok(targets)
+    }
+
+    /// The adapters of a projection: first all A's, then all B's.
+    fn adapter(&mut self, t: &mut Tape, layout: &Layout) -> Result<Option<LoraCopy>> {
+        let targets = self.targets(layout)?;
+        let Some(last) = targets.last() else { return Ok(None) };
+        let ranks = (last.column + last.r).next_multiple_of(RANK_STEP);
+        let (experts, input) = (layout.count(), layout.input);
+        let width: usize = layout.parts.iter().map(|(_, out)| out).sum();
+
+        // Without padding between them and without masks, all A's are one matrix. Those of experts stay apart, so that the order of
+        // the master does not depend on dropout.
+        let one = experts == 1 && self.spec.dropout == 0.0 && targets.iter().all(|t| t.r.is_multiple_of(RANK_ALIGN));
+        let runs: Vec<&[Target]> = targets.chunks(if one { targets.len() } else { 1 }).collect();
+        let mut down = Vec::new();
+        for (i, run) in runs.iter().enumerate() {
+            let column = run[0].column;
+            let padded = runs.get(i + 1).map_or(ranks, |next| next[0].column) - column;
+            let name = format!("{}.lora_A", run[0].leaf);
+            let a = t.resident(&name, experts * padded, input, t.compute, Purpose::Adapter);
+            let rows = experts * run.iter().map(|t| t.r).sum::<usize>();
+            let casts = vec![PendingCast { row: 0, rows, copy: a, parts: experts, at: [0, 0] }];
+            self.pending.push(Pending {
+                param: a,
+                offset: self.size,
+                rows,
+                cols: input,
+                at: [0, 0],
+                scale: 1.0,
+                casts,
+            });
+            for e in 0..experts {
+                run.iter().for_each(|target| self.trained(layout, target, e, LoraFactor::A, [target.r, input]));
+            }
+            self.site += 1;
+            down.push(LoraDown { a, column, site: self.site });
+        }
+
+        let b = t.resident(&format!("{}.lora_B", layout.name), experts * width, ranks, t.compute, Purpose::Adapter);
+        for (i, target) in targets.iter().enumerate() {
+            let &Target { out, row, r, column, scale, .. } = target;
+            // The rows from here to the next part with an adapter belong to this cast, which makes the others zero.
+            let from = if i == 0 { 0 } else { row };
+            let to = targets.get(i + 1).map_or(width, |next| next.row);
+            let of = |e: usize, slabs: usize| PendingCast {
+                row: e * out,
+                rows: slabs * out,
+                copy: b.slab(e * width + from, (slabs - 1) * width + to - from),
+                parts: slabs,
+                at: [row - from, column],
+            };
+            let casts =
+                if targets.len() == 1 { vec![of(0, experts)] } else { (0..experts).map(|e| of(e, 1)).collect() };
+            let pending =
+                Pending { param: b, offset: self.size, rows: experts * out, cols: r, at: [row, column], scale, casts };
+            self.pending.push(pending);
+            (0..experts).for_each(|e| self.trained(layout, target, e, LoraFactor::B, [out, r]));
+        }
+        Ok(Some(LoraCopy { down, b }))
+    }
+
+    /// Gives a tensor its place in the master.
+    fn trained(
+        &mut self,
+        layout: &Layout,
+        target: &Target,
+        expert: usize,
+        factor: LoraFactor,
+        [rows, cols]: [usize; 2],
+    ) {
+        let touched = layout.experts.map(|(_, first)| first + expert);
+        let module = target.modules[expert].clone();
+        self.adapter.push(AdapterTensor { module, factor, offset: self.size, rows, cols, touched });
+        self.size += rows * cols;
     }
 
     fn head(&mut self, t: &mut Tape, embedding: View) -> Result<Projection> {
@@ -323,8 +421,8 @@ impl Declare<'_> {
         if !config.tied {
             return self.projection(t, layout);
         }
-        let adapter = self.adapter(t, "lm_head", &["lm_head".to_string()], config.vocab_size, layout.input, None)?;
-        let part = Part { leaf: "lm_head".into(), out: config.vocab_size, base: vec![Base::Dense(embedding)], adapter };
-        Ok(Projection { name: layout.name, input: layout.input, parts: vec![part], dense: Some(embedding) })
+        let adapter = self.adapter(t, &layout)?;
+        let part = Part { leaf: "lm_head".into(), out: config.vocab_size, base: vec![Base::Dense(embedding)] };
+        Ok(Projection { name: layout.name, input: layout.input, parts: vec![part], dense: Some(embedding), adapter })
     }
 }

@@ -7,7 +7,7 @@ use super::params::{self, Params};
 use super::spec::Spec;
 use crate::error::Result;
 use crate::op::{AdamW, NORM_PARTIAL, Op, Phase, Program, Rows};
-use crate::tape::{Fusion, Tape};
+use crate::tape::Tape;
 
 /// A recorded model: the program, and where its inputs, outputs and weights are.
 #[derive(Clone, Debug)]
@@ -18,8 +18,6 @@ pub struct Model {
     pub program: Program,
     /// The resident buffers.
     pub params: Params,
-    /// How products were grouped.
-    pub fusion: Fusion,
 }
 
 /// Records all phases that the spec asks for.
@@ -50,14 +48,13 @@ pub fn record_on(mut t: Tape, spec: Spec) -> Result<Model> {
         t.sample_into(selected.logits, selected.rule, params.exchange.seed, selected.token);
         t.finish(Phase::Sample);
     }
-    let fusion = t.fusion().clone();
-    Ok(Model { program: t.program(), params, fusion, spec })
+    Ok(Model { program: t.program(), params, spec })
 }
 
 /// Casts the masters, clears gradients and marks.
 fn begin(t: &mut Tape, params: &Params) {
     for c in &params.copies {
-        t.cast_into(c.master, c.copy, c.experts);
+        t.push(Op::Cast { x: c.master, out: c.copy, parts: c.parts, at: c.at, scale: c.scale });
     }
     if let Some((_, gradient)) = params.master {
         t.push(Op::Zero { out: gradient });

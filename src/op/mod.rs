@@ -10,7 +10,7 @@ mod program;
 mod view;
 
 pub use operands::{AdamState, AdamW, Attention, AttentionBwd, Betas, CrossEntropy, Form, Gemm, Groups, Nested, Route};
-pub use operands::{Transfer, Weight4};
+pub use operands::{Term, Transfer, Weight4};
 pub use program::{BufInfo, Phase, Place, Program, Purpose};
 pub use view::{Buf, Rows, View};
 
@@ -85,15 +85,6 @@ pub enum Segment {
 /// Number of columns of a segment table.
 pub const SEGMENT_FIELDS: usize = 5;
 
-/// The pattern that a group of ops follows.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
-pub enum FusedKind {
-    /// A base product followed by the adapter's product into the same output: `y = x·Wᵀ; y += t·Bᵀ`.
-    LoraUp,
-    /// The same for the input gradient: `dx = dy·W (+ …); dx += dt·A`.
-    LoraDown,
-}
-
 /// One instruction. `plus`, where an op has it, is added to the result (`out = plus + …`); it may be `out` itself.
 #[derive(Clone, PartialEq, Debug)]
 #[expect(missing_docs, reason = "the line above each op gives the shape of every field")]
@@ -104,7 +95,7 @@ pub enum Op {
     RmsNorm { x: View, weight: View, out: View, rstd: View, eps: f64 },
     /// `dx = plus + rstd·(g − x·rstd²·mean(g·x))`, `g = dout·weight`.
     RmsNormBwd { dout: View, x: View, weight: View, rstd: View, plus: Option<View>, dx: View },
-    /// `out = plus + scale · product(a, b)`, see [`Form`].
+    /// `out = plus + scale · (product(a, b) + product(term.a, term.b))`, see [`Form`].
     Gemm(Gemm),
     /// `out = level[code] · absmax`; out `[rows, cols]`.
     Dequantize { weight: Weight4, out: View },
@@ -132,8 +123,9 @@ pub enum Op {
     /// `out = x + magnitude · u(seed, site, row·cols + col)`, u uniform in (−1, 1) from Philox4x32-10; magnitude 0 copies the
     /// bits of x. seed I32 `[1,2]`, magnitude F32 `[1,1]`.
     Noise { x: View, seed: View, site: u32, magnitude: View, out: View },
-    /// Each of `parts` equal slabs of x goes to the top left of its slab of out, in out's type; the rest becomes zero.
-    Cast { x: View, out: View, parts: usize },
+    /// Each of `parts` equal slabs of x, times `scale`, goes to row and column `at` of its slab of out, in out's type; the rest
+    /// becomes zero.
+    Cast { x: View, out: View, parts: usize, at: [usize; 2], scale: f64 },
     /// `out = 0`.
     Zero { out: View },
     /// Top-2 routing: softmax over all experts, the two largest (lower index first on ties), renormalized.
@@ -163,8 +155,6 @@ pub enum Op {
     Start { copy: Transfer },
     /// The copy has arrived.
     Wait { copy: Transfer },
-    /// A group that a device may run as one kernel, rounding where the list stores. Today both devices run its parts one by one.
-    Fused { kind: FusedKind, parts: Vec<Op> },
 }
 
 impl Weight4 {
@@ -203,8 +193,11 @@ impl Op {
                 all(f, [dout, x, weight, rstd], []);
                 sum(f, plus, dx);
             }
-            Gemm(self::Gemm { form: _, a, b, scale: _, plus, out, groups }) => {
+            Gemm(self::Gemm { form: _, a, b, term, scale: _, plus, out, groups }) => {
                 all(f, [a, b], []);
+                if let Some(Term { a, b }) = term {
+                    all(f, [a, b], []);
+                }
                 if let Some(groups) = groups {
                     f(&mut groups.offsets, Read);
                 }
@@ -242,7 +235,7 @@ impl Op {
                 sum(f, plus, out);
             }
             Noise { x, seed, site: _, magnitude, out } => all(f, [x, seed, magnitude], [out]),
-            Cast { x, out, parts: _ } => all(f, [x], [out]),
+            Cast { x, out, parts: _, at: _, scale: _ } => all(f, [x], [out]),
             Zero { out } => f(out, Write),
             Route(self::Route { logits, weights, experts, slots, source, offsets, touched }) => {
                 all(f, [logits], [weights, experts, slots, source, offsets]);
@@ -298,7 +291,6 @@ impl Op {
                 f(&mut copy.from, Read);
                 f(&mut copy.to, ReadWrite);
             }
-            Fused { kind: _, parts } => parts.iter_mut().for_each(|p| p.visit(f)),
         }
 
         fn all<const R: usize, const W: usize>(
@@ -345,13 +337,6 @@ impl Op {
             Op::RouteBwd { plus: Some(plus), dlogits, .. } => vec![(*dlogits, *plus)],
             Op::Dropout { x, plus, out, .. } => plus.iter().map(|p| (*out, *p)).chain([(*out, *x)]).collect(),
             Op::CrossEntropy(CrossEntropy { logits, dlogits: Some(dlogits), .. }) => vec![(*dlogits, *logits)],
-            // The later parts add to the output of the first, and still need their own inputs.
-            Op::Fused { parts, .. } => {
-                let mut pairs = parts.first().map_or_else(Vec::new, Op::may_take);
-                let later: Vec<Buf> = parts.iter().skip(1).flat_map(Op::accesses).map(|(v, _)| v.buf).collect();
-                pairs.retain(|(_, from)| !later.contains(&from.buf));
-                return pairs;
-            }
             _ => return Vec::new(),
         };
         // Not if the output is itself read (it has contents of its own), nor if the input's buffer is also read otherwise,
@@ -371,6 +356,8 @@ impl Op {
             Embed { .. } => "embed",
             RmsNorm { .. } => "rms_norm",
             RmsNormBwd { .. } => "rms_norm_bwd",
+            Gemm(self::Gemm { form: Form::Nt, groups: None, term: Some(_), .. }) => "gemm_nt_term",
+            Gemm(self::Gemm { form: Form::Nn, groups: None, term: Some(_), .. }) => "gemm_nn_term",
             Gemm(self::Gemm { form: Form::Nt, groups: None, .. }) => "gemm_nt",
             Gemm(self::Gemm { form: Form::Nn, groups: None, .. }) => "gemm_nn",
             Gemm(self::Gemm { form: Form::Tn, groups: None, .. }) => "gemm_tn",
@@ -403,8 +390,6 @@ impl Op {
             AdamW(_) => "adamw",
             Start { .. } => "start",
             Wait { .. } => "wait",
-            Fused { kind: FusedKind::LoraUp, .. } => "fused_lora_up",
-            Fused { kind: FusedKind::LoraDown, .. } => "fused_lora_down",
         }
     }
 }

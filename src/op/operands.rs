@@ -24,6 +24,15 @@ pub struct Groups {
     pub count: usize,
 }
 
+/// A second, shallow product in the sum of a [`Gemm`]: that of an adapter. Both have one chain of sums and one rounding.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Term {
+    /// Left operand, with the rows of [`Gemm::a`].
+    pub a: View,
+    /// Right operand; its columns (Nt: its rows) are those of [`Gemm::b`].
+    pub b: View,
+}
+
 /// Operands of [`Op::Gemm`](super::Op::Gemm).
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Gemm {
@@ -33,7 +42,9 @@ pub struct Gemm {
     pub a: View,
     /// Right operand.
     pub b: View,
-    /// Factor on the product.
+    /// Added to the product of a and b; absent in Tn.
+    pub term: Option<Term>,
+    /// Factor on the sum of the products.
     pub scale: f64,
     /// Added to the product, in the type of `out`; may be `out` itself.
     pub plus: Option<View>,
@@ -46,7 +57,7 @@ pub struct Gemm {
 impl Gemm {
     /// `out = a · bᵀ`. Other products are this one with some fields changed.
     pub fn nt(a: View, b: View, out: View) -> Self {
-        Self { form: Form::Nt, a, b, scale: 1.0, plus: None, out, groups: None }
+        Self { form: Form::Nt, a, b, term: None, scale: 1.0, plus: None, out, groups: None }
     }
 
     /// Number of weight slabs: one without groups.

@@ -77,14 +77,13 @@ fn copied(program: &Program, phase: Phase, tokens: usize, to_host: bool) -> f64 
 fn flops(op: &Op, load: Load) -> f64 {
     let rows = |view: &View| view.rows.count(load.tokens) as f64;
     match op {
-        Op::Gemm(Gemm { form, a, b, out, .. }) => {
+        Op::Gemm(Gemm { form, a, b, term, out, .. }) => {
             let inner = if *form == Form::Tn { b.cols } else { out.cols };
-            2.0 * rows(a) * a.cols as f64 * inner as f64
+            2.0 * rows(a) * (a.cols + term.map_or(0, |t| t.a.cols)) as f64 * inner as f64
         }
         // Two products forward and five backward.
         Op::Attention(Attention { q, .. }) => 2.0 * 2.0 * rows(q) * load.seen * q.cols as f64,
         Op::AttentionBwd(AttentionBwd { dq, .. }) => 5.0 * 2.0 * rows(dq) * load.seen * dq.cols as f64,
-        Op::Fused { parts, .. } => parts.iter().map(|part| flops(part, load)).sum(),
         _ => 0.0,
     }
 }

@@ -3,7 +3,7 @@
 //! their gradients in the forward.
 
 use super::{Ranges, Tape};
-use crate::op::{Attention, AttentionBwd, Form, Gemm, Op, Route, View};
+use crate::op::{Attention, AttentionBwd, Form, Gemm, Op, Route, Term, View};
 use std::ops::Range;
 
 impl Tape {
@@ -31,23 +31,26 @@ impl Tape {
                 self.push(Op::RmsNormBwd { dout, x, weight, rstd, plus, dx });
             }
 
-            // y = plus + s·x·wᵀ:  dx = s·dy·w,  dw = s·dyᵀ·x
-            Op::Gemm(forward @ Gemm { form: Form::Nt, a: x, b: w, plus, out, .. }) => {
+            // y = plus + s·(x·wᵀ + …):  dx = s·dy·w,  dw = s·dyᵀ·x
+            Op::Gemm(forward @ Gemm { form: Form::Nt, a, b, term, plus, out, .. }) => {
                 let Some(dout) = self.gradient(out) else { return };
                 if let Some(plus) = plus.filter(|p| *p != out) {
                     self.share(plus, dout);
                 }
-                if self.need(x) {
-                    let b = self.value(w);
-                    let (dx, plus) = self.contribute(x);
-                    self.push(Op::Gemm(Gemm { form: Form::Nn, a: dout, b, plus, out: dx, ..forward }));
-                }
-                if self.need(w) {
-                    // The parameter may be padded; its gradient has the true size.
-                    let (dw, plus) = self.contribute(w);
-                    let n = dw.rows.count(self.tokens) / forward.slabs();
-                    let (a, b) = (dout.columns(0, n), self.value(x).columns(0, dw.cols));
-                    self.push(Op::Gemm(Gemm { form: Form::Tn, a, b, plus, out: dw, ..forward }));
+                // The adapter's first: the gradient of t becomes a factor of the term of dx.
+                for (x, w) in term.map(|t| (t.a, t.b)).into_iter().chain([(a, b)]) {
+                    if self.need(x) {
+                        let b = self.value(w);
+                        let (dx, plus) = self.contribute(x);
+                        self.input_gradient(Gemm { form: Form::Nn, a: dout, b, term: None, plus, out: dx, ..forward });
+                    }
+                    for matrix in self.params.get(&w.buf).cloned().unwrap_or_default() {
+                        let dw = matrix.gradient;
+                        let n = dw.rows.count(self.tokens) / forward.slabs();
+                        let (a, b) = (dout.columns(matrix.row, n), self.value(x).columns(matrix.column, dw.cols));
+                        let (scale, plus) = (forward.scale * matrix.scale, Some(dw));
+                        self.push(Op::Gemm(Gemm { form: Form::Tn, a, b, term: None, scale, plus, out: dw, ..forward }));
+                    }
                 }
             }
 
@@ -144,8 +147,24 @@ impl Tape {
             | Op::Sample { .. }
             | Op::GradNorm { .. }
             | Op::Control { .. }
-            | Op::AdamW(_)
-            | Op::Fused { .. } => unreachable!("{} has no derivative", op.name()),
+            | Op::AdamW(_) => unreachable!("{} has no derivative", op.name()),
         }
+    }
+
+    /// Records a product that gives the gradient of its input. If it is an adapter's share, it becomes a term of the base product
+    /// that gave the rest of this gradient.
+    fn input_gradient(&mut self, product: Gemm) {
+        let Gemm { a, b, plus, out, .. } = product;
+        if plus == Some(out) && self.params.contains_key(&b.buf) {
+            let last = self.ops.iter().rposition(|op| op.accesses().iter().any(|(v, _)| v.buf == out.buf));
+            if let Some((at, Op::Gemm(base))) = last.map(|at| (at, self.ops[at].clone())) {
+                if (Gemm { a, b, plus, ..base }) == product {
+                    // The gradient a was recorded before the base product: see the rule.
+                    self.ops[at] = Op::Gemm(Gemm { term: Some(Term { a, b }), ..base });
+                    return;
+                }
+            }
+        }
+        self.push(Op::Gemm(product));
     }
 }

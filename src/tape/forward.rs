@@ -58,15 +58,18 @@ impl Tape {
 
     /// A forward product; `plus` is `None` or `out` itself.
     pub fn product_into(&mut self, product: Gemm) {
-        let Gemm { form, a, b, out, .. } = product;
-        assert_eq!((form, a.cols), (Form::Nt, b.cols), "the inner sizes of a product");
-        assert_eq!(out.cols * product.slabs(), b.rows.count(self.tokens), "the width of a product");
+        let Gemm { form, a, b, term, out, .. } = product;
+        assert_eq!(form, Form::Nt);
+        for (a, b) in [(a, b)].into_iter().chain(term.map(|t| (t.a, t.b))) {
+            assert_eq!(a.cols, b.cols, "the inner sizes of a product");
+            assert_eq!(out.cols * product.slabs(), b.rows.count(self.tokens), "the width of a product");
+        }
         self.push(Op::Gemm(product));
     }
 
-    /// Copies x to the top left of `out`, slab by slab, in out's type; the rest of `out` becomes zero.
-    pub fn cast_into(&mut self, x: View, out: View, parts: usize) {
-        self.push(Op::Cast { x, out, parts });
+    /// Copies x to the top left of `out` in out's type; the rest of `out` becomes zero.
+    pub fn cast_into(&mut self, x: View, out: View) {
+        self.push(Op::Cast { x, out, parts: 1, at: [0, 0], scale: 1.0 });
     }
 
     /// A buffer for dequantized weights, `[rows, cols]`, to be filled by [`Tape::dequantize_into`].

@@ -33,6 +33,12 @@ impl Tape {
         if let Some(e) = entries.iter().find(|e| e.region == value) {
             return Some(e.grad);
         }
+        // Columns of a value whose gradient arrived as a whole.
+        let whole = self.info(value.buf).view(value.buf);
+        if let Some(e) = entries.iter().find(|e| e.region == whole && (value.rows, value.ld) == (whole.rows, e.grad.ld))
+        {
+            return Some(e.grad.columns(value.offset, value.cols));
+        }
         // Pieces (q, k, v of one product; chunks of rows) that fill the value lie in one buffer of its shape.
         let own = View { buf: *self.grads.own.get(&value.buf)?, ..value };
         let area = |v: &View| v.rows.count(self.tokens) * v.cols;
@@ -44,9 +50,6 @@ impl Tape {
 
     /// Where to put a contribution to the gradient of `value`, and what to add it to.
     pub(super) fn contribute(&mut self, value: View) -> (View, Option<View>) {
-        if let Some(&grad) = self.params.get(&value.buf) {
-            return (grad, Some(grad));
-        }
         let tokens = self.tokens;
         let entries = self.grads.entries.get(&value.buf);
         let known = entries.and_then(|list| list.iter().position(|e| e.region == value).map(|i| (i, list[i])));
@@ -72,7 +75,7 @@ impl Tape {
     /// Contributes `grad` as it is: no copy as long as nothing else is added.
     pub(super) fn share(&mut self, value: View, grad: View) {
         let known = self.grads.entries.get(&value.buf).is_some_and(|l| l.iter().any(|e| e.region == value));
-        if known || self.params.contains_key(&value.buf) {
+        if known {
             let (out, plus) = self.contribute(value);
             if let Some(a) = plus {
                 self.push(Op::Add { a, b: grad, out });

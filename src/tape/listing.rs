@@ -8,15 +8,12 @@ use std::fmt::Write;
 pub fn listing(program: &Program, address: &[usize], phase: Phase) -> String {
     let mut text = String::new();
     for (i, op) in program.ops(phase).iter().enumerate() {
-        line(&mut text, program, address, &format!("{i:5} "), op);
-        if let Op::Fused { parts, .. } = op {
-            parts.iter().for_each(|part| line(&mut text, program, address, "      | ", part));
-        }
+        line(&mut text, program, address, i, op);
     }
     text
 }
 
-fn line(text: &mut String, program: &Program, address: &[usize], margin: &str, op: &Op) {
+fn line(text: &mut String, program: &Program, address: &[usize], i: usize, op: &Op) {
     let accesses = op.accesses();
     let side = |keep: &dyn Fn(Access) -> bool, mark: &dyn Fn(Access) -> &'static str| {
         let shown = accesses.iter().filter(|(_, a)| keep(*a));
@@ -25,7 +22,7 @@ fn line(text: &mut String, program: &Program, address: &[usize], margin: &str, o
     let writes = side(&|a| a != Access::Read, &|a| if a == Access::ReadWrite { "+" } else { "" });
     let reads = side(&|a| a == Access::Read, &|_| "");
     // Writing to a String cannot fail.
-    let _ = writeln!(text, "{margin}{:14} {writes} <- {reads}", op.name());
+    let _ = writeln!(text, "{i:5} {:14} {writes} <- {reads}", op.name());
 }
 
 fn operand(program: &Program, address: &[usize], view: &View) -> String {

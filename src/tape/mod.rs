@@ -4,12 +4,10 @@
 //! * `backward`: all derivative rules; what was not kept is made again (`recompute`).
 //! * `prune`: drops ops whose results nobody reads.
 //! * `order`: moves weight gradients to where they save memory.
-//! * `fuse`: groups ops that a device may run as one kernel.
 //! * `listing`: prints a list.
 
 mod backward;
 mod forward;
-mod fuse;
 mod grads;
 mod listing;
 mod order;
@@ -17,7 +15,6 @@ mod prune;
 mod recompute;
 
 pub use forward::{Ranges, Routed};
-pub use fuse::Fusion;
 pub use listing::listing;
 pub use recompute::Policy;
 
@@ -45,8 +42,8 @@ pub struct Tape {
     /// Buffers on which a trainable parameter has an influence.
     needs: HashSet<Buf>,
     grads: Grads,
-    /// Trainable operands and where their gradient is summed up.
-    params: HashMap<Buf, View>,
+    /// Trainable operands and where their gradients are summed up.
+    params: HashMap<Buf, Vec<TrainedMatrix>>,
     /// Positions of the ops that write an arena buffer.
     writers: HashMap<Buf, Vec<usize>>,
     /// Buffers whose contents the backward pass makes again or copies back.
@@ -60,9 +57,20 @@ pub struct Tape {
     ranges: HashMap<Buf, Ranges>,
     /// For each `source` of a routing, its inverse `slots`.
     slots: HashMap<Buf, View>,
-    fusion: Fusion,
-    /// Whether lists are grouped when they are finished.
-    fuse: bool,
+}
+
+/// A trained matrix, and its place in the operand that is made from it: `operand[i + row, j + column] = scale · matrix[i, j]`, in
+/// each slab of experts. All other elements of the operand are zero.
+#[derive(Clone, Copy, Debug)]
+pub struct TrainedMatrix {
+    /// Where the gradient of the matrix is summed up: the slabs of all experts.
+    pub gradient: View,
+    /// First row in a slab of the operand.
+    pub row: usize,
+    /// First column.
+    pub column: usize,
+    /// Factor on the matrix.
+    pub scale: f64,
 }
 
 impl Tape {
@@ -87,14 +95,7 @@ impl Tape {
             coming: HashMap::new(),
             ranges: HashMap::new(),
             slots: HashMap::new(),
-            fusion: Fusion::default(),
-            fuse: true,
         }
-    }
-
-    /// The same tape, but nothing will be grouped (tests compare both).
-    pub fn unfused(self) -> Self {
-        Self { fuse: false, ..self }
     }
 
     /// The type of statistics, logits, gradients of parameters: max(f32, compute).
@@ -124,11 +125,10 @@ impl Tape {
         view
     }
 
-    /// Declares `param` trainable: its gradient is added to `grad`, which has the parameter's true size (the parameter
-    /// itself may be padded with zeros in rows and columns).
-    pub fn trainable(&mut self, param: View, grad: View) {
+    /// Declares that the operand `param` is made from `matrix`, which is trained.
+    pub fn trainable(&mut self, param: View, matrix: TrainedMatrix) {
         self.needs.insert(param.buf);
-        self.params.insert(param.buf, grad);
+        self.params.entry(param.buf).or_default().push(matrix);
     }
 
     /// Runs `record` with `scope.` in front of the names of its buffers.
@@ -146,21 +146,15 @@ impl Tape {
         self.ops.len()
     }
 
-    /// Ends the phase: prunes, reorders, groups, and files the list under `phase`.
+    /// Ends the phase: prunes, reorders, and files the list under `phase`.
     pub fn finish(&mut self, phase: Phase) {
         let ops = std::mem::take(&mut self.ops);
         let ops = prune::prune(&self.bufs, ops);
         let ops = order::weight_gradients_first(ops, self.tokens);
-        let ops = if self.fuse { self.fusion.fuse(ops, self.tokens) } else { ops };
         self.phases.push((phase, ops));
         self.blocks.clear();
         self.grads = Grads::default();
         self.writers.clear();
-    }
-
-    /// How products were grouped, over all phases.
-    pub fn fusion(&self) -> &Fusion {
-        &self.fusion
     }
 
     /// Ends the recording.

@@ -2,7 +2,7 @@
 
 use crate::harness::{Build, Case};
 use halfbyte_core::dtype::DType;
-use halfbyte_core::op::{Form, Gemm, Groups, Op, Rows, View};
+use halfbyte_core::op::{Form, Gemm, Groups, Op, Rows, Term, View};
 
 const T: Rows = Rows::Tokens(1);
 
@@ -34,7 +34,13 @@ fn slices(form: Form, live: usize, n: usize, k: usize) -> Case {
 
 /// A product of a linear layer from k to n features, for `live` tokens.
 fn case(form: Form, live: usize, n: usize, k: usize, count: usize, wide: bool, added: bool) -> Case {
-    let name = format!("gemm_{form:?}/T={live} {n}x{k} groups={count} f32={wide} plus={added}");
+    with_term(form, live, [n, k, 0], count, wide, added)
+}
+
+/// The same with the term of an adapter of `ranks`; 0: no term.
+fn with_term(form: Form, live: usize, [n, k, ranks]: [usize; 3], count: usize, wide: bool, added: bool) -> Case {
+    let term = if ranks > 0 { format!(" term={ranks}") } else { String::new() };
+    let name = format!("gemm_{form:?}/T={live} {n}x{k}{term} groups={count} f32={wide} plus={added}");
     Case::new(name, live, move |b| {
         let rows = if count > 1 { Rows::Tokens(2) } else { T };
         let scale = (k as f32).powf(-0.5);
@@ -51,7 +57,14 @@ fn case(form: Form, live: usize, n: usize, k: usize, count: usize, wide: bool, a
             b.fill(plus, 1.0)
         });
         let out = make(b);
-        Op::Gemm(Gemm { form, a, b: other, scale: 0.5, plus, out, groups })
+        let term = (ranks > 0).then(|| {
+            let right = if form == Form::Nt { (count * n, ranks) } else { (count * ranks, k) };
+            Term {
+                a: b.normal(rows, ranks, 1.0),
+                b: b.normal(Rows::Fixed(right.0), right.1, (ranks as f32).powf(-0.5)),
+            }
+        });
+        Op::Gemm(Gemm { form, a, b: other, term, scale: 0.5, plus, out, groups })
     })
     .limits(2.5e-3, 2e-5)
 }
@@ -80,6 +93,37 @@ pub fn cases() -> Vec<Case> {
         cases.push(case(form, 150, 136, 200, 4, false, false));
         cases.push(case(form, 260, 200, 136, 8, true, true));
     }
+    // Terms: one k16 step, several, a ragged slice, more than one slice of 64; each tile shape of both paths.
+    for form in [Form::Nt, Form::Nn] {
+        for (live, shape) in [
+            (1, [64, 64, 16]),
+            (77, [72, 136, 8]),
+            (65, [8, 256, 16]),
+            (40, [256, 8, 16]),
+            (130, [200, 64, 48]),
+            (77, [136, 192, 16]),
+            (257, [520, 72, 32]),
+            (300, [200, 264, 72]),
+            (140, [264, 136, 200]),
+        ] {
+            cases.push(with_term(form, live, shape, 1, false, false));
+            cases.push(with_term(form, live, shape, 1, true, true));
+        }
+        cases.push(with_term(form, 150, [136, 200, 48], 4, false, true));
+        cases.push(with_term(form, 260, [200, 136, 16], 8, false, false));
+    }
+    for (live, n, k, ranks) in
+        [(1030, 5640, 136, 48), (700, 8456, 200, 16), (1030, 3848, 200, 80), (1030, 3592, 72, 32)]
+    {
+        cases.push(with_term(Form::Nt, live, [n, k, ranks], 1, false, false).repeated());
+        cases.push(with_term(Form::Nn, live, [k, n, ranks], 1, false, false).repeated());
+    }
+    cases.push(with_term(Form::Nn, 1030, [136, 2056, 32], 8, false, false).repeated());
+    // Many rows and few columns: the ranks of several adapters.
+    for (n, k) in [(24, 136), (32, 72), (48, 200), (64, 264)] {
+        cases.push(case(Form::Nt, 2050, n, k, 1, false, false));
+        cases.push(case(Form::Nn, 2050, k, n, 1, false, false));
+    }
     cases.push(case(Form::Nt, 130, 203, 136, 1, false, false));
     cases.push(case(Form::Nt, 130, 203, 136, 1, true, true));
     // More tiles than multiprocessors. An H200 takes tiles 256 columns wide (in clusters, and alone), 192 and 128.
@@ -97,6 +141,10 @@ pub fn cases() -> Vec<Case> {
         cases.push(case(Form::Tn, live, n, k, 1, false, false));
     }
     cases.push(case(Form::Tn, 300, 1600, 1344, 1, true, true));
+    for (live, n, k) in [(77, 24, 2050), (1100, 48, 2056), (300, 64, 4100)] {
+        cases.push(case(Form::Tn, live, n, k, 1, true, true));
+    }
+    cases.push(case(Form::Tn, 700, 32, 2056, 4, true, true));
     for (live, n, k) in [(1, 16, 64), (700, 16, 72), (130, 136, 16)] {
         cases.push(case(Form::Tn, live, n, k, 4, true, true));
     }

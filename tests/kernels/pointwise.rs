@@ -50,14 +50,22 @@ pub fn cases() -> Vec<Case> {
     cases.push(
         Case::new("cast/parts=3 to columns", 4, |b| {
             let x = b.normal_f32(Rows::Fixed(3 * 40), 5, 1.0);
-            Op::Cast { x, out: b.elem(Rows::Fixed(3 * 40), 16), parts: 3 }
+            Op::Cast { x, out: b.elem(Rows::Fixed(3 * 40), 16), parts: 3, at: [0, 0], scale: 1.0 }
         })
         .bits(),
     );
     cases.push(
         Case::new("cast/parts=3 to rows", 4, |b| {
             let x = b.normal_f32(Rows::Fixed(3 * 5), 40, 1.0);
-            Op::Cast { x, out: b.elem(Rows::Fixed(3 * 16), 40), parts: 3 }
+            Op::Cast { x, out: b.elem(Rows::Fixed(3 * 16), 40), parts: 3, at: [0, 0], scale: 1.0 }
+        })
+        .bits(),
+    );
+    // The B's of two experts, in the second half of rows and ranks.
+    cases.push(
+        Case::new("cast/parts=2 to a corner", 4, |b| {
+            let x = b.normal_f32(Rows::Fixed(2 * 20), 5, 1.0);
+            Op::Cast { x, out: b.elem(Rows::Fixed(2 * 44), 16), parts: 2, at: [20, 8], scale: 0.7 }
         })
         .bits(),
     );
@@ -65,7 +73,7 @@ pub fn cases() -> Vec<Case> {
         cases.push(
             Case::new(format!("cast/T={live} to f32"), live, |b| {
                 let x = b.normal(T, 24, 1.0);
-                Op::Cast { x, out: b.buf(T, 24, DType::F32), parts: 1 }
+                Op::Cast { x, out: b.buf(T, 24, DType::F32), parts: 1, at: [0, 0], scale: 1.0 }
             })
             .bits(),
         );

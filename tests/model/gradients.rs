@@ -3,6 +3,7 @@
 use crate::fixtures::{batch, session, spec};
 use halfbyte_core::device::cpu::CpuOptions;
 use halfbyte_core::dtype::DType;
+use halfbyte_core::model::{AdapterSpec, Spec};
 use halfbyte_core::session::Session;
 
 /// Two micro-batches of packed documents: the loss and, left in the gradient buffer, its gradient.
@@ -18,8 +19,9 @@ fn accumulate(s: &mut Session) -> f64 {
     loss
 }
 
-fn check(moe: bool) {
-    let mut s = session(spec(moe, DType::F64, true), CpuOptions { poison: true, late_copies: false });
+fn check(spec: Spec) {
+    let moe = spec.config.experts.is_some();
+    let mut s = session(spec, CpuOptions { poison: true, late_copies: false });
     let (master, gradient) = s.model.params.master.expect("adapters");
     accumulate(&mut s);
     let analytic = s.read(gradient, 0).expect("read");
@@ -49,10 +51,30 @@ fn check(moe: bool) {
 
 #[test]
 fn dense_gradients_match_central_differences() {
-    check(false);
+    check(spec(false, DType::F64, true));
 }
 
 #[test]
 fn mixtral_gradients_match_central_differences() {
-    check(true);
+    check(spec(true, DType::F64, true));
+}
+
+/// Without dropout, the A's of modules that share an input are one matrix. Ranks and scales differ, and the first module, the
+/// last or the one in the middle has no adapter.
+#[test]
+fn gradients_of_stacked_adapters_match_central_differences() {
+    for (moe, left_out) in
+        [(false, ["q_proj", "up_proj"]), (false, ["k_proj", "gate_proj"]), (true, ["v_proj", "gate"])]
+    {
+        let mut spec = spec(moe, DType::F64, false);
+        spec.dropout = 0.0;
+        spec.config.layers = 1;
+        spec.policies.truncate(1);
+        spec.adapters.retain(|module, _| !left_out.iter().any(|leaf| module.ends_with(&format!(".{leaf}"))));
+        for (module, adapter) in &mut spec.adapters {
+            let second = ["k_proj", "w3", "up_proj"].iter().any(|leaf| module.ends_with(leaf));
+            *adapter = if second { AdapterSpec { r: 16, scale: 0.6 } } else { AdapterSpec { r: 8, scale: 1.7 } };
+        }
+        check(spec);
+    }
 }

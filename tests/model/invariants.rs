@@ -1,13 +1,13 @@
 //! Bits do not depend on how a program is run, planned or grouped. Whole training steps, update included.
 
-use crate::fixtures::{batch, session, spec, start};
+use crate::fixtures::{batch, session, spec};
 use halfbyte_core::device::cpu::CpuOptions;
 use halfbyte_core::dtype::DType;
-use halfbyte_core::model::{Spec, record, record_on};
+use halfbyte_core::model::Spec;
 use halfbyte_core::op::{Control, Place, Purpose, Rows};
 use halfbyte_core::session::batch::MicroBatch;
 use halfbyte_core::session::{EvalLoss, Session};
-use halfbyte_core::tape::{Policy, Tape};
+use halfbyte_core::tape::Policy;
 use std::collections::BTreeMap;
 
 /// Everything that training leaves behind, by name: losses, and the resident buffers of fixed size but for the weights.
@@ -118,17 +118,6 @@ fn nothing_depends_on_what_dead_buffers_hold() {
             let a = train(&mut session(spec(checkpointing), CpuOptions::default()));
             same(name, &a, &train(&mut session(spec(checkpointing), poisoned)));
         }
-    });
-}
-
-#[test]
-fn fusing_changes_no_bit() {
-    in_all_types(|name, spec| {
-        let (fused, tape) = (spec(true), Tape::new(spec(true).tokens, spec(true).compute).unfused());
-        let (fused, apart) = (record(fused).expect("recorded"), record_on(tape, spec(true)).expect("recorded"));
-        assert!(!fused.fusion.groups.is_empty() && apart.fusion.groups.is_empty());
-        let options = CpuOptions { poison: true, late_copies: false };
-        same(name, &train(&mut start(fused, options)), &train(&mut start(apart, options)));
     });
 }
 

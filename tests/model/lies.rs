@@ -40,9 +40,6 @@ impl Lies {
 
     /// Tells every lie about `op` that has not been caught yet.
     pub fn tell(&mut self, alone: &Alone, op: &Op, live: usize, before: &State, after: &State) {
-        if matches!(op, Op::Fused { .. }) {
-            return; // its accesses are those of its parts: there is no declaration to get wrong
-        }
         let truth = op.accesses();
         for i in 0..truth.len() {
             for (lie, declared) in falsify(&truth, i) {

@@ -8,7 +8,7 @@ mod dropout;
 mod dummy;
 mod few_rows;
 mod fixtures;
-mod fusion;
+
 mod gradients;
 mod invariants;
 mod lies;
@@ -16,4 +16,5 @@ mod neftune;
 mod ops_no_model_records;
 mod plans;
 mod shapes;
+mod terms;
 mod update;

@@ -4,8 +4,8 @@ use crate::alone::State;
 use crate::fixtures::Random;
 use halfbyte_core::dtype::DType;
 use halfbyte_core::op::{
-    Buf, BufInfo, Form, FusedKind, Gemm, Groups, Nested, Op, Phase, Place, Program, Purpose, Route, Rows, Transfer,
-    View, Weight4,
+    Buf, BufInfo, Form, Gemm, Groups, Nested, Op, Phase, Place, Program, Purpose, Route, Rows, Term, Transfer, View,
+    Weight4,
 };
 use halfbyte_core::quant::QuantKind;
 use halfbyte_core::session::encode;
@@ -113,9 +113,11 @@ fn four_bits(m: &mut Made) {
 /// Casts that pad each slab, narrow and widen; zeroed buffers of floats and of integers.
 fn casts(m: &mut Made) {
     let (x, out) = (m.f32(Rows::Fixed(6), 3), m.out(Rows::Fixed(8), 5, DType::Bf16));
-    m.push(Op::Cast { x, out, parts: 2 });
+    m.push(Op::Cast { x, out, parts: 2, at: [0, 0], scale: 1.0 });
+    let (x, out) = (m.f32(Rows::Fixed(6), 3), m.out(Rows::Fixed(10), 5, DType::Bf16));
+    m.push(Op::Cast { x, out, parts: 2, at: [1, 2], scale: 0.7 });
     let (x, out) = (m.input(T, 4, DType::F16), m.f32_out(T, 4));
-    m.push(Op::Cast { x, out, parts: 1 });
+    m.push(Op::Cast { x, out, parts: 1, at: [0, 0], scale: 1.0 });
     for (rows, cols, dtype) in [(Rows::Fixed(1), 7, DType::I32), (T, 5, DType::F32), (T, 3, DType::Bf16)] {
         let out = m.out(rows, cols, dtype);
         m.push(Op::Zero { out });
@@ -153,7 +155,7 @@ fn groups(m: &mut Made) -> Groups {
     Groups { offsets: m.ints(Rows::Fixed(4), 1, &[0, 5, 5, live]), count: 3 }
 }
 
-/// All forms, plain and grouped, and both fused patterns.
+/// All forms, plain and grouped, with and without a term.
 fn products(m: &mut Made) {
     for grouped in [false, true] {
         for form in [Form::Nt, Form::Nn, Form::Tn] {
@@ -171,22 +173,14 @@ fn products(m: &mut Made) {
                     1 => Some(m.f32(out.rows, out.cols)),
                     _ => Some(out),
                 };
-                m.push(Op::Gemm(Gemm { form, a, b, scale: 0.7, plus, out, groups }));
+                m.push(Op::Gemm(Gemm { form, a, b, term: None, scale: 0.7, plus, out, groups }));
+                if form != Form::Tn {
+                    let depth = 3;
+                    let right = if form == Form::Nt { (e * n, depth) } else { (e * depth, k) };
+                    let term = Term { a: m.f32(rows, depth), b: m.f32(Rows::Fixed(right.0), right.1) };
+                    m.push(Op::Gemm(Gemm { form, a, b, term: Some(term), scale: 0.7, plus, out, groups }));
+                }
             }
-        }
-    }
-    for (kind, form) in [(FusedKind::LoraUp, Form::Nt), (FusedKind::LoraDown, Form::Nn)] {
-        let product = |m: &mut Made, k: usize, plus: Option<View>, out: View| {
-            let n = out.cols;
-            let b = if form == Form::Nt { m.f32(Rows::Fixed(n), k) } else { m.f32(Rows::Fixed(k), n) };
-            Op::Gemm(Gemm { form, a: m.f32(T, k), b, scale: 1.0, plus, out, groups: None })
-        };
-        for plus in [false, true] {
-            let out = m.f32_out(T, 6);
-            let plus = plus.then(|| m.f32(T, 6));
-            let right = out.columns(2, 4);
-            let parts = vec![product(m, 5, plus, out), product(m, 3, Some(right), right)];
-            m.push(Op::Fused { kind, parts });
         }
     }
 }

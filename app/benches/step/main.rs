@@ -1,7 +1,11 @@
 //! Whole training steps of real architectures with random weights, on the GPU: time, memory, and whether the bits
 //! repeat.
 //!
-//!     cargo bench --bench step -- --model mistral-7b-v0.1 --rows 4 --length 2048 --steps 10
+//!     cargo bench --bench step -- --model mistral-7b-v0.1 --rows 4 --length 2048 --steps 10 [--seconds 60]
+//!         [--dropout 0.05] [--checkpointing] [--arch sm_80] [--no-graph] [--f16] [--layers N] [--profile]
+//!
+//! The burst is the median of `steps` steps. The sustained part takes `seconds`, of which the first ten are left out. Watts and
+//! MHz are means of the sensors' readings after each step.
 //!
 //! Without a GPU it prints a message and exits.
 
@@ -13,6 +17,7 @@ use halfbyte_core::dtype::DType;
 use halfbyte_core::model::record;
 use halfbyte_core::op::Phase;
 use halfbyte_core::session::Session;
+use halfbyte_core::session::batch::MicroBatch;
 use halfbyte_core::tape::Policy;
 use std::time::Instant;
 
@@ -22,6 +27,9 @@ struct Wanted {
     rows: usize,
     length: usize,
     steps: usize,
+    /// Seconds of the sustained part, after the burst of `steps`.
+    seconds: f64,
+    dropout: f64,
     layers: Option<usize>,
     policy: Policy,
     arch: Option<Arch>,
@@ -40,6 +48,8 @@ fn wanted() -> Wanted {
         rows: number("--rows", 4),
         length: number("--length", 2048),
         steps: number("--steps", 10),
+        seconds: value("--seconds").and_then(|v| v.parse().ok()).unwrap_or(0.0),
+        dropout: value("--dropout").and_then(|v| v.parse().ok()).unwrap_or(0.0),
         layers: value("--layers").and_then(|v| v.parse().ok()),
         policy: policy(value("--policy").as_deref()),
         arch: value("--arch").map(|v| v.parse().expect("a code path")),
@@ -74,7 +84,8 @@ fn run(w: &Wanted) -> halfbyte_core::error::Result<()> {
     let (_, mut config) = known(&w.model)?;
     config.layers = w.layers.unwrap_or(config.layers);
     let compute = if w.f16 { DType::F16 } else { DType::Bf16 };
-    let spec = model::spec(config, compute, w.rows * w.length, w.policy, w.steps)?;
+    let mut spec = model::spec(config, compute, w.rows * w.length, w.policy, w.steps)?;
+    spec.dropout = w.dropout;
     let before = free_memory(0)?;
     let recorded = Instant::now();
     let model = record(spec)?;
@@ -92,18 +103,14 @@ fn run(w: &Wanted) -> halfbyte_core::error::Result<()> {
     model::fill(&mut s)?;
     let config = &s.model.spec.config;
     let (batch, items) = model::texts(&vec![w.length; w.rows], config.vocab_size, config.sliding_window, false);
-    let mut times = Vec::new();
     let mut first = (0.0, 0.0);
+    let mut burst = Timed::default();
     for step in 0..w.steps {
-        let started = Instant::now();
-        s.begin()?;
-        let loss = s.micro(&batch, items, [1, 0])?.loss;
-        let update = s.update()?;
-        times.push(started.elapsed().as_secs_f64() * 1e3);
+        let (loss, norm) = burst.step(&mut s, &batch, items)?;
         if step == 0 {
-            first = (loss, update.grad_norm);
+            first = (loss, norm);
         }
-        println!("step {step}: loss {loss:.6} grad_norm {:.6e} {:.1} ms", update.grad_norm, times[step]);
+        println!("step {step}: loss {loss:.6} grad_norm {norm:.6e} {:.1} ms", burst.times[step]);
     }
     // The state determines the bits of all later results.
     let hash = match s.model.params.master {
@@ -111,26 +118,78 @@ fn run(w: &Wanted) -> halfbyte_core::error::Result<()> {
         None => 0,
     };
     let used = before.saturating_sub(free_memory(0)?);
-    times.sort_by(f64::total_cmp);
-    let median = times[times.len() / 2];
     let tokens = w.rows * w.length;
+    let gib = |bytes: usize| bytes as f64 / f64::from(1 << 30);
     println!(
-        "RESULT {} {}x{} {arch} {:?} graph={} first loss {:.6} norm {:.6e} hash {hash:016x} median {median:.1} ms {:.0} tokens/s plan {:.2} GiB driver {:.2} GiB",
+        "RESULT {} {}x{} {arch} {:?} graph={} dropout={} first loss {:.6} norm {:.6e} hash {hash:016x} burst {} plan {:.2} GiB driver {:.2} GiB",
         w.model,
         w.rows,
         w.length,
         w.policy,
         w.graph,
+        w.dropout,
         first.0,
         first.1,
-        tokens as f64 / median * 1e3,
-        s.plan.bytes as f64 / f64::from(1 << 30),
-        used as f64 / f64::from(1 << 30),
+        burst.summary(tokens),
+        gib(s.plan.bytes),
+        gib(used),
     );
+    if w.seconds > 0.0 {
+        let mut sustained = Timed::default();
+        let started = Instant::now();
+        while started.elapsed().as_secs_f64() < w.seconds {
+            if started.elapsed().as_secs_f64() < WARM_UP {
+                sustained = Timed::default();
+            }
+            sustained.step(&mut s, &batch, items)?;
+        }
+        println!("SUSTAINED {:.0} s: {}", w.seconds, sustained.summary(tokens));
+    }
     if w.profile {
         profile(&mut s, tokens)?;
     }
     Ok(())
+}
+
+/// Seconds of the sustained part that are left out: the card is not warm yet.
+const WARM_UP: f64 = 10.0;
+
+/// Steps with their times in ms, and the readings of the sensors after each.
+#[derive(Default)]
+struct Timed {
+    times: Vec<f64>,
+    watts: Vec<f64>,
+    megahertz: Vec<f64>,
+}
+
+impl Timed {
+    /// Runs a step; returns the loss and the gradient's norm.
+    fn step(&mut self, s: &mut Session, batch: &MicroBatch, items: usize) -> halfbyte_core::error::Result<(f64, f64)> {
+        let started = Instant::now();
+        s.begin()?;
+        let loss = s.micro(batch, items, [1, 0])?.loss;
+        let norm = s.update()?.grad_norm;
+        self.times.push(started.elapsed().as_secs_f64() * 1e3);
+        if let Some(sensors) = s.device().sensors() {
+            self.watts.extend(sensors.power);
+            self.megahertz.extend(sensors.clock.map(f64::from));
+        }
+        Ok((loss, norm))
+    }
+
+    fn summary(&self, tokens: usize) -> String {
+        let mut times = self.times.clone();
+        times.sort_by(f64::total_cmp);
+        let median = times[times.len() / 2];
+        let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
+        format!(
+            "median {median:.1} ms {:.0} tokens/s {:.0} W {:.0} MHz ({} steps)",
+            tokens as f64 / median * 1e3,
+            mean(&self.watts),
+            mean(&self.megahertz),
+            times.len()
+        )
+    }
 }
 
 /// Time of the micro phase by kind of op.

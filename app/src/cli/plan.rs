@@ -1,6 +1,6 @@
 //! `halfbyte plan RECIPE`: prints the resolved recipe and the memory that it needs. Needs config.json, but no weights.
 
-use super::{arena_svg, budget, count, human_bytes, out};
+use super::{arena_svg, budget, human_bytes, out};
 use crate::config::recipe::Recipe;
 use crate::data::open::longest_row;
 use crate::data::tokenizer_config::TokenizerConfig;
@@ -187,8 +187,6 @@ fn print_memory(model: &Model, plan: &Plan, size: &str) {
             say!("  {:40} {:>12}", format!("and {} more", peak.alive.len() - SHOWN), human_bytes(rest));
         }
     }
-    let groups: usize = model.fusion.groups.values().sum();
-    say!("\n{} of products that add to one output, {} left single", count(groups, "group"), model.fusion.missed);
 }
 
 fn as_json(model: &Model, plan: &Plan, ladder: &Ladder<'_>, taken: &Taken) -> serde_json::Value {

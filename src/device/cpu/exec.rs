@@ -26,10 +26,13 @@ pub fn exec<A: Real>(mem: &mut CpuMemory, op: &Op, live: usize, late_copies: boo
             let result = rms_norm::rms_norm_bwd(&dout, &x, weight.data(), rstd.data(), plus.as_ref());
             mem.store(dx, live, &result);
         }
-        Op::Gemm(Gemm { form, a, b, scale, plus, out, groups }) => {
-            let (a, b, plus) = (mem.load::<A>(a, live), mem.load(b, live), optional(mem, plus, live));
+        Op::Gemm(Gemm { form, a, b, term, scale, plus, out, groups }) => {
+            let product = |a: &View, b: &View| (mem.load::<A>(a, live), mem.load::<A>(b, live));
+            let (first, plus) = (product(a, b), optional(mem, plus, live));
+            let second = term.as_ref().map(|t| product(&t.a, &t.b));
+            let products: Vec<_> = std::iter::once(&first).chain(&second).map(|(a, b)| (a, b)).collect();
             let offsets = groups.as_ref().map(|g| mem.slice(&g.offsets, live));
-            let result = gemm::gemm(*form, &a, &b, *scale, plus.as_ref(), offsets);
+            let result = gemm::gemm(*form, &products, *scale, plus.as_ref(), offsets);
             mem.store(out, live, &result);
         }
         Op::Dequantize { weight, out } => {
@@ -86,8 +89,9 @@ pub fn exec<A: Real>(mem: &mut CpuMemory, op: &Op, live: usize, late_copies: boo
             let noisy = pointwise::noise(&x, [seed[0], seed[1]], *site, magnitude.data()[0]);
             mem.store(out, live, &noisy);
         }
-        Op::Cast { x, out, parts } => {
-            let cast = pointwise::cast(&mem.load::<A>(x, live), *parts, out.rows.count(live), out.cols);
+        Op::Cast { x, out, parts, at, scale } => {
+            let to = [out.rows.count(live), out.cols];
+            let cast = pointwise::cast(&mem.load::<A>(x, live), *parts, to, *at, *scale);
             mem.store(out, live, &cast);
         }
         Op::Zero { out } => {
@@ -178,7 +182,6 @@ pub fn exec<A: Real>(mem: &mut CpuMemory, op: &Op, live: usize, late_copies: boo
                 transfer(mem, copy, live);
             }
         }
-        Op::Fused { kind: _, parts } => parts.iter().for_each(|part| exec::<A>(mem, part, live, late_copies)),
     }
 }
 

@@ -13,6 +13,9 @@ struct Slab<'a, A> {
 }
 
 impl<'a, A: Real> Slab<'a, A> {
+    fn of(matrix: &'a Matrix<A>) -> Self {
+        Slab { data: matrix.data(), rows: matrix.rows, cols: matrix.cols }
+    }
     /// Rows `from .. to`.
     fn rows(self, from: usize, to: usize) -> Self {
         Slab { data: &self.data[from * self.cols..to * self.cols], rows: to - from, cols: self.cols }
@@ -27,25 +30,22 @@ pub fn measured_flops() -> f64 {
     (2 * m * k * n) as f64 / seconds
 }
 
-/// `out = plus + scale · product`. `offsets` (ascending, one more than there are experts) groups the rows of the
-/// token-sided operands; without it there is one group. Returns the rows that `out` has; rows of no group are zero.
+/// `out = plus + scale · Σ product(a, b)` over the pairs (a, b) of `products`, in one chain of sums. `offsets` (ascending, one more
+/// than there are experts) groups the rows of the token-sided operands; without it there is one group. Returns the rows that `out`
+/// has; rows of no group are zero.
 pub fn gemm<A: Real>(
     form: Form,
-    a: &Matrix<A>,
-    b: &Matrix<A>,
+    products: &[(&Matrix<A>, &Matrix<A>)],
     scale: f64,
     plus: Option<&Matrix<A>>,
     offsets: Option<&[i32]>,
 ) -> Vec<A> {
+    let (a, b) = products[0];
     let whole = [0, a.rows as i32];
     let offsets = offsets.unwrap_or(&whole);
     let count = offsets.len() - 1;
-    let (a, b) =
-        (Slab { data: a.data(), rows: a.rows, cols: a.cols }, Slab { data: b.data(), rows: b.rows, cols: b.cols });
-    // Rows of the weight-sided matrix (b, or out in Tn) that one expert has.
-    let each = b.rows / count;
     let (rows, cols) = match form {
-        Form::Nt => (a.rows, each),
+        Form::Nt => (a.rows, b.rows / count),
         Form::Nn => (a.rows, b.cols),
         Form::Tn => (count * a.cols, b.cols),
     };
@@ -55,33 +55,16 @@ pub fn gemm<A: Real>(
         if from == to {
             continue;
         }
-        let x = a.rows(from, to);
-        match form {
-            Form::Nt => {
-                let w = b.rows(e * each, (e + 1) * each);
-                product(
-                    &mut out[from * cols..to * cols],
-                    (x.rows, x.cols, cols),
-                    (x.data, x.cols, 1),
-                    (w.data, 1, w.cols),
-                    scale,
-                );
-            }
-            Form::Nn => {
-                let w = b.rows(e * each, (e + 1) * each);
-                product(
-                    &mut out[from * cols..to * cols],
-                    (x.rows, x.cols, cols),
-                    (x.data, x.cols, 1),
-                    (w.data, w.cols, 1),
-                    scale,
-                );
-            }
-            Form::Tn => {
-                let y = b.rows(from, to);
-                let slab = &mut out[e * a.cols * cols..(e + 1) * a.cols * cols];
-                product(slab, (a.cols, y.rows, cols), (x.data, 1, x.cols), (y.data, y.cols, 1), scale);
-            }
+        for &(a, b) in products {
+            let (x, b) = (Slab::of(a).rows(from, to), Slab::of(b));
+            // Rows of the weight-sided matrix that one expert has.
+            let each = b.rows / count;
+            let (slab, m, k, lhs, b) = match form {
+                Form::Tn => (e * a.cols..(e + 1) * a.cols, a.cols, x.rows, (x.data, 1, x.cols), b.rows(from, to)),
+                _ => (from..to, x.rows, x.cols, (x.data, x.cols, 1), b.rows(e * each, (e + 1) * each)),
+            };
+            let rhs = if form == Form::Nt { (b.data, 1, b.cols) } else { (b.data, b.cols, 1) };
+            product(&mut out[slab.start * cols..slab.end * cols], (m, k, cols), lhs, rhs, scale);
         }
     }
     out

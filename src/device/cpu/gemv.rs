@@ -11,5 +11,5 @@ use crate::op::Form;
 pub fn gemv<A: Real>(x: &Matrix<A>, weights: Vec<A>, dtype: DType) -> Vec<A> {
     let (rows, cols) = (weights.len() / x.cols, x.cols);
     let weights = Matrix::new(rows, cols, weights.into_iter().map(|w| w.round_to(dtype)).collect());
-    gemm(Form::Nt, x, &weights, 1.0, None, None)
+    gemm(Form::Nt, &[(x, &weights)], 1.0, None, None)
 }

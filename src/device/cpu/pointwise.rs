@@ -45,13 +45,14 @@ pub fn signed_unit(random: u32) -> f32 {
     ((random >> 9) as f32 + 0.5) * 2f32.powi(-22) - 1.0
 }
 
-/// Each of `parts` equal slabs of x goes to the top left of its slab of an `[rows, cols]` result; the rest is zero.
-pub fn cast<A: Real>(x: &Matrix<A>, parts: usize, rows: usize, cols: usize) -> Vec<A> {
+/// Each of `parts` equal slabs of x, times `scale`, goes to row and column `at` of its slab of a `[rows, cols]` result; the rest
+/// is zero.
+pub fn cast<A: Real>(x: &Matrix<A>, parts: usize, [rows, cols]: [usize; 2], at: [usize; 2], scale: f64) -> Vec<A> {
     let (from, to) = (x.rows / parts, rows / parts);
     let mut out = vec![A::zero(); rows * cols];
     for i in 0..x.rows {
-        let row = (i / from * to + i % from) * cols;
-        out[row..row + x.cols].copy_from_slice(x.row(i));
+        let start = (i / from * to + i % from + at[0]) * cols + at[1];
+        out[start..start + x.cols].iter_mut().zip(x.row(i)).for_each(|(to, x)| *to = *x * A::of(scale));
     }
     out
 }

@@ -28,7 +28,7 @@ pub fn exec(l: &mut Launcher, copies: &mut Copies, op: &Op) -> Result<()> {
         Op::Add { a, b, out } => pointwise::add(l, a, b, out),
         Op::Dropout { x, seed, site, p, plus, out } => pointwise::dropout(l, x, seed, *site, *p, plus, out),
         Op::Noise { x, seed, site, magnitude, out } => pointwise::noise(l, x, seed, *site, magnitude, out),
-        Op::Cast { x, out, parts } => pointwise::cast(l, x, out, *parts),
+        Op::Cast { x, out, parts, at, scale } => pointwise::cast(l, x, out, *parts, *at, *scale),
         Op::Zero { out } => pointwise::zero(l, out),
         Op::Route(op) => route::route(l, op),
         Op::RouteBwd { dweights, logits, experts, plus, dlogits } => {
@@ -46,7 +46,6 @@ pub fn exec(l: &mut Launcher, copies: &mut Copies, op: &Op) -> Result<()> {
         Op::AdamW(op) => adamw::adamw(l, op),
         Op::Start { copy } => copy::start(l, copies, copy),
         Op::Wait { copy } => copy::wait(l, copies, copy),
-        Op::Fused { kind: _, parts } => parts.iter().try_for_each(|part| exec(l, copies, part)),
     }
 }
 
@@ -57,7 +56,6 @@ pub fn scratch(op: &Op, tokens: usize) -> usize {
         Op::AuxLoss { logits, .. } => route::scratch(logits, tokens),
         Op::Quantize { weight, .. } if weight.nested.is_some() => nf4::scratch(&weight.absmax),
         Op::AdamW(op) => adamw::scratch(&op.segments),
-        Op::Fused { parts, .. } => parts.iter().map(|part| scratch(part, tokens)).max().unwrap_or(0),
         _ => 0,
     }
 }

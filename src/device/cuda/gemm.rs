@@ -1,11 +1,11 @@
 //! Launches of `kernels/gemm.cu`: which of its tiles serves a product. All of them give the same bits.
 
-use super::launch::{F32OrElem, Grid, Launcher};
+use super::launch::{F32OrElem, Grid, Launcher, Mat};
 use super::modules::Family;
 use super::sm_90a;
 use crate::dtype::DType;
 use crate::error::Result;
-use crate::op::{Form, Gemm};
+use crate::op::{Form, Gemm, Term};
 
 /// A tile of the kernel file, with the names that its `TileShape` gives the sizes.
 struct Tile {
@@ -34,12 +34,22 @@ const LARGE: Tile = tile(["gemm_nt_large", "gemm_nn_large", ""], [128, 256, 64, 
 const MEDIUM: Tile = tile(["gemm_nt_medium", "gemm_nn_medium", "gemm_tn_medium"], [128, 128, 64, 3, 64, 64]);
 const SMALL: Tile = tile(["gemm_nt_small", "gemm_nn_small", "gemm_tn_small"], [64, 64, 64, 4, 32, 32]);
 const NARROW: Tile = tile(["gemm_nt_narrow", "gemm_nn_narrow", ""], [64, 16, 64, 6, 16, 16]);
+const NARROW32: Tile = tile(["gemm_nt_narrow32", "gemm_nn_narrow32", ""], [64, 32, 64, 6, 16, 32]);
+const NARROW64: Tile = tile(["gemm_nt_narrow64", "gemm_nn_narrow64", ""], [64, 64, 64, 6, 16, 64]);
 const SHALLOW: Tile = tile(["gemm_nt_shallow", "gemm_nn_shallow", ""], [64, 128, 32, 2, 32, 64]);
 const FLAT: Tile = tile(["", "", "gemm_tn_flat"], [16, 128, 64, 3, 16, 32]);
+const FLAT32: Tile = tile(["", "", "gemm_tn_flat32"], [32, 128, 64, 3, 32, 32]);
+const FLAT64: Tile = tile(["", "", "gemm_tn_flat64"], [64, 128, 64, 3, 64, 32]);
 const TALL: Tile = tile(["", "", "gemm_tn_tall"], [128, 16, 64, 3, 32, 16]);
 
 /// Fewer tiles than this leave much of a GPU idle: smaller ones are faster.
 const FEW_TILES: usize = 100;
+
+/// From this many rows on, a narrow product is bound by reading them.
+const MANY_ROWS: usize = 2048;
+
+/// The same for the columns of a flat product.
+const WIDE: usize = 2048;
 
 impl Tile {
     /// Threads of a block: one warp for each WM × WN.
@@ -62,6 +72,8 @@ impl Tile {
         match () {
             () if n <= 16 => NARROW,
             () if k <= 64 => SHALLOW,
+            () if n <= 32 && m >= MANY_ROWS => NARROW32,
+            () if n <= 64 && m >= MANY_ROWS => NARROW64,
             () if n <= 64 || m <= 64 || MEDIUM.count(m, n) < FEW_TILES => SMALL,
             () if LARGE.shared() <= shared_memory && LARGE.count(m, n) >= FEW_TILES => LARGE,
             () => MEDIUM,
@@ -73,6 +85,8 @@ impl Tile {
         match () {
             () if m <= 16 => FLAT,
             () if n <= 16 => TALL,
+            () if m <= 32 && n >= WIDE => FLAT32,
+            () if m <= 64 && n >= WIDE => FLAT64,
             () if m <= 64 || n <= 64 || MEDIUM.count(m, n) < FEW_TILES => SMALL,
             () => MEDIUM,
         }
@@ -132,11 +146,24 @@ fn by_rows(l: &mut Launcher, op: &Gemm) -> Result<()> {
         Form::Nt => (tile.kernels[0], l.packs(&op.b)?),
         _ => (tile.kernels[1], l.aligned(&op.b)?),
     };
+    let (term_a, term_b, ranks) = term(l, op)?;
     let row_tiles = if m == 0 { 0 } else { m.div_ceil(tile.bm) + op.groups.map_or(0, |g| g.count) };
     let blocks = row_tiles * n.div_ceil(tile.bn);
     let grid = Grid { blocks: [blocks, 1, 1], threads: tile.threads(), shared: tile.shared() };
     let (n, k, count, scale) = (n as i32, k as i32, op.slabs() as i32, op.scale as f32);
-    l.launch(Family::Gemm, kernel, grid, &[&out, &plus, &a, &b, &rows, &n, &k, &scale, &offsets, &count])
+    l.launch(
+        Family::Gemm,
+        kernel,
+        grid,
+        &[&out, &plus, &a, &b, &term_a, &term_b, &rows, &n, &k, &ranks, &scale, &offsets, &count],
+    )
+}
+
+/// The operands of the term and its depth, 0 if there is none.
+pub fn term(l: &Launcher, op: &Gemm) -> Result<(Mat, Mat, i32)> {
+    let Some(Term { a, b }) = op.term else { return Ok((Mat::NONE, Mat::NONE, 0)) };
+    let right = if op.form == Form::Nt { l.packs(&b)? } else { l.aligned(&b)? };
+    Ok((l.packs(&a)?, right, a.cols as i32))
 }
 
 /// tn: a block for each tile of out and, where the sum is split, for each part of it; then the sum of the parts.
@@ -187,7 +214,7 @@ mod tests {
     #[test]
     fn tiles_are_those_of_the_kernel_file() {
         let numbers = |text: &str| -> Vec<usize> { text.split_whitespace().filter_map(|n| n.parse().ok()).collect() };
-        let tiles = [LARGE, MEDIUM, SMALL, NARROW, SHALLOW, FLAT, TALL];
+        let tiles = [LARGE, MEDIUM, SMALL, NARROW, NARROW32, NARROW64, SHALLOW, FLAT, FLAT32, FLAT64, TALL];
         let declared = SOURCE.lines().filter(|line| line.starts_with("using ") && line.contains("Shape<"));
         assert_eq!(declared.count(), tiles.len(), "a tile of the kernel file is missing here");
         for tile in tiles {

@@ -9,12 +9,16 @@ use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
 const SUCCESS: c_int = 0;
 /// `NVML_TEMPERATURE_GPU`.
 const TEMPERATURE_GPU: c_uint = 0;
+/// `NVML_CLOCK_SM`.
+const CLOCK_SM: c_uint = 1;
 /// The names of the library: a development package has the one without a version.
 const NAMES: [&str; 3] = ["libnvidia-ml.so.1", "libnvidia-ml.so", "nvml.dll"];
 
 /// `nvmlDevice_t`.
 type Handle = *mut c_void;
 type Function<Arguments> = unsafe extern "C" fn(Handle, Arguments) -> c_int;
+/// A function that reads one of several sensors or clocks.
+type Which = unsafe extern "C" fn(Handle, c_uint, *mut c_uint) -> c_int;
 
 /// `nvmlUtilization_t`: percent.
 #[repr(C)]
@@ -38,7 +42,8 @@ pub struct Nvml {
     handle: Handle,
     utilization: Option<Function<*mut Utilization>>,
     memory: Option<Function<*mut Memory>>,
-    temperature: Option<unsafe extern "C" fn(Handle, c_uint, *mut c_uint) -> c_int>,
+    temperature: Option<Which>,
+    clock: Option<Which>,
     power: Option<Function<*mut c_uint>>,
     /// Keeps the functions' code loaded; never shut down, since another user in the process may have started it too.
     _library: Library,
@@ -64,6 +69,7 @@ impl Nvml {
                 utilization: symbol(&library, "nvmlDeviceGetUtilizationRates").ok(),
                 memory: symbol(&library, "nvmlDeviceGetMemoryInfo").ok(),
                 temperature: symbol(&library, "nvmlDeviceGetTemperature").ok(),
+                clock: symbol(&library, "nvmlDeviceGetClockInfo").ok(),
                 power: symbol(&library, "nvmlDeviceGetPowerUsage").ok(),
                 _library: library,
             })
@@ -74,15 +80,16 @@ impl Nvml {
     pub fn read(&self) -> Sensors {
         let mut utilization = Utilization::default();
         let mut memory = Memory::default();
-        let (mut degrees, mut milliwatts) = (0, 0);
+        let (mut degrees, mut milliwatts, mut megahertz) = (0, 0, 0);
         let ok = |status: Option<c_int>| status == Some(SUCCESS);
         // SAFETY: the handle came from this library, which is still loaded, and the pointers are valid for the call.
-        let [has_utilization, has_memory, has_temperature, has_power] = unsafe {
+        let [has_utilization, has_memory, has_temperature, has_power, has_clock] = unsafe {
             [
                 ok(self.utilization.map(|read| read(self.handle, &raw mut utilization))),
                 ok(self.memory.map(|read| read(self.handle, &raw mut memory))),
                 ok(self.temperature.map(|read| read(self.handle, TEMPERATURE_GPU, &raw mut degrees))),
                 ok(self.power.map(|read| read(self.handle, &raw mut milliwatts))),
+                ok(self.clock.map(|read| read(self.handle, CLOCK_SM, &raw mut megahertz))),
             ]
         };
         Sensors {
@@ -90,6 +97,7 @@ impl Nvml {
             memory: has_memory.then_some(memory.used),
             temperature: has_temperature.then_some(degrees),
             power: has_power.then_some(f64::from(milliwatts) / 1000.0),
+            clock: has_clock.then_some(megahertz),
         }
     }
 }
@@ -123,6 +131,7 @@ mod tests {
             assert!(sensors.utilization.is_some_and(|percent| percent <= 100), "{sensors:?}");
             assert!(sensors.memory.is_some_and(|bytes| bytes > 0 && bytes <= gpu.total as u64), "{sensors:?}");
             assert!(sensors.temperature.is_some_and(|degrees| (5..110).contains(&degrees)), "{sensors:?}");
+            assert!(sensors.clock.is_some_and(|megahertz| (50..5000).contains(&megahertz)), "{sensors:?}");
             assert!(sensors.power.is_some_and(|watts| (1.0..2000.0).contains(&watts)), "{sensors:?}");
         }
     }

@@ -41,15 +41,20 @@ pub fn noise(l: &mut Launcher, x: &View, seed: &View, site: u32, magnitude: &Vie
     l.launch(Family::Pointwise, "noise", grid, &[&rows, &cols, &seed, &site, &magnitude, &x, &out])
 }
 
-/// Each slab of x to the top left of its slab of out: one thread for each element of out.
-pub fn cast(l: &mut Launcher, x: &View, out: &View, parts: usize) -> Result<()> {
+/// Each slab of x to its place in its slab of out: one thread for each element of out.
+pub fn cast(l: &mut Launcher, x: &View, out: &View, parts: usize, at: [usize; 2], scale: f64) -> Result<()> {
     let grid = Grid::items(l.grid_rows(out) * out.cols);
     let rows = l.rows(out);
     let capacity = |v: &View| (v.rows.count(l.program.tokens) / parts) as i32;
     let (from_rows, to_rows) = (capacity(x), capacity(out));
-    let (from_cols, to_cols) = (x.cols as i32, out.cols as i32);
+    let (from_cols, to_cols, [row, col], scale) = (x.cols as i32, out.cols as i32, at.map(|i| i as i32), scale as f32);
     let (x, out) = (l.f32_or_elem(x)?, l.f32_or_elem(out)?);
-    l.launch(Family::Pointwise, "cast", grid, &[&rows, &from_rows, &from_cols, &to_rows, &to_cols, &x, &out])
+    l.launch(
+        Family::Pointwise,
+        "cast",
+        grid,
+        &[&rows, &from_rows, &from_cols, &to_rows, &to_cols, &row, &col, &scale, &x, &out],
+    )
 }
 
 /// Zeros: one thread for each 16 bytes, or for each byte where they are not aligned.

@@ -1,6 +1,6 @@
 //! Launches of `kernels/sm_90a/gemm.cu`: which of its tiles serves a product. All of them give the same bits.
 
-use crate::device::cuda::gemm::offsets;
+use crate::device::cuda::gemm::{offsets, term};
 use crate::device::cuda::gpu::Arch;
 use crate::device::cuda::launch::{Grid, Launcher, Mat, PACK};
 use crate::device::cuda::modules::Family;
@@ -59,6 +59,8 @@ impl WgmmaTile {
 pub fn gemm(l: &mut Launcher, op: &Gemm) -> Result<()> {
     let (rows, m, n, k) = (l.rows(&op.a), l.grid_rows(&op.a), op.out.cols, op.a.cols);
     let (out, plus, offsets) = (l.f32_or_elem(&op.out)?, l.f32_or_elem_or_none(&op.plus)?, offsets(l, op)?);
+    let (a, b) = (l.packs(&op.a)?, if op.form == Form::Nt { l.packs(&op.b)? } else { l.aligned(&op.b)? });
+    let (term_a, term_b, ranks) = term(l, op)?;
     let (groups, grouped, elem) = (op.slabs(), op.groups.is_some(), l.modules.elem());
     let tile = WgmmaTile::of(m, n, grouped, l.multiprocessors);
     // A group may start at any row, so each can add one partial tile.
@@ -69,16 +71,22 @@ pub fn gemm(l: &mut Launcher, op: &Gemm) -> Result<()> {
     // Maps cover the capacity. A box of b has half the columns of a tile in nt, and 64 rows of k in nn.
     let capacity = op.a.rows.count(l.program.tokens);
     let matrix = |at, dims, ld, rows| BoxedTensor { at, dims, strides: [1, ld], box_dims: [BOX, rows] };
-    let a = l.packs(&op.a)?;
-    let (kernel, b, inner, outer, box_rows) = match op.form {
-        Form::Nt => (tile.kernels[0], l.packs(&op.b)?, k, n, tile.bn / 2),
-        _ => (tile.kernels[1], l.aligned(&op.b)?, n, k, BOX),
+    let (kernel, box_rows) = match op.form {
+        Form::Nt => (tile.kernels[0], tile.bn / 2),
+        _ => (tile.kernels[1], BOX),
     };
-    let map_a = l.maps.matrix(elem, matrix(a.at, [k, capacity], a.ld as usize, BM))?;
-    let Mat { at, ld } = b;
-    let strides = [1, ld as usize, ld as usize * outer];
-    let tensor = BoxedTensor { at, dims: [inner, outer, groups], strides, box_dims: [BOX, box_rows, 1] };
-    let map_b = l.maps.stack(elem, tensor)?;
+    let mut factors = |a: Mat, b: Mat, k: usize| -> Result<[TensorMap; 2]> {
+        let [inner, outer] = if op.form == Form::Nt { [k, n] } else { [n, k] };
+        let strides = [1, b.ld as usize, b.ld as usize * outer];
+        let stack = BoxedTensor { at: b.at, dims: [inner, outer, groups], strides, box_dims: [BOX, box_rows, 1] };
+        let a = matrix(a.at, [k, capacity], a.ld as usize, BM);
+        Ok([l.maps.matrix(elem, a)?, l.maps.stack(elem, stack)?])
+    };
+    let [map_a, map_b] = factors(a, b, k)?;
+    let [term_a, term_b] = match ranks {
+        0 => [TensorMap::NONE; 2],
+        _ => factors(term_a, term_b, ranks as usize)?,
+    };
     // The copy engine stores 16-bit results whose rows start at multiples of 16 bytes. Other results are stored by the threads.
     let ldo = out.ld as usize;
     let boxes = out.wide == 0 && plus.at == 0 && out.at.is_multiple_of(16) && ldo.is_multiple_of(PACK);
@@ -94,7 +102,10 @@ pub fn gemm(l: &mut Launcher, op: &Gemm) -> Result<()> {
         Family::Gemm,
         kernel,
         grid,
-        &[&map_a, &map_b, &map_out, &boxes, &out, &plus, &rows, &n, &k, &scale, &offsets, &groups],
+        &[
+            &map_a, &map_b, &term_a, &term_b, &map_out, &boxes, &out, &plus, &rows, &n, &k, &ranks, &scale, &offsets,
+            &groups,
+        ],
     )
 }
 
