@@ -121,7 +121,7 @@ import build
 def complaints(name, body, target, gpu):
     source = Path(sys.argv[2]) / f"{name}.cu"
     source.write_text('extern "C" __global__ void __launch_bounds__(1024, 2) ' + name + "(float* p, unsigned long long d) {" + body + "}")
-    return build.assemble(build.Nvrtc().compile(source, target, "__half"), [gpu], name, False)[1]
+    return build.assemble(build.Nvrtc().compile(source, target, "__half"), [gpu], name, False)[2]
 
 def held(count):
     return (f"float a[{count}]; for (int i = 0; i < {count}; i++) a[i] = p[i * 1024]; __syncthreads();"
