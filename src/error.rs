@@ -55,7 +55,16 @@ impl Error {
     /// An I/O error on `path`; `doing` is a verb: "read", "create", "map".
     pub fn io(doing: &str, path: &Path, error: std::io::Error) -> Self {
         let kind = if error.kind() == std::io::ErrorKind::NotFound { ErrorKind::Input } else { ErrorKind::System };
-        Self::new(kind, format!("cannot {doing} {}: {error}", path.display()))
+        let new = Self::new(kind, format!("cannot {doing} {}: {error}", path.display()));
+        use std::io::ErrorKind::{FileTooLarge, PermissionDenied, QuotaExceeded, StorageFull};
+        match (error.kind(), error.raw_os_error()) {
+            (StorageFull | QuotaExceeded, _) => new.hint("free some space there"),
+            (FileTooLarge, _) => new.hint("raise the limit on the size of a file (ulimit -f)"),
+            (PermissionDenied, _) => new.hint("check the permissions, or name another folder"),
+            // EMFILE, which has no kind of its own.
+            (_, Some(24)) if cfg!(unix) => new.hint("raise the limit on open files (ulimit -n)"),
+            _ => new,
+        }
     }
     fn new(kind: ErrorKind, what: impl Into<String>) -> Self {
         Self { kind, what: what.into(), hint: None }
@@ -79,6 +88,10 @@ impl Error {
             ErrorKind::Run => 5,
             ErrorKind::Interrupted => 130,
         }
+    }
+    /// The hint, if there is one.
+    pub fn hint_line(&self) -> Option<&str> {
+        self.hint.as_deref()
     }
     /// The message without the hint.
     pub fn what(&self) -> &str {

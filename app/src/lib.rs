@@ -14,13 +14,17 @@
 //! * [`hub`]: the Hugging Face Hub and its local cache.
 //! * [`track`]: writes the logs of a run, also for TensorBoard and W&B, and reads them back.
 //! * [`config`]: recipes and model folders, checked.
-//! * [`suggest`]: the known name nearest to a mistyped one.
+//! * [`suggest`]: the known name nearest to a mistyped one; text that is safe to print.
+//! * [`limits`]: limits of the system and of untrusted input.
+//! * [`disk`]: writes files atomically, maps them, locks folders.
 
 pub mod cli;
 pub mod config;
 pub mod data;
+pub mod disk;
 pub mod generate;
 pub mod hub;
+pub mod limits;
 pub mod quickstart;
 pub mod report;
 pub mod run;

@@ -4,9 +4,9 @@
 //! writes them to a folder as ordinary files, so that the quickstart runs the code of `train`.
 
 use std::fs;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use crate::disk::write::{is_there, write_new};
 use halfbyte_core::error::{Error, Result};
 use serde::Deserialize;
 
@@ -103,17 +103,11 @@ fn held_out() -> Result<Vec<Task>> {
 
 /// Writes `bytes` to `file` atomically. Errors if the file exists with other contents.
 fn put(file: &Path, bytes: &[u8]) -> Result<()> {
-    if file.exists() {
+    if is_there(file) {
         let there = fs::read(file).map_err(|e| Error::io("read", file, e))?;
         return if there == bytes { Ok(()) } else { Err(foreign(file)) };
     }
-    let folder = file.parent().unwrap_or(Path::new("."));
-    let failed = |e| Error::io("write", file, e);
-    let mut temporary = tempfile::NamedTempFile::new_in(folder).map_err(failed)?;
-    temporary.write_all(bytes).map_err(failed)?;
-    temporary.as_file().sync_all().map_err(failed)?;
-    temporary.persist_noclobber(file).map_err(|e| failed(e.error))?;
-    Ok(())
+    write_new(file, bytes)
 }
 
 fn foreign(file: &Path) -> Error {

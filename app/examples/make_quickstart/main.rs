@@ -18,11 +18,12 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use halfbyte::config::lora::{LoraConfig, Pattern, Targets};
+use halfbyte::disk::write::write_text;
 use halfbyte::train::schedule::{Schedule, ScheduleKind};
 use halfbyte::weights::load::read_adapter;
 use halfbyte::weights::merge::{add, delta};
 use halfbyte::weights::names::tensors;
-use halfbyte::weights::safetensors::{Output, write, write_text};
+use halfbyte::weights::safetensors::{Output, write};
 use halfbyte::weights::targets::{Resolution, resolve};
 use halfbyte_core::device::cpu::{Cpu, CpuOptions};
 use halfbyte_core::dtype::DType;

@@ -2,6 +2,7 @@
 //! `--json`, and an exit code by kind of error.
 
 use super::out;
+use crate::suggest::{printable, shortened};
 use anstyle::{AnsiColor, Style};
 use halfbyte_core::error::Error;
 use serde_json::json;
@@ -11,16 +12,20 @@ use std::process::ExitCode;
 /// The exit code of a wrong command line. A wrong recipe has the same code.
 const USAGE: u8 = 2;
 
+/// The most characters of a message: a name in it may be megabytes long.
+const LONGEST: usize = 4000;
+
 /// Reports the error of a command. Returns its exit code.
 pub fn of_command(error: &Error) -> ExitCode {
     let code = error.exit_code();
     if wants_json() {
-        event(code, error.what(), hint(error).as_deref());
+        event(code, error.what(), error.hint_line());
     }
     let (red, green) = (style(AnsiColor::Red), style(AnsiColor::Green));
-    let mut text = format!("{red}error:{red:#} {}\n", error.what());
-    if let Some(hint) = hint(error) {
-        text += &format!("  {green}hint:{green:#} {hint}\n");
+    let safe = |text: &str| printable(&shortened(text, LONGEST)).into_owned();
+    let mut text = format!("{red}error:{red:#} {}\n", safe(error.what()));
+    if let Some(hint) = error.hint_line() {
+        text += &format!("  {green}hint:{green:#} {}\n", safe(hint));
     }
     // If standard error is closed, the exit code still reports the failure.
     let _ = anstream::stderr().lock().write_all(text.as_bytes());
@@ -55,12 +60,6 @@ fn event(code: u8, message: &str, hint: Option<&str>) {
     };
     let event = json!({"event": "error", "kind": kind, "exit_code": code, "message": message, "hint": hint});
     out(&format!("{event}\n"));
-}
-
-/// The hint of an error, without its label.
-fn hint(error: &Error) -> Option<String> {
-    let text = error.to_string();
-    Some(text.strip_prefix(error.what())?.trim_start().strip_prefix("hint: ")?.to_string())
 }
 
 fn style(color: AnsiColor) -> Style {

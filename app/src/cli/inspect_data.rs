@@ -8,6 +8,7 @@ use super::{forecast, is_colored, out};
 use crate::config::recipe::Recipe;
 use crate::data::open::open_records;
 use crate::data::report::{first_records, show_rows, write_texts};
+use crate::disk::write::refuse_existing;
 use crate::run::record::Adapted;
 use crate::run::{ModelPlace, Planned};
 use halfbyte_core::error::{Error, Result};
@@ -30,6 +31,9 @@ pub struct InspectDataArgs {
     /// Write the formatted text of all training records to FILE, one JSON object per line
     #[arg(long, value_name = "FILE.jsonl")]
     pub write: Option<PathBuf>,
+    /// Replace the file of --write if it exists
+    #[arg(long, requires = "write")]
+    pub overwrite: bool,
     /// Accept the name of an architecture as the model; the recipe must set tokenizer_name_or_path
     #[arg(long)]
     pub dummy_weights: bool,
@@ -43,8 +47,15 @@ pub fn run(args: &InspectDataArgs) -> Result<()> {
     let recipe = Recipe::open(&args.recipe, &args.set)?;
     let place = ModelPlace::open(&recipe.model, args.dummy_weights)?;
     let config = recipe.apply(place.config.clone())?;
+    if let Some(file) = args.write.as_deref().filter(|_| !args.overwrite) {
+        refuse_existing(file, "name another file, or give --overwrite")?;
+    }
     let records = open_records(&recipe.data, &place.tokenizer()?, &config)?;
     if let Some(file) = &args.write {
+        if records.train.reads(file) || records.eval.as_ref().is_some_and(|eval| eval.reads(file)) {
+            return Err(Error::usage(format!("--write {}: the recipe reads this file", file.display()))
+                .hint("name another file"));
+        }
         write_texts(&records.train, &records.format, file)?;
     }
     // Records are shown before rows are built: if building fails, they show why.

@@ -30,10 +30,12 @@ mod train;
 mod trained;
 mod tree;
 
+use crate::limits;
+use crate::suggest::printable;
 use anstream::{AutoStream, ColorChoice};
 use clap::{CommandFactory, Parser, Subcommand};
-use halfbyte_core::error::Result;
-use std::io::Write;
+use halfbyte_core::error::{Error, Result};
+use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
 /// QLoRA fine-tuning of Llama, Mistral and Mixtral.
@@ -90,7 +92,10 @@ pub fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return failure::of_arguments(&error),
     };
-    match cli.run() {
+    let report = |error: &Error| {
+        failure::of_command(error);
+    };
+    match limits::install(report).and_then(|()| cli.run()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => failure::of_command(&error),
     }
@@ -116,15 +121,30 @@ impl Cli {
     }
 }
 
-/// Prints `text` to standard output. A closed pipe (`| head`) is not an error.
+/// Prints `text` to standard output. A closed pipe (`| head`) is not an error. On a terminal, control characters are
+/// replaced, except those that set colors.
 pub fn out(text: &str) {
     let mut stdout = std::io::stdout().lock();
+    let text = if stdout.is_terminal() { without_controls(text) } else { text.into() };
     let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+}
+
+/// `text` with all control characters replaced but tabs, ends of lines, and sequences that set colors (`ESC [ … m`).
+fn without_controls(text: &str) -> String {
+    let mut parts = text.split('\x1b');
+    let mut safe = printable(parts.next().unwrap_or_default()).into_owned();
+    for part in parts {
+        let end = part.find(|c: char| !c.is_ascii_digit() && !matches!(c, '[' | ';'));
+        let is_color = part.starts_with('[') && end.is_some_and(|end| part[end..].starts_with('m'));
+        safe.push(if is_color { '\x1b' } else { '␛' });
+        safe += &printable(part);
+    }
+    safe
 }
 
 /// Prints a line to standard error, where it does not mix with results.
 fn note(text: &str) {
-    let _ = writeln!(std::io::stderr().lock(), "{text}");
+    let _ = writeln!(std::io::stderr().lock(), "{}", printable(text));
 }
 
 /// Whether standard output may be colored: it is a terminal, and NO_COLOR, CLICOLOR and TERM allow it.
@@ -145,4 +165,18 @@ pub fn human_bytes(bytes: usize) -> String {
         _ => (1 << 10, "KiB"),
     };
     format!("{:.2} {name}", bytes as f64 / f64::from(unit))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_terminal_gets_colors_and_no_other_control_sequences() {
+        assert_eq!(
+            without_controls("\x1b[32mgreen\x1b[0m\n\x1b[2J\x1b]0;title\x07"),
+            "\x1b[32mgreen\x1b[0m\n␛[2J␛]0;title␇"
+        );
+        assert_eq!(without_controls("a\x1b"), "a␛");
+    }
 }

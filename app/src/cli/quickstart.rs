@@ -44,7 +44,6 @@ pub fn run(args: QuickstartArgs) -> Result<()> {
     let recipe = Recipe::open(&files.recipe, &args.set)?;
     let start = if args.overwrite { RunStart::Overwrite } else { RunStart::Fresh };
     refuse_results(&recipe.training, start)?;
-    let stop = stop_flag()?;
     if !args.json {
         say!("A Mistral of a million parameters, fine-tuned in 4 bits on this CPU.");
         say!("Model, data and recipe are in {}.\n", args.output.display());
@@ -54,6 +53,8 @@ pub fn run(args: QuickstartArgs) -> Result<()> {
     let prepared = prepare(recipe, place, &|_| ())?;
     let device = Cpu::new(CpuOptions::default());
     progress.prepared(&prepared, "cpu", &device.about());
+    // Until here, Ctrl-C ends the program at once: no run has begun.
+    let stop = stop_flag()?;
     let mut run = prepared.start(Box::new(device), start)?;
     let tokenizer = open_tokenizer(&run.model().tokenizer()?)?;
     let shown = examples(&files.held_out);

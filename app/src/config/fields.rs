@@ -18,7 +18,8 @@ pub struct JsonFields {
 impl JsonFields {
     /// Parses `text`, the contents of `file`. Errors if it is not a JSON object.
     pub fn parse(text: &str, file: &Path) -> Result<Self> {
-        let value: Value = serde_json::from_str(text).map_err(|e| {
+        // Some editors put a byte-order mark at the beginning of a file.
+        let value: Value = serde_json::from_str(text.strip_prefix('\u{FEFF}').unwrap_or(text)).map_err(|e| {
             Error::input(format!("{}: not valid JSON: {e}", file.display()))
                 .hint(format!("download {} again", file.display()))
         })?;

@@ -8,8 +8,8 @@ use std::cell::RefCell;
 
 use toml::{Table, Value};
 
-use super::keys::{Section, Use, lookup, suggestion};
-use crate::suggest::nearest;
+use super::keys::{SECRET, Section, Use, lookup, suggestion};
+use crate::suggest::{nearest, shortened};
 use halfbyte_core::error::{Error, Result};
 
 /// The keys of a recipe with their values.
@@ -71,7 +71,10 @@ impl Raw {
     /// `key=value`, where value is TOML, or text if it is not TOML.
     fn set(&mut self, setting: &str) {
         let Some((key, text)) = setting.split_once('=') else {
-            let error = Error::usage(format!("{SET} {setting}: expected key=value"));
+            // Only the beginning, because the rest may be a secret.
+            let end = setting.find(|c: char| !c.is_alphanumeric() && c != '_');
+            let key = end.map_or(setting.to_string(), |end| format!("{}…", &setting[..end]));
+            let error = Error::usage(format!("{SET} {key}: expected key=value"));
             return self.report(error.hint("for instance --set learning_rate=2e-4"));
         };
         let key = key.trim();
@@ -93,7 +96,9 @@ impl Raw {
                     [] => format!("remove `{written}`"),
                     [value, ..] => format!("remove `{written}`, or write {written} = {value}"),
                 };
-                self.report(Error::usage(format!("{place}: `{written}` is {}: {why}", brief(&value))).hint(fix));
+                // A secret is not repeated: messages end in logs.
+                let is = if why == SECRET { "not accepted".into() } else { brief(&value) };
+                self.report(Error::usage(format!("{place}: `{written}` is {is}: {why}")).hint(fix));
             }
             Use::Only(..) => {}
             Use::Used(_) => self.insert(key.name, written, value.clone(), value, place),
@@ -285,7 +290,7 @@ fn is_section(name: &str) -> bool {
 fn unknown(written: &str, value: &Value, place: &str) -> Error {
     let is_table = matches!(value, Value::Table(_));
     let kind = if is_table { "section or key" } else { "key" };
-    let error = Error::usage(format!("{place}: unknown {kind} `{written}`"));
+    let error = Error::usage(format!("{place}: unknown {kind} `{}`", shortened(written, 100)));
     let section = nearest(written, Section::ALL.iter().map(|s| s.name()).filter(|_| is_table));
     match section.or_else(|| suggestion(written)) {
         Some(near) => error.hint(format!("did you mean `{near}`?")),

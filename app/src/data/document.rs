@@ -44,6 +44,10 @@ pub fn open_tokenizer(path: &Path) -> Result<Tokenizer> {
             )
         })?;
     }
+    if !file.exists() {
+        return Err(Error::input(format!("there is no file or folder {}", path.display()))
+            .hint("name tokenizer.model, tokenizer.json, or the folder of one of them"));
+    }
     let json = file.extension().is_some_and(|e| e == "json");
     let tokenizer = if json { Tokenizer::open_json(&file) } else { Tokenizer::open(&file) };
     tokenizer.map_err(|e| Error::input(e.to_string()))

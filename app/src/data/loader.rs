@@ -70,12 +70,14 @@ impl Dataset {
         (batch, num_items(&documents))
     }
 
-    /// A hash of the documents' lengths and the rows, stored in checkpoints.
+    /// A hash of the documents' tokens and lengths and of the rows, stored in checkpoints.
     fn fingerprint(&self) -> u64 {
         // FNV-1a over everything that maps a row number to tokens.
         let pieces = (0..self.rows.len()).flat_map(|r| self.rows.row(r).iter().map(move |p| (r, p)));
         let numbers = pieces.flat_map(|(r, p)| [r, p.document, p.start, p.end, self.tokens.length(p.document)]);
-        numbers.fold(0xcbf2_9ce4_8422_2325, |h, n| (h ^ n as u64).wrapping_mul(0x0100_0000_01b3))
+        let hash = self.tokens.hash();
+        let start = 0xcbf2_9ce4_8422_2325 ^ hash as u64 ^ (hash >> 64) as u64;
+        numbers.fold(start, |h, n| (h ^ n as u64).wrapping_mul(0x0100_0000_01b3))
     }
 }
 
@@ -266,6 +268,19 @@ mod tests {
         assert!(other_seed.to_string().contains("the seed has changed"));
         let other_data = loader(Batching { packed: true, ..BATCHING }).seek(position).unwrap_err();
         assert!(other_data.to_string().contains("the training data has changed"));
+        // One token is another one; all lengths are the same.
+        let mut changed = loader(BATCHING);
+        let mut writer = TokensWriter::default();
+        for d in 0..10 {
+            let mut document = changed.dataset.tokens.document(d);
+            if d == 7 {
+                (document.ids[3], document.labels[3]) = (99, 99);
+            }
+            writer.push(&document).unwrap();
+        }
+        changed = Loader::new(Dataset { tokens: writer.finish().unwrap(), ..changed.dataset }, BATCHING).unwrap();
+        let other_token = changed.seek(position).unwrap_err();
+        assert!(other_token.to_string().contains("the training data has changed"));
     }
 
     #[test]

@@ -12,6 +12,8 @@ use crate::data::format::RecordFormatter;
 use crate::data::loader::Dataset;
 use crate::data::prepare::{DataCounts, PreparedRows, RowRules};
 use crate::data::table::Table;
+use crate::disk::write::write_with;
+use crate::suggest::printable;
 use halfbyte_core::error::{Error, Result};
 use halfbyte_core::session::batch::IGNORED;
 
@@ -122,12 +124,12 @@ pub fn first_records(table: &Table, format: &RecordFormatter, n: usize) -> Resul
         let record = table.record(row)?;
         let _ = writeln!(out, "{}:", table.place(row));
         for (column, value) in &record.0 {
-            let _ = writeln!(out, "  {column} = {value}");
+            let _ = writeln!(out, "  {} = {value}", printable(column));
         }
         let text = format.text(&record).map_err(|e| e.at(table.place(row)))?;
         let _ = writeln!(out, "  becomes");
         for line in format.literals.unmark(&text).lines() {
-            let _ = writeln!(out, "  │{line}");
+            let _ = writeln!(out, "  │{}", printable(line));
         }
     }
     Ok(out)
@@ -136,27 +138,14 @@ pub fn first_records(table: &Table, format: &RecordFormatter, n: usize) -> Resul
 /// Writes the formatted text of all records to `file`, one JSON object with `text` per line. On an error, an existing
 /// file stays unchanged.
 pub fn write_texts(table: &Table, format: &RecordFormatter, file: &Path) -> Result<()> {
-    let mut name = file.file_name().unwrap_or_default().to_os_string();
-    name.push(".partial");
-    let partial = file.with_file_name(name);
-    let written = write_lines(table, format, &partial)
-        .and_then(|()| std::fs::rename(&partial, file).map_err(|e| Error::io("rename to", file, e)));
-    if written.is_err() {
-        // This fails if the file was never created.
-        let _ = std::fs::remove_file(&partial);
-    }
-    written
-}
-
-fn write_lines(table: &Table, format: &RecordFormatter, file: &Path) -> Result<()> {
-    let failed = |e| Error::io("write", file, e);
-    let mut out = std::io::BufWriter::new(std::fs::File::create(file).map_err(failed)?);
-    for row in 0..table.len() {
-        let text = format.text(&table.record(row)?).map_err(|e| e.at(table.place(row)))?;
-        let line = serde_json::json!({ "text": format.literals.unmark(&text) });
-        writeln!(out, "{line}").map_err(failed)?;
-    }
-    out.into_inner().map_err(|e| failed(e.into_error()))?.sync_all().map_err(failed)
+    write_with(file, |out| {
+        for row in 0..table.len() {
+            let text = format.text(&table.record(row)?).map_err(|e| e.at(table.place(row)))?;
+            let line = serde_json::json!({ "text": format.literals.unmark(&text) });
+            writeln!(out, "{line}").map_err(|e| Error::io("write", file, e))?;
+        }
+        Ok(())
+    })
 }
 
 /// A histogram of the sorted `lengths` with bounds 16, 32, 64, …, from the first bin that is not empty.
@@ -195,7 +184,7 @@ pub fn show_rows(dataset: &Dataset, encoder: &Encoder, rows: impl IntoIterator<I
                     trained = !trained;
                     shown += if trained { trained_on } else { trained_off };
                 }
-                shown += encoder.piece(id);
+                shown += &printable(encoder.piece(id));
             }
             let _ = writeln!(out, "{shown}{}", if trained { trained_off } else { "" });
         }

@@ -5,8 +5,7 @@ use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::ops::Deref;
 
-use memmap2::Mmap;
-
+use crate::disk::mapped::MappedFile;
 use halfbyte_core::error::{Error, Result};
 
 /// The most bytes kept in memory; beyond that, they move to a file.
@@ -59,8 +58,8 @@ impl SpillWriter {
             return Ok(Spill::Memory(self.bytes));
         };
         let file = file.into_inner().map_err(|e| failed(e.into_error()))?;
-        // SAFETY: the file has no name, so nothing else can shorten or change it while it is mapped.
-        Ok(Spill::File(unsafe { Mmap::map(&file) }.map_err(failed)?))
+        // The file has no name, so nothing else can shorten or change it while it is mapped.
+        Ok(Spill::File(MappedFile::of(&file, &std::env::temp_dir())?))
     }
 }
 
@@ -73,30 +72,16 @@ pub enum Spill {
     /// Few bytes, in memory.
     Memory(Vec<u8>),
     /// Many bytes, in a temporary file that is mapped into memory.
-    File(Mmap),
+    File(MappedFile),
 }
 
 impl Spill {
-    /// See [`forget`].
+    /// See [`MappedFile::forget`].
     pub fn forget(&self) {
         if let Spill::File(map) = self {
-            forget(map);
+            map.forget();
         }
     }
-}
-
-/// Releases the pages of a mapped file from memory. They are read again when they are accessed. A pass over a large
-/// file calls this regularly to bound its memory.
-pub fn forget(map: &Mmap) {
-    #[cfg(unix)]
-    {
-        // SAFETY: the map is a read-only map of a file, so released pages are read again with the same contents.
-        let advised = unsafe { map.unchecked_advise(memmap2::UncheckedAdvice::DontNeed) };
-        // A system that ignores this advice only uses more memory.
-        let _ = advised;
-    }
-    #[cfg(not(unix))]
-    let _ = map;
 }
 
 impl Deref for Spill {

@@ -5,10 +5,10 @@ use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use memmap2::Mmap;
 use serde_json::{Map, Value};
 
-use crate::data::spill::{Spill, forget};
+use crate::data::spill::Spill;
+use crate::disk::mapped::MappedFile;
 use crate::suggest::nearest;
 use halfbyte_core::error::{Error, Result};
 
@@ -72,7 +72,7 @@ pub enum RecordEncoding {
 /// The bytes that records are read from.
 pub enum Bytes {
     /// The file itself, mapped into memory.
-    Mapped(Mmap),
+    Mapped(MappedFile),
     /// Records converted from the file (columns turned into lines of JSON).
     Made(Spill),
 }
@@ -80,17 +80,13 @@ pub enum Bytes {
 impl Bytes {
     /// Maps the file at `path`.
     pub fn map(path: &Path) -> Result<Bytes> {
-        let file = std::fs::File::open(path).map_err(|e| Error::io("open", path, e))?;
-        // SAFETY: nothing rewrites the data files while a run reads them. Everything read from the map is checked each
-        // time, so a changed byte causes at worst an error for that row.
-        let map = unsafe { Mmap::map(&file) }.map_err(|e| Error::io("map", path, e))?;
-        Ok(Bytes::Mapped(map))
+        MappedFile::open(path).map(Bytes::Mapped)
     }
 
-    /// See [`forget`].
+    /// See [`MappedFile::forget`].
     pub fn forget(&self) {
         match self {
-            Bytes::Mapped(map) => forget(map),
+            Bytes::Mapped(map) => map.forget(),
             Bytes::Made(spill) => spill.forget(),
         }
     }
@@ -189,12 +185,18 @@ impl Table {
         self.rows.len()
     }
 
+    /// Whether `path` is one of the files that the records are read from.
+    pub fn reads(&self, path: &Path) -> bool {
+        let Ok(path) = path.canonicalize() else { return false };
+        self.files.iter().any(|file| file.path.canonicalize().is_ok_and(|file| file == path))
+    }
+
     /// Whether there are no records.
     pub fn is_empty(&self) -> bool {
         self.rows.is_empty()
     }
 
-    /// Releases the files' pages in memory, see [`forget`].
+    /// Releases the files' pages in memory, see [`MappedFile::forget`].
     pub fn forget(&self) {
         self.files.iter().for_each(|file| file.bytes.forget());
     }

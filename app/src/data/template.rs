@@ -11,6 +11,7 @@ use minijinja_contrib::pycompat::unknown_method_callback;
 use serde::Serialize;
 
 use crate::data::markup::{GIVEN, Literals, RoleMarkers, TRAINED};
+use crate::limits::budget::with_budget;
 use crate::suggest::nearest;
 use halfbyte_core::error::{Error, Result};
 
@@ -23,6 +24,43 @@ pub struct Template {
 
 /// The name of the only template in an environment.
 const NAME: &str = "template";
+
+/// Instructions that one rendering may execute: about a second. A chat template takes about a hundred for each message.
+const FUEL: u64 = 10_000_000;
+/// Bytes that compiling or one rendering may allocate.
+const MEMORY: usize = 256 << 20;
+/// Bytes of the stack on which a template is compiled. It is reserved, not used.
+const STACK: usize = 256 << 20;
+/// The most bytes of a template. The longest published ones have 30 KB.
+const LONGEST: usize = 1 << 20;
+/// The most bytes of one tag outside of quoted text, which bounds how deep operators nest.
+const LONGEST_TAG: usize = 16 << 10;
+
+/// Errors if the template, or one of its tags, is too long to be compiled safely.
+fn check_length(source: &str) -> Result<()> {
+    let refused = |what: String| Err(Error::usage(what).hint("do you trust the model's chat_template?"));
+    if source.len() > LONGEST {
+        return refused(format!("the template is {} bytes long: the limit is {LONGEST}", source.len()));
+    }
+    // A tag ends at `}`; braces inside of it only make the parts shorter than the tag is.
+    let (mut length, mut quote, mut inside) = (0, None, false);
+    let bytes = source.as_bytes();
+    for (i, &b) in bytes.iter().enumerate() {
+        let next = bytes.get(i + 1);
+        match (inside, quote) {
+            (false, _) if b == b'{' && matches!(next, Some(b'{' | b'%')) => (inside, length) = (true, 0),
+            (true, None) if matches!(b, b'}' | b'%') && next == Some(&b'}') => inside = false,
+            (true, None) if matches!(b, b'"' | b'\'') => quote = Some(b),
+            (true, Some(q)) if b == q && bytes[i - 1] != b'\\' => quote = None,
+            (true, None) => length += 1,
+            _ => {}
+        }
+        if length > LONGEST_TAG {
+            return refused(format!("a tag of the template is longer than {LONGEST_TAG} bytes"));
+        }
+    }
+    Ok(())
+}
 
 /// How a template treats undefined names.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -62,6 +100,8 @@ impl Template {
             }
             _ => minijinja::escape_formatter(out, state, value),
         });
+        environment.set_fuel(Some(FUEL));
+        check_length(source)?;
         let marked = match roles {
             Some(roles) => Cow::Owned(roles.mark(source)),
             None => Cow::Borrowed(source),
@@ -72,7 +112,15 @@ impl Template {
     }
 
     fn with(mut self, source: String) -> Result<Template> {
-        match self.environment.add_template_owned(NAME, source) {
+        let environment = &mut self.environment;
+        // Compiling recurses once per nested operator.
+        let compiled = std::thread::scope(|scope| {
+            let compile = || with_budget(MEMORY, || environment.add_template_owned(NAME, source));
+            let thread = std::thread::Builder::new().stack_size(STACK).spawn_scoped(scope, compile);
+            let thread = thread.map_err(|e| Error::system(format!("cannot start a thread: {e}")))?;
+            thread.join().map_err(|_| Error::input("the template cannot be compiled"))
+        })?;
+        match compiled {
             Ok(()) => Ok(self),
             Err(error) => Err(self.explain(&error)),
         }
@@ -81,13 +129,13 @@ impl Template {
     /// Renders with the variables of `context`. The result is marked text.
     pub fn render(&self, context: impl Serialize) -> Result<String> {
         let template = self.environment.get_template(NAME).map_err(|e| self.explain(&e))?;
-        template.render(Serde(context)).map_err(|e| self.explain(&e))
+        with_budget(MEMORY, || template.render(Serde(context))).map_err(|e| self.explain(&e))
     }
 
     /// [`Template::render`] for a record. The error for an undefined name lists the columns.
     pub fn render_record(&self, record: &serde_json::Map<String, serde_json::Value>) -> Result<String> {
         let template = self.environment.get_template(NAME).map_err(|e| self.explain(&e))?;
-        template.render(Serde(record)).map_err(|error| {
+        with_budget(MEMORY, || template.render(Serde(record))).map_err(|error| {
             let explained = self.explain(&error);
             if error.kind() != ErrorKind::UndefinedError {
                 return explained;
@@ -155,7 +203,8 @@ fn generation_as_filter(source: &str) -> String {
     let mut rest = source;
     while let Some(start) = rest.find("{%") {
         let (before, tag) = rest.split_at(start);
-        let Some(end) = tag.find("%}") else { break };
+        // From the third character on: `{%}` begins a tag, and its `%}` does not end it.
+        let Some(end) = tag[2..].find("%}").map(|at| at + 2) else { break };
         let (tag, after) = tag.split_at(end + 2);
         let renamed = match tag[2..end].trim_matches(['-', '+']).trim() {
             "generation" => tag.replace("generation", "filter trained_on"),
@@ -182,6 +231,13 @@ mod tests {
 
     fn rendered(source: &str, record: serde_json::Value) -> Result<String> {
         template(source)?.render_record(record.as_object().unwrap())
+    }
+
+    #[test]
+    fn a_tag_that_is_not_one_is_an_error() {
+        for source in ["{%}", "{%}{% endif %}", "{{ a }}{%}"] {
+            assert!(template(source).is_err(), "{source}");
+        }
     }
 
     #[test]

@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use twox_hash::XxHash3_128;
+
 use crate::data::packing::DocumentSlice;
 use crate::data::spill::{Spill, SpillWriter};
 use halfbyte_core::error::Result;
@@ -15,22 +17,24 @@ const MASKED: u32 = 1 << 31;
 pub struct TokensWriter {
     ends: Vec<u64>,
     store: SpillWriter,
+    hasher: XxHash3_128,
 }
 
 impl TokensWriter {
     /// Adds a document.
     pub fn push(&mut self, document: &Document) -> Result<()> {
-        for (id, &label) in document.ids.iter().zip(&document.labels) {
-            let word = if label == IGNORED { id | MASKED } else { *id };
-            self.store.write(&word.to_ne_bytes())?;
-        }
+        let word = |(id, &label): (&u32, &i32)| if label == IGNORED { id | MASKED } else { *id };
+        let words = document.ids.iter().zip(&document.labels).map(word);
+        let bytes: Vec<u8> = words.flat_map(u32::to_ne_bytes).collect();
+        self.store.write(&bytes)?;
+        self.hasher.write(&bytes);
         self.ends.push(self.store.written() / 4);
         Ok(())
     }
 
     /// Finishes writing and makes the documents readable.
     pub fn finish(self) -> Result<Tokens> {
-        Ok(Tokens { ends: self.ends, store: self.store.finish()? })
+        Ok(Tokens { ends: self.ends, store: self.store.finish()?, hash: self.hasher.finish_128() })
     }
 }
 
@@ -38,15 +42,21 @@ impl TokensWriter {
 pub struct Tokens {
     ends: Vec<u64>,
     store: Spill,
+    hash: u128,
 }
 
 impl Tokens {
+    /// XXH3 of all tokens and of the choice which ones are trained, without the borders of documents.
+    pub fn hash(&self) -> u128 {
+        self.hash
+    }
+
     /// The number of documents.
     pub fn documents(&self) -> usize {
         self.ends.len()
     }
 
-    /// Releases the tokens' pages in memory, see [`forget`](crate::data::spill::forget).
+    /// Releases the tokens' pages in memory, see [`MappedFile::forget`](crate::disk::mapped::MappedFile::forget).
     pub fn forget(&self) {
         self.store.forget();
     }

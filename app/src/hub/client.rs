@@ -1,6 +1,7 @@
 //! HTTP requests to the hub. The access token is sent to the hub's own address only. Responses are checked before they
 //! become part of a path, because a mirror may be broken or hostile.
 
+use crate::suggest::shortened;
 use serde::Deserialize;
 use std::fmt;
 use std::io::Read;
@@ -92,13 +93,7 @@ impl<'a> Client<'a> {
         let (_, answer) = self.get(&url, None)?;
         let text = answer.into_body().with_config().limit(LONGEST_LISTING).read_to_string();
         let text = text.map_err(|e| Failure::new(e.to_string()))?;
-        let Listing { sha, siblings } =
-            serde_json::from_str(&text).map_err(|e| Failure::new(format!("the answer is not a list of files: {e}")))?;
-        if sha.len() != 40 || !sha.bytes().all(|b| b.is_ascii_hexdigit()) {
-            return Err(Failure::new(format!("{sha:?} is not a commit")));
-        }
-        let files = siblings.into_iter().map(|s| RepoFile { name: s.rfilename, size: s.size });
-        Ok((sha, files.filter(|file| is_inside(&file.name)).collect()))
+        parse_listing(&text)
     }
 
     /// The address of a file; `path` is the path of the repository's page.
@@ -112,7 +107,7 @@ impl<'a> Client<'a> {
         let etag = seen.etag.ok_or_else(|| Failure::new("the answer names no ETag"))?;
         let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
         if etag.is_empty() || etag.len() > 128 || etag.starts_with('.') || !etag.chars().all(fits) {
-            return Err(Failure::new(format!("the ETag {etag:?} cannot be the name of a file")));
+            return Err(Failure::new(format!("the ETag {:?} cannot be the name of a file", shortened(&etag, 100))));
         }
         let header = |name| answer.headers().get(name).and_then(|value| value.to_str().ok());
         let total = header("content-range").and_then(|range| range.rsplit('/').next()).and_then(|n| n.parse().ok());
@@ -141,7 +136,7 @@ impl<'a> Client<'a> {
             if let Some(range) = range {
                 request = request.header("Range", range);
             }
-            let answer = request.call().map_err(|e| Failure::new(e.to_string()))?;
+            let answer = request.call().map_err(|e| Failure::new(e.to_string().replace(&url, &public(&url))))?;
             seen.note(&answer);
             let status = answer.status();
             if status.is_success() {
@@ -178,6 +173,18 @@ impl Seen {
     }
 }
 
+/// The commit and the files of the hub's answer about a repository. Files outside of the repository's folder are left
+/// out.
+pub fn parse_listing(text: &str) -> Result<(String, Vec<RepoFile>), Failure> {
+    let Listing { sha, siblings } =
+        serde_json::from_str(text).map_err(|e| Failure::new(format!("the answer is not a list of files: {e}")))?;
+    if sha.len() != 40 || !sha.bytes().all(|b| b.is_ascii_hexdigit()) {
+        return Err(Failure::new(format!("{:?} is not a commit", shortened(&sha, 100))));
+    }
+    let files = siblings.into_iter().map(|s| RepoFile { name: s.rfilename, size: s.size });
+    Ok((sha, files.filter(|file| is_inside(&file.name)).collect()))
+}
+
 /// Scheme, host and port of a URL.
 fn origin(url: &str) -> Option<(String, String, Option<u16>)> {
     let uri: Uri = url.parse().ok()?;
@@ -189,17 +196,29 @@ fn origin(url: &str) -> Option<(String, String, Option<u16>)> {
 }
 
 /// The address to which `location` redirects from `url`.
-fn resolve(url: &str, location: &str) -> Result<String, Failure> {
-    let wrong = || Failure::new(format!("redirected to {location:?}, which is not an address"));
+pub fn resolve(url: &str, location: &str) -> Result<String, Failure> {
+    let wrong = || Failure::new(format!("redirected to {:?}, which is not an address", public(location)));
     let uri: Uri = location.parse().map_err(|_| wrong())?;
     let from: Uri = url.parse().map_err(|_| wrong())?;
     let (Some(scheme), Some(authority)) = (from.scheme_str(), from.authority()) else { return Err(wrong()) };
     match uri.scheme_str() {
-        Some("http") if scheme == "https" => Err(Failure::new(format!("redirected from https to {location}"))),
+        Some("http") if scheme == "https" => {
+            Err(Failure::new(format!("redirected from https to {}", public(location))))
+        }
         Some("http" | "https") => Ok(location.into()),
         None if location.starts_with('/') => Ok(format!("{scheme}://{authority}{location}")),
         _ => Err(wrong()),
     }
+}
+
+/// A URL for messages: without user name, password and query, which may hold secrets, and not longer than a line.
+pub fn public(url: &str) -> String {
+    let plain = url.split(['?', '#']).next().unwrap_or_default();
+    let start = plain.find("://").map_or(0, |at| at + 3);
+    let (scheme, rest) = plain.split_at(start);
+    let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    let host = authority.rsplit('@').next().unwrap_or_default();
+    shortened(&format!("{scheme}{host}{path}"), 200).into_owned()
 }
 
 /// Whether the path `name` stays within the folder of its repository.
@@ -236,6 +255,14 @@ mod tests {
         assert_ne!(origin("https://a.b"), origin("https://a.b.c"));
         assert_ne!(origin("https://a.b@c"), origin("https://a.b"));
         assert_eq!(origin("https://A.b/x"), origin("https://a.b:443"));
+    }
+
+    #[test]
+    fn messages_repeat_no_secret_of_an_address() {
+        assert_eq!(public("https://user:pw@hub.example:8/a/b?token=x#y"), "https://hub.example:8/a/b");
+        assert_eq!(public("https://u:p@hub.example"), "https://hub.example");
+        assert_eq!(public("u:p@hub.example/x@y"), "hub.example/x@y");
+        assert_eq!(public("/a@b?signature=z"), "/a@b");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Downloads into the cache: selects the files, checks for free space, and writes them.
 
-use super::client::{Client, Failure, RepoFile};
+use super::client::{Client, Failure, RepoFile, public};
 use super::{Content, Hub, TOKENIZERS, incomplete};
 use halfbyte_core::error::{Error, Result};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -192,7 +192,8 @@ fn fetch(client: &Client, url: &str, root: &Path, target: &Path, bar: &ProgressB
                 }
                 let what = format!("{arrived} of {} bytes arrived", info.size);
                 return Err(Fetch::Failed(
-                    Error::input(format!("{url}: {what}")).hint("run the command again to resume the download"),
+                    Error::input(format!("{}: {what}", public(url)))
+                        .hint("run the command again to resume the download"),
                 ));
             }
         }

@@ -4,7 +4,7 @@
 //! * `client`: requests to the hub; the only user of the access token.
 //! * `download`: selects the files, checks for free space, and writes them.
 
-mod client;
+pub mod client;
 mod download;
 
 use halfbyte_core::error::{Error, Result};
@@ -127,10 +127,7 @@ impl Hub {
 
     /// The endpoint for messages, without a user name or password.
     fn address(&self) -> String {
-        match self.endpoint.split_once("://").zip(self.endpoint.rsplit_once('@')) {
-            Some(((scheme, _), (_, host))) => format!("{scheme}://{host}"),
-            None => self.endpoint.clone(),
-        }
+        client::public(&self.endpoint)
     }
 
     /// The folder of a repository in the cache.

@@ -10,6 +10,14 @@ use serde_json::Value;
 const STYLE: &str = include_str!("style.css");
 const SCRIPT: &str = include_str!("hover.js");
 
+/// The beginning of every page.
+const HEAD: &str = "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n<meta name=\"generator\" content=\"halfbyte\">\n";
+
+/// Whether `bytes` are a page that [`html`] made.
+pub fn is_page(bytes: &[u8]) -> bool {
+    bytes.starts_with(HEAD.as_bytes())
+}
+
 /// The whole page.
 pub fn html(source: &Source) -> String {
     let Source { history, recipe, name, model, notes } = source;
@@ -34,7 +42,7 @@ pub fn html(source: &Source) -> String {
     }
     let version = env!("CARGO_PKG_VERSION");
     format!(
-        "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
+        "{HEAD}\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n<title>{}</title>\n\
          <style>\n{STYLE}</style>\n</head>\n<body>\n<main>\n{body}<footer>halfbyte {version}</footer>\n</main>\n\
          <script>\n{SCRIPT}</script>\n</body>\n</html>\n",

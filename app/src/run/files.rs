@@ -2,6 +2,10 @@
 
 /// The weights of the adapter, written at the end of a run.
 pub const ADAPTER: &str = "adapter_model.safetensors";
+/// The configuration of the adapter. It is written after the weights, so a folder with it has both.
+pub const ADAPTER_CONFIG: &str = "adapter_config.json";
+/// The file that marks the folder of a run.
+pub const MARKER: &str = "run.json";
 /// The log: one JSON record per line.
 pub const METRICS: &str = "metrics.jsonl";
 /// The results and the last evaluation, in the format of HF's example scripts.

@@ -7,6 +7,7 @@ use super::prepare::{Planned, Prepared};
 use super::record::{Recorded, record_training};
 use super::spec::Capacity;
 use crate::data::open::largest_batch;
+use crate::limits::memory;
 use crate::weights::safetensors::TensorFiles;
 use halfbyte_core::device::cuda::workspace;
 use halfbyte_core::device::{Device, DeviceKind};
@@ -37,6 +38,8 @@ impl Limit<'_> {
         let besides = if on_cpu { 0 } else { CONTEXT + workspace(program) };
         let budget = self.budget.map(|bytes| bytes.saturating_sub(besides));
         let free = self.device.map(|device| device.room(program)).transpose()?.flatten();
+        // The memory of the CPU device is the process's own, for which the system may set limits.
+        let free = free.or_else(|| if on_cpu { memory::room() } else { None });
         Ok(budget.into_iter().chain(free).min())
     }
 

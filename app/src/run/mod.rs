@@ -8,6 +8,7 @@
 //!   into the device's memory, or suggest what would.
 //! * `start`: loads the weights and opens the run folder. All mistakes of the user are reported before that.
 //! * `train`: [`Run::train`] trains, evaluates and saves.
+//! * `marker`: `run.json`, which tells the folder of a run from one of the user's.
 //! * `folder`, `resume`, `save`, [`results`], `samples`: write the run folder, and resume from its checkpoints.
 
 pub mod files;
@@ -16,6 +17,7 @@ mod folder;
 pub mod forecast;
 pub mod ladder;
 pub mod locate;
+mod marker;
 mod prepare;
 pub mod record;
 pub mod results;

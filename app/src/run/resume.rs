@@ -1,7 +1,9 @@
 //! Finds the checkpoint from which a run resumes, and checks that the recipe allows it.
 
 use super::files::ADAPTER;
+use super::folder::check_metrics;
 use super::locate::ModelPlace;
+use super::marker::Marker;
 use crate::config::keys::{Resume, Section, Use, lookup};
 use crate::config::recipe::Recipe;
 use crate::train::checkpoint::Checkpoint;
@@ -17,6 +19,10 @@ pub fn find(
     model: &ModelPlace,
     device: &str,
 ) -> Result<(Option<Checkpoint>, Vec<String>)> {
+    if Marker::open(output)?.is_some_and(|marker| marker.clearing) {
+        let what = format!("--overwrite was removing the results in {}: the run begins at step 1", output.display());
+        return Ok((None, vec![what]));
+    }
     let (found, mut notes) = Checkpoint::newest(output)?;
     let Some(checkpoint) = found else {
         let finished = output.join(ADAPTER);
@@ -43,6 +49,7 @@ pub fn find(
         .hint("give --dummy-weights if and only if the original run had it"));
     }
     notes.extend(changes(&checkpoint.run.recipe, recipe).map_err(|e| e.at(place))?);
+    notes.extend(check_metrics(output, &checkpoint.run.log)?);
     if checkpoint.run.device != device {
         let before = &checkpoint.run.device;
         notes

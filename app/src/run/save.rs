@@ -4,13 +4,14 @@ use super::ModelPlace;
 use super::folder::RunFolder;
 use super::record::Adapted;
 use crate::config::recipe::Recipe;
-use crate::train::checkpoint::{SavedRun, folder_of, remove, rotate, write_checkpoint};
+use crate::disk::write::write_bytes;
+use crate::train::checkpoint::{SavedRun, demote, folder_of, remove, rotate, write_checkpoint, write_diverged};
 use crate::train::state::TrainerState;
 use crate::train::trainer::SaveCause;
 use crate::weights::adapter::Adapter;
 use crate::weights::export::TOKENIZER_FILES;
 use crate::weights::load::read_adapter;
-use crate::weights::safetensors::{TensorFiles, write_bytes};
+use crate::weights::safetensors::TensorFiles;
 use halfbyte_core::error::{Error, Result};
 use halfbyte_core::session::Session;
 use std::path::{Path, PathBuf};
@@ -38,40 +39,52 @@ pub(super) struct Last {
     pub step: usize,
     /// Whether only `save_minutes` required it. The next checkpoint then replaces it.
     pub by_clock: bool,
+    /// Bytes of the W&B log at the checkpoint.
+    pub wandb_bytes: Option<u64>,
 }
 
 impl Saver {
     /// Writes a checkpoint, unless this step already has one. Then removes the previous one if only `save_minutes`
-    /// required it, and the oldest ones until `save_total_limit` remain. A checkpoint after a divergence removes no
-    /// other.
+    /// required it, and the oldest ones until `save_total_limit` remain. After a divergence, the state gets a name that
+    /// `--resume` does not take, and no checkpoint is removed.
     pub fn save(
         &mut self,
-        folder: &RunFolder,
+        folder: &mut RunFolder,
         session: &mut Session,
         recipe: &Recipe,
         state: TrainerState,
         cause: SaveCause,
     ) -> Result<Option<PathBuf>> {
-        let (step, best) = (state.step, state.best.filter(|_| recipe.training.best.load_at_end).map(|b| b.step));
+        let (step, best) = (state.step, best_step(&state, recipe));
         if self.last.is_some_and(|last| last.step == step) {
-            return Ok(None);
+            // The very state that this checkpoint holds has failed, so an older one is the newest good one.
+            return if cause == SaveCause::Diverged { demote(folder.path(), step) } else { Ok(None) };
         }
         let by_clock = cause == SaveCause::Clock;
-        let bytes = folder.metrics_bytes()?;
-        let run = SavedRun::new(state, by_clock, recipe.resolved_toml(), self.device.clone(), bytes);
+        let log = folder.flush()?;
+        let wandb_bytes = log.wandb_bytes;
+        let base = folder.base().cloned();
+        let run = SavedRun::new(state, by_clock, recipe.resolved_toml(), self.device.clone(), log, base);
         let fill = |session: &mut Session, folder: &Path| self.write_adapter(session, folder);
-        let saved = write_checkpoint(folder.path(), session, &run, fill)?;
-        let before = self.last.replace(Last { step, by_clock });
         if cause == SaveCause::Diverged {
-            return Ok(Some(saved));
+            return write_diverged(folder.path(), session, &run, fill).map(Some);
         }
+        let saved = write_checkpoint(folder.path(), session, &run, fill)?;
+        let before = self.last.replace(Last { step, by_clock, wandb_bytes });
         if let Some(before) = before.filter(|last| last.by_clock && Some(last.step) != best) {
             remove(&folder_of(folder.path(), before.step))?;
         }
-        if let Some(limit) = recipe.training.save_total_limit {
-            rotate(folder.path(), limit, best)?;
-        }
+        self.rotate(folder, recipe, best)?;
         Ok(Some(saved))
+    }
+
+    /// Removes the oldest checkpoints until `save_total_limit` remain, except that of step `best`. A resumed run does so
+    /// at once, because the earlier one may have ended before its last removal.
+    pub fn rotate(&self, folder: &RunFolder, recipe: &Recipe, best: Option<usize>) -> Result<()> {
+        match (recipe.training.save_total_limit, self.last) {
+            (Some(limit), Some(last)) => rotate(folder.path(), limit, best, last.step),
+            _ => Ok(()),
+        }
     }
 
     /// Writes the adapter in PEFT's layout, and the tokenizer's files beside it.
@@ -91,6 +104,11 @@ impl Saver {
         adapter.save(folder, head.as_ref())?;
         self.tokenizer.write(folder)
     }
+}
+
+/// The step whose checkpoint must stay because its adapter may become the result.
+pub(super) fn best_step(state: &TrainerState, recipe: &Recipe) -> Option<usize> {
+    state.best.filter(|_| recipe.training.best.load_at_end).map(|best| best.step)
 }
 
 /// The tokenizer's files, read at the start of the run, so that later changes to the folder do not reach the adapter.

@@ -15,8 +15,10 @@ use crate::train::checkpoint::Checkpoint as SavedRun;
 use crate::train::evaluate::Evaluation;
 use crate::train::length::Steps;
 use crate::train::state::TrainerState;
+use crate::train::trainer::learning_rates;
 use crate::train::watchdog;
 use crate::weights::adapter::Adapter;
+use crate::weights::identity::Identity;
 use crate::weights::load::{load_adapter, load_base};
 use crate::weights::safetensors::TensorFiles;
 use halfbyte_core::device::Device;
@@ -47,12 +49,14 @@ impl Prepared {
         let feed = open_data(&recipe, data, &model.spec)?;
         let state = first_state(saved.as_ref(), &feed.loader, &steps)?;
         let tokenizer = TokenizerFiles::read(&place.tokenizer()?)?;
+        learning_rates(&recipe.training, &steps)?;
         let locked = LockedFolder::new(&recipe.training, start)?;
         let mut session = Session::new(model, plan, device)?;
-        load_weights(&mut session, &recipe, checkpoint.as_ref(), saved.as_ref(), adapter)?;
+        let base = load_weights(&mut session, &recipe, checkpoint.as_ref(), saved.as_ref(), adapter)?;
         // Last, so that a run that fails to start removes no results.
-        let folder = locked.begin(start, saved.as_ref().map_or(0, |s| s.run.metrics_bytes))?;
-        let last = saved.map(|s| Last { step: state.step, by_clock: s.run.by_clock });
+        let folder = locked.begin(start, saved.as_ref().map(|s| &s.run.log), base)?;
+        let last =
+            saved.map(|s| Last { step: state.step, by_clock: s.run.by_clock, wandb_bytes: s.run.log.wandb_bytes });
         let saver = Saver { place, tokenizer, adapted, checkpoint, device: kind, last };
         Ok(Run { recipe, steps, session, notes, feed, folder, state, flos_per_token, saver })
     }
@@ -93,23 +97,34 @@ fn first_state(saved: Option<&SavedRun>, loader: &Loader, steps: &Steps) -> Resu
 }
 
 /// Fills the session: base weights, initial optimizer state, and the adapter of the checkpoint or the recipe or a
-/// random one. A checkpoint also restores the optimizer state.
+/// random one. A checkpoint also restores the optimizer state. Returns the identity of the base weights; `None` if they
+/// are random.
 fn load_weights(
     session: &mut Session,
     recipe: &Recipe,
     checkpoint: Option<&TensorFiles>,
     saved: Option<&SavedRun>,
     adapter: Option<Adapter>,
-) -> Result<()> {
+) -> Result<Option<Identity>> {
     let seed = recipe.training.seed;
-    match checkpoint {
-        Some(checkpoint) => load_base(session, checkpoint, recipe.model.dtype)?,
-        None => fill_base(session, seed)?,
+    let base = match checkpoint {
+        Some(checkpoint) => Some(load_base(session, checkpoint, recipe.model.dtype)?),
+        None => {
+            fill_base(session, seed)?;
+            None
+        }
+    };
+    if let Some(saved) = saved.filter(|saved| saved.run.base != base) {
+        let what = format!("{}: the run started with other base weights of this name", saved.folder.display());
+        return Err(
+            Error::input(what).hint("restore the weights of the model, or start a new run in another output_dir")
+        );
     }
     init_optimizer(session)?;
     match (saved, adapter) {
-        (Some(saved), _) => saved.restore(session),
-        (None, None) => init_adapter(session, seed),
-        (None, Some(adapter)) => load_adapter(session, adapter),
+        (Some(saved), _) => saved.restore(session)?,
+        (None, None) => init_adapter(session, seed)?,
+        (None, Some(adapter)) => load_adapter(session, adapter)?,
     }
+    Ok(base)
 }

@@ -1,15 +1,14 @@
 //! A started run: trains, evaluates, and writes logs, checkpoints and the adapter.
 
 use super::ModelPlace;
-use super::files::RECIPE;
 use super::folder::RunFolder;
 use super::results::{Clock, Results};
 use super::samples::Samples;
-use super::save::Saver;
+use super::save::{Saver, best_step};
 use crate::config::recipe::Recipe;
 use crate::data::document::Encoder;
 use crate::data::loader::Loader;
-use crate::track::{self, Trackers};
+use crate::track::{Resumed, RunDescription, Trackers};
 use crate::train::checkpoint::folder_of;
 use crate::train::evaluate::{Evaluation, evaluate};
 use crate::train::length::Steps;
@@ -18,7 +17,6 @@ use crate::train::state::TrainerState;
 use crate::train::trainer::{Reply, TrainEvent, train};
 use crate::weights::adapter::Adapter;
 use crate::weights::load::load_adapter;
-use crate::weights::safetensors::write_text;
 use halfbyte_core::error::Result;
 use halfbyte_core::session::Session;
 use std::path::Path;
@@ -57,11 +55,16 @@ impl Run {
     /// the adapter; a stopped run writes a checkpoint instead.
     pub fn train(&mut self, mut observe: impl FnMut(&TrainEvent) -> Reply) -> Result<Results> {
         let resolved = self.recipe.resolved_toml();
-        write_text(&self.folder.path().join(RECIPE), &resolved)?;
-        let resumed = self.saver.last.map(|_| self.state.step);
-        let start = track::RunDescription { folder: self.folder.path(), recipe: &resolved, resumed };
+        self.folder.write_recipe(&resolved)?;
+        let resumed = self.saver.last.map(|last| Resumed {
+            step: self.state.step,
+            files: self.folder.tracker_files(),
+            wandb_bytes: last.wandb_bytes,
+        });
+        let start = RunDescription { folder: self.folder.path(), recipe: &resolved, resumed: resumed.as_ref() };
         let trackers = Trackers::open(&self.recipe.training, start)?;
-        self.folder.track(trackers);
+        self.folder.track(trackers)?;
+        self.saver.rotate(&self.folder, &self.recipe, best_step(&self.state, &self.recipe))?;
         let clock = Clock::start(&self.state);
         if self.recipe.training.eval_on_start && self.state.step == 0 {
             self.evaluate_and_log(0, &mut observe)?;

@@ -11,9 +11,9 @@ pub mod wandb;
 use crate::config::training::{Tracker, TrainingConfig};
 use clock::Moment;
 use halfbyte_core::error::{Error, Result};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use tensorboard::TensorBoard;
 use wandb::Wandb;
 
@@ -30,8 +30,30 @@ pub struct RunDescription<'a> {
     pub folder: &'a Path,
     /// The resolved recipe, as TOML.
     pub recipe: &'a str,
-    /// For a resumed run, the step of its checkpoint. Records of later steps are discarded.
-    pub resumed: Option<usize>,
+    /// For a resumed run, what its checkpoint recorded. Later records are discarded.
+    pub resumed: Option<&'a Resumed>,
+}
+
+/// The state of the run that the trackers continue.
+#[derive(Clone, Debug)]
+pub struct Resumed {
+    /// Optimizer steps done at the checkpoint.
+    pub step: usize,
+    /// The files of [`Trackers::files`] of the earlier starts.
+    pub files: Vec<PathBuf>,
+    /// Bytes of the W&B log at the checkpoint.
+    pub wandb_bytes: Option<u64>,
+}
+
+/// The ends of the logs of a run at a checkpoint.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LogEnd {
+    /// Length of metrics.jsonl in bytes.
+    pub metrics_bytes: u64,
+    /// CRC-32 of metrics.jsonl.
+    pub metrics_crc32: u32,
+    /// Length of the W&B log in bytes, if there is one.
+    pub wandb_bytes: Option<u64>,
 }
 
 /// The numbers of one record, under the names that HF uses for trackers.
@@ -88,6 +110,18 @@ impl Trackers {
             wandb.finish(&fields, now)?;
         }
         Ok(())
+    }
+
+    /// The event file and the W&B folder that this run writes.
+    pub fn files(&self) -> Vec<&Path> {
+        let tensorboard = self.tensorboard.as_ref().map(TensorBoard::path);
+        tensorboard.into_iter().chain(self.wandb.as_ref().map(Wandb::folder)).collect()
+    }
+
+    /// Flushes the files to disk. Returns the length of the W&B log.
+    pub fn flush(&mut self) -> Result<Option<u64>> {
+        self.tensorboard.as_mut().map_or(Ok(()), TensorBoard::flush)?;
+        self.wandb.as_mut().map(Wandb::flush).transpose()
     }
 
     /// For each tracker, the command that shows or uploads its files.

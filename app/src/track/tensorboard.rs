@@ -8,7 +8,7 @@
 use super::clock::{Moment, host};
 use super::crc::CASTAGNOLI;
 use super::protobuf::Message;
-use super::{RunDescription, Scalars};
+use super::{Resumed, RunDescription, Scalars};
 use crate::config::training::TrainingConfig;
 use halfbyte_core::error::{Error, Result};
 use std::fs::File;
@@ -27,7 +27,7 @@ pub struct TensorBoard {
 }
 
 /// The folder for the event files of a run: `logging_dir`, or, as in HF, a folder in `runs` of the run folder. Its name
-/// is `run_name`, or the time and the host name. A resumed run keeps its folder.
+/// is `run_name`, or the time and the host name. A resumed run keeps the folder of its last event file.
 pub(super) fn folder(training: &TrainingConfig, start: RunDescription, now: Moment) -> PathBuf {
     if let Some(folder) = &training.logging_dir {
         return folder.into();
@@ -37,15 +37,15 @@ pub(super) fn folder(training: &TrainingConfig, start: RunDescription, now: Mome
     let named = training.run_name.as_ref().map(plain).filter(|name| !name.trim_matches('.').is_empty());
     match (named, start.resumed) {
         (Some(name), _) => runs.join(name),
-        (None, Some(_)) if let Some(newest) = newest(&runs) => newest,
+        (None, Some(resumed)) if let Some(before) = before(&runs, resumed) => before,
         _ => runs.join(format!("{}_{}", now.with_month(), host())),
     }
 }
 
-/// The most recently modified folder in `runs`.
-fn newest(runs: &Path) -> Option<PathBuf> {
-    let folders = std::fs::read_dir(runs).ok()?.flatten().filter(|entry| entry.path().is_dir());
-    folders.max_by_key(|entry| entry.metadata().and_then(|m| m.modified()).ok()).map(|entry| entry.path())
+/// The folder in `runs` with the last event file of the resumed run.
+fn before(runs: &Path, resumed: &Resumed) -> Option<PathBuf> {
+    let mut folders = resumed.files.iter().filter_map(|file| file.parent());
+    folders.rfind(|folder| folder.parent() == Some(runs) && folder.is_dir()).map(Path::to_path_buf)
 }
 
 impl TensorBoard {
@@ -59,7 +59,7 @@ impl TensorBoard {
         let file = File::create_new(&path).map_err(|e| Error::io("create", &path, e))?;
         let mut board = Self { path, file };
         board.write(Message::new().double(1, now.seconds).bytes(3, "brain.Event:2"))?;
-        let next = start.resumed.map_or(0, |done| done as u64 + 1);
+        let next = start.resumed.map_or(0, |resumed| resumed.step as u64 + 1);
         board.write(event(next, now).message(7, Message::new().varint(1, SESSION_START)))?;
         if start.resumed.is_none() {
             let markdown = format!("```toml\n{}\n```", start.recipe.trim_end());
@@ -72,6 +72,16 @@ impl TensorBoard {
     /// compare with.
     pub(super) fn shown(&self) -> &Path {
         self.path.ancestors().nth(2).filter(|folder| folder.ends_with("runs")).unwrap_or(self.folder())
+    }
+
+    /// The event file.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Flushes the file to disk.
+    pub(super) fn flush(&mut self) -> Result<()> {
+        self.file.sync_data().map_err(|e| Error::io("flush", &self.path, e))
     }
 
     fn folder(&self) -> &Path {

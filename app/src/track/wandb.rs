@@ -7,7 +7,7 @@
 use super::clock::{Moment, host};
 use super::crc::IEEE;
 use super::protobuf::{Message, delimited};
-use super::{RunDescription, Scalars};
+use super::{Resumed, RunDescription, Scalars};
 use crate::config::training::TrainingConfig;
 use halfbyte_core::error::{Error, Result};
 use serde_json::{Map, Value};
@@ -52,11 +52,13 @@ pub struct Wandb {
 }
 
 impl Wandb {
-    /// Creates a W&B run. A resumed run reopens the newest one in its folder.
+    /// Creates a W&B run. A resumed run reopens its own.
     pub(super) fn open(training: &TrainingConfig, start: RunDescription, now: Moment) -> Result<Self> {
         let parent = start.folder.join("wandb");
-        if let (Some(done), Some((path, id))) = (start.resumed, newest(&parent)) {
-            return Self::reopen(path, id, done, now);
+        if let Some(Resumed { files, wandb_bytes: Some(bytes), .. }) = start.resumed
+            && let Some((path, id)) = files.iter().rev().find_map(|folder| log_in(folder))
+        {
+            return Self::reopen(path, id, *bytes, now);
         }
         let id = new_id();
         let folder = parent.join(format!("offline-run-{}-{id}", now.compact()));
@@ -77,19 +79,16 @@ impl Wandb {
         Ok(run)
     }
 
-    /// Truncates the log after step `done` and opens it for appending.
-    fn reopen(path: PathBuf, id: String, done: usize, now: Moment) -> Result<Self> {
+    /// Truncates the log to the records within its first `kept` bytes, and opens it for appending.
+    fn reopen(path: PathBuf, id: String, kept: u64, now: Moment) -> Result<Self> {
         let bytes = std::fs::read(&path).map_err(|e| Error::io("read", &path, e))?;
         let mut file = OpenOptions::new().write(true).open(&path).map_err(|e| Error::io("open", &path, e))?;
         let (mut started, mut end, mut records, mut histories) = (now, FILE_HEADER.len(), 0, 0);
         for (after, record) in LogRecords::new(&bytes) {
-            if delimited(&record).any(|(number, _)| number == field::EXIT) {
+            if after as u64 > kept {
                 break;
             }
             if let Some(history) = RecordTimes::read(&record) {
-                if history.global_step > done as f64 {
-                    break;
-                }
                 started = Moment { seconds: history.timestamp - history.runtime };
                 histories += 1;
             }
@@ -103,6 +102,12 @@ impl Wandb {
     /// The argument of `wandb sync`.
     pub(super) fn folder(&self) -> &Path {
         self.path.parent().unwrap_or(Path::new("."))
+    }
+
+    /// Flushes the log to disk. Returns its length in bytes.
+    pub(super) fn flush(&mut self) -> Result<u64> {
+        self.file.sync_data().map_err(|e| Error::io("flush", &self.path, e))?;
+        Ok(self.end as u64)
     }
 
     /// Appends a history record and a summary record with the metrics, and a record with the sensors.
@@ -207,13 +212,11 @@ fn new_id() -> String {
     (0..8).map(|_| draw()).collect()
 }
 
-/// The log file and the id of the newest run in `parent`.
-fn newest(parent: &Path) -> Option<(PathBuf, String)> {
-    let names = std::fs::read_dir(parent).ok()?.flatten().filter_map(|entry| entry.file_name().into_string().ok());
-    // The names begin with the time, so the largest is the newest.
-    let name = names.filter(|name| name.starts_with("offline-run-")).max()?;
+/// The log file and the id of the W&B run in `folder`, which is called `offline-run-<time>-<id>`.
+fn log_in(folder: &Path) -> Option<(PathBuf, String)> {
+    let name = folder.file_name()?.to_str()?.strip_prefix("offline-run-")?;
     let id = name.rsplit('-').next()?;
-    let path = parent.join(&name).join(format!("run-{id}.wandb"));
+    let path = folder.join(format!("run-{id}.wandb"));
     path.is_file().then(|| (path, id.to_string()))
 }
 
@@ -288,9 +291,8 @@ impl Iterator for LogRecords<'_> {
     }
 }
 
-/// Step and time of a history record.
+/// Times of a history record.
 struct RecordTimes {
-    global_step: f64,
     timestamp: f64,
     runtime: f64,
 }
@@ -305,10 +307,6 @@ impl RecordTimes {
             let (_, json) = delimited(item).find(|(number, _)| *number == 16)?;
             std::str::from_utf8(json).ok()?.parse().ok()
         };
-        Some(Self {
-            global_step: value("train/global_step")?,
-            timestamp: value("_timestamp")?,
-            runtime: value("_runtime")?,
-        })
+        Some(Self { timestamp: value("_timestamp")?, runtime: value("_runtime")? })
     }
 }

@@ -6,12 +6,20 @@
 //! order of the data depend only on the seed and on counts in that state.
 //!
 //! A checkpoint is complete or absent: the files are written to `checkpoint-<step>.partial` and flushed,
-//! `checksums.json` last, and then the folder is renamed. A reader verifies the checksums first.
+//! `checksums.json` last, and then the folder is renamed. It is removed in reverse: renamed first, then deleted. A reader
+//! verifies the checksums first.
+//!
+//! If the step after it fails because a number is not finite, the state is written to `diverged-<step>/` instead, which
+//! no run resumes from.
 
 use super::state::TrainerState;
+use crate::disk::write::{self as disk, flush, is_there, write_text};
+use crate::track::LogEnd;
 use crate::weights::adapter::Adapter;
+use crate::weights::identity::Identity;
 use crate::weights::load::load_adapter;
-use crate::weights::safetensors::{Output, TensorFiles, write, write_text};
+use crate::weights::safetensors::{Output, TensorFiles, write};
+use halfbyte_core::dtype::DType;
 use halfbyte_core::error::{Error, Result};
 use halfbyte_core::model::Model;
 use halfbyte_core::op::{AdamState, View};
@@ -23,13 +31,17 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 /// The format version. It is raised whenever an older program could misread the files.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 const OPTIMIZER: &str = "optimizer.safetensors";
 const STATE: &str = "trainer_state.json";
 /// Length and CRC-32 of every other file. It is written last and marks the checkpoint as complete.
 const CHECKSUMS: &str = "checksums.json";
 const PREFIX: &str = "checkpoint-";
 const PARTIAL: &str = ".partial";
+/// Follows the name of a checkpoint that is being removed.
+const REMOVED: &str = ".removed";
+/// Precedes the step in the name of a state from which the run diverged.
+const DIVERGED: &str = "diverged-";
 
 /// The content of `trainer_state.json`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -45,14 +57,22 @@ pub struct SavedRun {
     /// Whether only `save_minutes` required this checkpoint. The next checkpoint then replaces it.
     #[serde(default)]
     pub by_clock: bool,
-    /// Length of metrics.jsonl in bytes when the checkpoint was written.
-    pub metrics_bytes: u64,
+    /// The ends of metrics.jsonl and of the W&B log when the checkpoint was written.
+    pub log: LogEnd,
+    /// The identity of the base weights; `None` if they are random.
+    pub base: Option<Identity>,
 }
 
 #[derive(Serialize, Deserialize, PartialEq)]
 struct Checksum {
     bytes: u64,
     crc32: u32,
+}
+
+/// The part of `trainer_state.json` that every version has.
+#[derive(Deserialize)]
+struct Versioned {
+    version: u32,
 }
 
 /// A complete checkpoint.
@@ -72,25 +92,66 @@ pub fn write_checkpoint(
     run: &SavedRun,
     fill: impl FnOnce(&mut Session, &Path) -> Result<()>,
 ) -> Result<PathBuf> {
-    let folder = folder_of(output, run.state.step);
-    let partial = output.join(format!("{PREFIX}{}{PARTIAL}", run.state.step));
-    remove(&partial)?;
+    let step = run.state.step;
+    write_to(output, folder_of(output, step), session, run, fill).map_err(|error| {
+        let error = error.at(format!("checkpoint of step {step}"));
+        let before =
+            list(output).ok().and_then(|found| found.into_iter().map(|(_, folder)| folder).rfind(|f| is_complete(f)));
+        match (error.hint_line().map(String::from), before) {
+            (Some(hint), Some(before)) => error.hint(format!("{hint}; --resume takes {}", before.display())),
+            (None, Some(before)) => error.hint(format!("--resume takes {}", before.display())),
+            (_, None) => error,
+        }
+    })
+}
+
+/// Writes the state from which the run diverged to `diverged-<step>`, in place of an earlier such state.
+pub fn write_diverged(
+    output: &Path,
+    session: &mut Session,
+    run: &SavedRun,
+    fill: impl FnOnce(&mut Session, &Path) -> Result<()>,
+) -> Result<PathBuf> {
+    remove_matching(output, |name| name.starts_with(DIVERGED))?;
+    write_to(output, output.join(format!("{DIVERGED}{}", run.state.step)), session, run, fill)
+}
+
+/// Gives the checkpoint of `step` the name of a state from which the run diverged, if there is an older complete one.
+pub fn demote(output: &Path, step: usize) -> Result<Option<PathBuf>> {
+    let older = list(output)?.into_iter().any(|(other, folder)| other < step && is_complete(&folder));
+    if !older {
+        return Ok(None);
+    }
+    remove_matching(output, |name| name.starts_with(DIVERGED))?;
+    let (from, to) = (folder_of(output, step), output.join(format!("{DIVERGED}{step}")));
+    fs::rename(&from, &to).map_err(|e| Error::io("rename", &from, e))?;
+    flush(output)?;
+    Ok(Some(to))
+}
+
+fn write_to(
+    output: &Path,
+    folder: PathBuf,
+    session: &mut Session,
+    run: &SavedRun,
+    fill: impl FnOnce(&mut Session, &Path) -> Result<()>,
+) -> Result<PathBuf> {
+    let partial = folder.with_file_name(name_of(&folder) + PARTIAL);
+    disk::remove(&partial)?;
     fs::create_dir(&partial).map_err(|e| Error::io("create", &partial, e))?;
     let written = fill(session, &partial).and_then(|()| write_state(session, run, &partial)).and_then(|()| {
         // A checkpoint of that name is a damaged one, or an equal one of this run and step.
-        remove(&folder)?;
+        if is_there(&folder) {
+            remove(&folder)?;
+        }
         fs::rename(&partial, &folder).map_err(|e| Error::io("rename to", &folder, e))?;
         flush(output)
     });
-    written.map_err(|error| {
+    if written.is_err() {
         // The incomplete folder would only waste disk space. The older checkpoints are untouched.
         let _ = fs::remove_dir_all(&partial);
-        error.at(format!("checkpoint of step {}", run.state.step)).hint(format!(
-            "the earlier checkpoints in {} are intact: free some disk space, then continue with --resume",
-            output.display()
-        ))
-    })?;
-    Ok(folder)
+    }
+    written.map(|()| folder)
 }
 
 fn write_state(session: &mut Session, run: &SavedRun, folder: &Path) -> Result<()> {
@@ -98,10 +159,18 @@ fn write_state(session: &mut Session, run: &SavedRun, folder: &Path) -> Result<(
     for (name, view) in state_views(&session.model) {
         let dtype = session.model.program.info(view.buf).dtype;
         let data = session.read_bytes(view)?;
+        if view.buf != session.model.params.exchange.control.buf {
+            check_finite(&name, dtype, &data)?;
+        }
         tensors.push(Output { name, dtype, shape: vec![data.len() / dtype.bytes()], data: data.into() });
     }
     write(&folder.join(OPTIMIZER), &tensors)?;
     write_json(&folder.join(STATE), run)?;
+    // JSON has no NaN and no infinity: a state with one could not be read back.
+    let read = read_json::<SavedRun>(&folder.join(STATE));
+    if !read.is_ok_and(|read| read.state == run.state) {
+        return Err(Error::run("a sum of the run is not finite").hint(DIVERGED_HINT));
+    }
     let mut sums = BTreeMap::new();
     for entry in fs::read_dir(folder).map_err(|e| Error::io("list", folder, e))? {
         let file = entry.map_err(|e| Error::io("list", folder, e))?.path();
@@ -110,6 +179,17 @@ fn write_state(session: &mut Session, run: &SavedRun, folder: &Path) -> Result<(
         sums.insert(name_of(&file), checksum(&file)?);
     }
     write_json(&folder.join(CHECKSUMS), &sums)
+}
+
+const DIVERGED_HINT: &str = "the training diverged: lower learning_rate, then continue with --resume";
+
+/// Errors if an f32 buffer of the optimizer contains NaN or an infinity.
+fn check_finite(name: &str, dtype: DType, data: &[u8]) -> Result<()> {
+    let finite = |four: &[u8; 4]| f32::from_le_bytes(*four).is_finite();
+    if dtype != DType::F32 || data.as_chunks().0.iter().all(finite) {
+        return Ok(());
+    }
+    Err(Error::run(format!("the optimizer state `{name}` is not finite")).hint(DIVERGED_HINT))
 }
 
 /// The buffers that a step changes, apart from the adapter, in a fixed order: control and optimizer state.
@@ -147,16 +227,16 @@ impl Checkpoint {
                 return Err(Error::input(format!("{} is damaged: its checksum does not match", file.display())));
             }
         }
-        let run: SavedRun = read_json(&folder.join(STATE))?;
-        if run.version != VERSION {
-            let version = run.version;
+        let state = folder.join(STATE);
+        let version = read_json::<Versioned>(&state)?.version;
+        if version != VERSION {
             return Err(Error::input(format!(
                 "{}: the checkpoint has format version {version}, expected {VERSION}",
                 folder.display()
             ))
             .hint("resume with the version of halfbyte that wrote the checkpoint"));
         }
-        Ok(Self { folder: folder.into(), run })
+        Ok(Self { folder: folder.into(), run: read_json(&state)? })
     }
 
     /// Writes the adapter and the optimizer state to `session`, which must have the model of the run.
@@ -180,14 +260,23 @@ impl Checkpoint {
 
 impl SavedRun {
     /// The content of a new checkpoint, in the current format version.
-    pub fn new(state: TrainerState, by_clock: bool, recipe: String, device: String, metrics_bytes: u64) -> Self {
-        Self { version: VERSION, state, recipe, device, by_clock, metrics_bytes }
+    pub fn new(
+        state: TrainerState,
+        by_clock: bool,
+        recipe: String,
+        device: String,
+        log: LogEnd,
+        base: Option<Identity>,
+    ) -> Self {
+        Self { version: VERSION, state, recipe, device, by_clock, log, base }
     }
 }
 
-/// Removes the oldest checkpoints until `limit` remain. Never removes the one of step `best`.
-pub fn rotate(output: &Path, limit: usize, best: Option<usize>) -> Result<()> {
-    let found: Vec<_> = list(output)?.into_iter().filter(|(step, _)| Some(*step) != best).collect();
+/// Removes the oldest checkpoints until `limit` remain. Never removes the one of step `best`. Those after step `done` do
+/// not count: the run skipped them because they are damaged, and will replace them.
+pub fn rotate(output: &Path, limit: usize, best: Option<usize>, done: usize) -> Result<()> {
+    let counts = |step: &usize| *step <= done && Some(*step) != best;
+    let found: Vec<_> = list(output)?.into_iter().filter(|(step, _)| counts(step)).collect();
     // As in HF, the best checkpoint counts toward the limit.
     let others = limit.saturating_sub(usize::from(best.is_some())).max(1);
     for (_, folder) in &found[..found.len().saturating_sub(others)] {
@@ -196,23 +285,39 @@ pub fn rotate(output: &Path, limit: usize, best: Option<usize>) -> Result<()> {
     Ok(())
 }
 
-/// Removes all checkpoints in `output`, including incomplete ones.
+/// Removes all checkpoints in `output`, including incomplete ones and states from which the run diverged.
 pub fn remove_all(output: &Path) -> Result<()> {
     for (_, folder) in list(output)? {
         remove(&folder)?;
     }
+    remove_matching(output, |name| name.starts_with(DIVERGED))?;
     remove_unfinished(output)
 }
 
-/// Removes the incomplete checkpoints that interrupted writes left in `output`.
+/// Removes the incomplete checkpoints that interrupted writes and removals left in `output`.
 pub fn remove_unfinished(output: &Path) -> Result<()> {
+    remove_matching(output, is_unfinished)
+}
+
+/// Whether `name` is that of an incomplete checkpoint.
+fn is_unfinished(name: &str) -> bool {
+    name.strip_suffix(PARTIAL).or_else(|| name.strip_suffix(REMOVED)).is_some_and(|name| {
+        step_of(name).is_some() || name.strip_prefix(DIVERGED).is_some_and(|step| step.parse::<usize>().is_ok())
+    })
+}
+
+fn remove_matching(output: &Path, matches: impl Fn(&str) -> bool) -> Result<()> {
     for entry in fs::read_dir(output).map_err(|e| Error::io("list", output, e))? {
         let path = entry.map_err(|e| Error::io("list", output, e))?.path();
-        if name_of(&path).strip_suffix(PARTIAL).and_then(step_of).is_some() {
-            remove(&path)?;
+        if matches(&name_of(&path)) {
+            disk::remove(&path)?;
         }
     }
     Ok(())
+}
+
+fn is_complete(folder: &Path) -> bool {
+    folder.join(CHECKSUMS).is_file()
 }
 
 /// The steps and folders of the checkpoints in `output`, in ascending order.
@@ -244,21 +349,16 @@ fn name_of(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
-/// Removes a checkpoint's folder, if it exists. `checksums.json` is removed first, so that an interrupted removal never
-/// leaves a folder that looks complete.
+/// Removes a checkpoint's folder, if it exists. It is renamed first, so that an interrupted removal leaves a folder that
+/// the next run recognizes as incomplete. The target of a link stays.
 pub fn remove(folder: &Path) -> Result<()> {
-    if !folder.exists() {
+    if !is_there(folder) {
         return Ok(());
     }
-    let marker = folder.join(CHECKSUMS);
-    if marker.exists() {
-        fs::remove_file(&marker).map_err(|e| Error::io("remove", &marker, e))?;
-    }
-    fs::remove_dir_all(folder).map_err(|e| Error::io("remove", folder, e))
-}
-
-fn flush(path: &Path) -> Result<()> {
-    File::open(path).and_then(|f| f.sync_all()).map_err(|e| Error::io("flush", path, e))
+    let removed = folder.with_file_name(name_of(folder) + REMOVED);
+    disk::remove(&removed)?;
+    fs::rename(folder, &removed).map_err(|e| Error::io("rename", folder, e))?;
+    disk::remove(&removed)
 }
 
 fn checksum(file: &Path) -> Result<Checksum> {
@@ -284,4 +384,25 @@ fn write_json(file: &Path, value: &impl Serialize) -> Result<()> {
 fn read_json<T: for<'a> Deserialize<'a>>(file: &Path) -> Result<T> {
     let text = fs::read_to_string(file).map_err(|e| Error::io("read", file, e))?;
     serde_json::from_str(&text).map_err(|e| Error::input(format!("{}: {e}", file.display())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rotation_keeps_the_newest_good_checkpoints_and_the_best() {
+        let folder = tempfile::tempdir().unwrap();
+        let left = |limit, best, done| {
+            for step in [2, 4, 5, 8, 9] {
+                fs::create_dir_all(folder_of(folder.path(), step)).unwrap();
+            }
+            rotate(folder.path(), limit, best, done).unwrap();
+            list(folder.path()).unwrap().into_iter().map(|(step, _)| step).collect::<Vec<_>>()
+        };
+        assert_eq!(left(2, None, 9), [8, 9]);
+        assert_eq!(left(2, Some(4), 9), [4, 9]);
+        // 8 and 9 are damaged: the run continued from 4, and has written 5.
+        assert_eq!(left(1, None, 5), [5, 8, 9]);
+    }
 }

@@ -56,7 +56,7 @@ pub enum SaveCause {
     /// `save_minutes` have passed since the last one. The next checkpoint may replace this one.
     Clock,
     /// The loss or the gradient of the next step was not finite, and the run ends with an error. The weights may be the
-    /// cause, so this checkpoint must not replace an older one.
+    /// cause, so the state is kept under another name, and no run resumes from it.
     Diverged,
 }
 
@@ -74,7 +74,13 @@ pub fn learning_rates(config: &TrainingConfig, steps: &Steps) -> Result<Vec<f64>
     let kwargs = config.schedule_kwargs.iter().cloned().collect();
     let shape = ScheduleKind::parse(&config.schedule, &kwargs)?;
     let warmup = super::schedule::warmup_steps(steps.total, config.warmup_steps, config.warmup_ratio);
-    Ok(Schedule::new(shape, config.learning_rate, warmup, steps.total)?.table())
+    let rates = Schedule::new(shape, config.learning_rate, warmup, steps.total)?.table();
+    // The device computes with f32.
+    match rates.iter().position(|rate| !(*rate as f32).is_finite()) {
+        None => Ok(rates),
+        Some(step) => Err(Error::usage(format!("the learning rate of step {} is {}", step + 1, rates[step] as f32))
+            .hint("lower learning_rate")),
+    }
 }
 
 /// Trains from `state` to the end of the run, or until `observe` replies [`Reply::Stop`]. `session` has the adapter and
@@ -106,7 +112,8 @@ pub fn train(
         let record = one_step(session, &data, config.seed, state, steps.total)?;
         if let Some(error) = divergence(&record, &data.rows, session.model.spec.compute) {
             // Nothing was updated, so this is still the state after the previous step.
-            observe(session, TrainEvent::SaveDue { state: state.clone(), cause: SaveCause::Diverged })?;
+            // If it cannot be saved, its own error matters less.
+            let _ = observe(session, TrainEvent::SaveDue { state: state.clone(), cause: SaveCause::Diverged });
             return Err(error);
         }
         let step = record.step;

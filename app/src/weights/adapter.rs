@@ -6,8 +6,9 @@ use serde_json::{Map, Value, json};
 
 use crate::config::fields::JsonFields;
 use crate::config::lora::{LoraConfig, Pattern, Targets};
+use crate::disk::write::{remove, write_text};
 use crate::suggest::nearest;
-use crate::weights::safetensors::{Output, Tensor, TensorFiles, write, write_text};
+use crate::weights::safetensors::{Output, Tensor, TensorFiles, write};
 use crate::weights::targets::{AdapterModule, resolve};
 use halfbyte_core::dtype::DType;
 use halfbyte_core::error::{Error, Result};
@@ -271,8 +272,9 @@ impl Adapter {
     }
 
     /// Creates `folder` and writes the adapter to it in f32. `head` is the base weight of the head; it is stored only
-    /// if the head is adapted, as PEFT does.
+    /// if the head is adapted, as PEFT does. Errors if a value is not finite; the folder then stays as it is.
     pub fn save(&self, folder: &Path, head: Option<&Tensor>) -> Result<()> {
+        self.check_finite()?;
         std::fs::create_dir_all(folder).map_err(|e| Error::io("create", folder, e))?;
         let mut tensors = Vec::new();
         for (AdapterModule { module, r, .. }, weights) in self.modules.iter().zip(&self.weights) {
@@ -289,9 +291,24 @@ impl Adapter {
                 data: head.data.into(),
             });
         }
+        let config = config_text(&self.config, self.base_model.as_deref().unwrap_or_default(), &self.modules);
+        let file = folder.join(CONFIG);
+        // The configuration is written last, and one of other weights goes first: a folder with both files is whole.
+        if std::fs::read(&file).is_ok_and(|before| before != config.as_bytes()) {
+            remove(&file)?;
+        }
         write(&folder.join(WEIGHTS), &tensors)?;
-        let base_model = self.base_model.as_deref().unwrap_or_default();
-        write_text(&folder.join(CONFIG), &config_text(&self.config, base_model, &self.modules))
+        write_text(&file, &config)
+    }
+
+    /// Errors if a value is NaN or infinite: the training diverged.
+    fn check_finite(&self) -> Result<()> {
+        let values = || self.weights.iter().flat_map(|w| w.a.iter().chain(&w.b));
+        match values().filter(|x| !x.is_finite()).count() {
+            0 => Ok(()),
+            wrong => Err(Error::run(format!("{wrong} of {} values of the adapter are not finite", values().count()))
+                .hint("the training diverged: lower learning_rate, then continue with --resume")),
+        }
     }
 
     /// Checks that the adapter's copy of the head's weight equals that of `checkpoint`, because PEFT replaces the

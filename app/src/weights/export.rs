@@ -5,11 +5,12 @@ use std::path::Path;
 use serde_json::{Map, Value, json};
 
 use crate::config::fields::JsonFields;
+use crate::disk::write::write_text;
 use crate::weights::adapter::{Adapter, LoraWeights};
 use crate::weights::merge::{MergeBase, add, delta, merged};
 use crate::weights::names::{TensorSpec, is_quantized, tensors};
 use crate::weights::quantize::load;
-use crate::weights::safetensors::{Output, TensorFiles, write, write_text};
+use crate::weights::safetensors::{Output, TensorFiles, write};
 use crate::weights::targets::AdapterModule;
 use halfbyte_core::dtype::DType;
 use halfbyte_core::error::{Error, Result};

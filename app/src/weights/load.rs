@@ -2,6 +2,7 @@
 
 use crate::config::recipe::LoadDtype;
 use crate::weights::adapter::{Adapter, LoraWeights};
+use crate::weights::identity::{Identity, IdentityHasher};
 use crate::weights::quantize::{Absmax, QuantizedWeight, load, load_dtype};
 use crate::weights::safetensors::TensorFiles;
 use halfbyte_core::error::Result;
@@ -13,32 +14,36 @@ use halfbyte_core::session::Session;
 use std::collections::HashMap;
 
 /// Loads every base weight, casting and quantizing as transformers does. Weights that the checkpoint stores in 4 bits
-/// are copied as they are. `stated` is the recipe's `torch_dtype`.
-pub fn load_base(session: &mut Session, checkpoint: &TensorFiles, stated: LoadDtype) -> Result<()> {
+/// are copied as they are. `stated` is the recipe's `torch_dtype`. Returns the identity of the weights: each is hashed
+/// while it is loaded.
+pub fn load_base(session: &mut Session, checkpoint: &TensorFiles, stated: LoadDtype) -> Result<Identity> {
     let config = session.model.spec.config.clone();
     let quantized = !session.model.spec.base.is_empty();
     let dtype = load_dtype(stated, &config, checkpoint, quantized);
+    let mut identity = IdentityHasher::default();
     for tensor in session.model.params.weights.clone() {
         let (rows, cols) = tensor.shape;
         match tensor.fill {
             Fill::Dense(view) => {
                 let shape = if tensor.name.ends_with("norm.weight") { vec![cols] } else { vec![rows, cols] };
-                let values = load(&checkpoint.shaped(&tensor.name, &shape)?, dtype)?;
-                write_f32(session, view, &values)?;
+                let read = || load(&checkpoint.shaped(&tensor.name, &shape)?, dtype);
+                let ((), values) = rayon::join(|| identity.add(checkpoint, &tensor.name), read);
+                write_f32(session, view, &values?)?;
             }
             Fill::Quantized(place) => {
                 let module = tensor.name.trim_end_matches(".weight");
                 let shape = [rows, cols];
                 let scheme = Scheme { kind: place.kind, blocksize: place.block, double: place.nested.is_some() };
-                let weight = match QuantizedWeight::read(checkpoint, module, shape)? {
-                    Some(weight) => weight,
-                    None => QuantizedWeight::from_checkpoint(checkpoint, module, shape, dtype, scheme)?,
+                let read = || match QuantizedWeight::read(checkpoint, module, shape)? {
+                    Some(weight) => Ok(weight),
+                    None => QuantizedWeight::from_checkpoint(checkpoint, module, shape, dtype, scheme),
                 };
-                write_quantized(session, &place, &weight)?;
+                let ((), weight) = rayon::join(|| identity.add(checkpoint, &tensor.name), read);
+                write_quantized(session, &place, &weight?)?;
             }
         }
     }
-    Ok(())
+    Ok(identity.finish(checkpoint))
 }
 
 fn write_quantized(session: &mut Session, place: &Weight4, weight: &QuantizedWeight) -> Result<()> {

@@ -2,16 +2,16 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use half::{bf16, f16};
-use memmap2::Mmap;
 use rayon::prelude::*;
 use safetensors::{Dtype, SafeTensors, View};
 
 use crate::config::fields::JsonFields;
+use crate::disk::mapped::MappedFile;
+use crate::disk::write::write_bytes;
 use crate::suggest::nearest;
 use halfbyte_core::dtype::DType;
 use halfbyte_core::error::{Error, Result};
@@ -23,7 +23,7 @@ const INDEX: &str = "model.safetensors.index.json";
 pub struct TensorFiles {
     /// The folder or file that was opened, for messages.
     path: PathBuf,
-    maps: Vec<Mmap>,
+    maps: Vec<MappedFile>,
     tensors: BTreeMap<String, TensorEntry>,
 }
 
@@ -109,10 +109,8 @@ impl TensorFiles {
     }
 
     fn add(&mut self, file: &Path) -> Result<()> {
-        let handle = File::open(file).map_err(|e| Error::io("open", file, e))?;
-        // SAFETY: the map is read-only, and `SafeTensors::deserialize` checks every range against its length. If
-        // another process truncates the file, a later read kills this process with SIGBUS, as with any mapped file.
-        let map = unsafe { Mmap::map(&handle) }.map_err(|e| Error::io("map", file, e))?;
+        // `SafeTensors::deserialize` checks every range against the length of the map.
+        let map = MappedFile::open(file)?;
         let broken = |e: &dyn std::fmt::Display| {
             Error::input(format!("{}: not a valid safetensors file: {e}", file.display()))
                 .hint(format!("the file is truncated or damaged ({} bytes); download it again", map.len()))
@@ -140,6 +138,19 @@ impl TensorFiles {
         }
         self.maps.push(map);
         Ok(())
+    }
+
+    /// The tensors that are called `name` or `name.…`, sorted by name.
+    pub fn beginning_with(&self, name: &str) -> impl Iterator<Item = Tensor<'_>> {
+        let from = self.tensors.range(name.to_string()..).map(|(found, _)| found.as_str());
+        let starting = from.take_while({
+            let name = name.to_string();
+            move |found| found.starts_with(&name)
+        });
+        let name = name.to_string();
+        let belongs =
+            move |found: &&str| name.is_empty() || matches!(found.as_bytes().get(name.len()), None | Some(b'.'));
+        starting.filter(belongs).filter_map(|found| self.get(found))
     }
 
     /// The names of all tensors, sorted.
@@ -281,45 +292,14 @@ impl View for &Output<'_> {
     }
 }
 
-/// Writes `tensors` to `file` atomically: to a temporary file, which is flushed to disk and then renamed.
+/// Writes `tensors` to `file` atomically.
 pub fn write(file: &Path, tensors: &[Output]) -> Result<()> {
     let metadata = std::collections::HashMap::from([("format".to_string(), "pt".to_string())]);
     let views = tensors.iter().map(|t| (t.name.as_str(), t));
-    let temporary = temporary(file);
     // `serialize_to_file` would create a file that only its owner can read.
     let bytes = safetensors::serialize(views, Some(metadata))
-        .map_err(|e| Error::system(format!("cannot write {}: {e}", temporary.display())))?;
-    std::fs::write(&temporary, bytes).map_err(|e| Error::io("write", &temporary, e))?;
-    publish(&temporary, file)
-}
-
-/// Writes `text` to `file` atomically, as [`write()`] does.
-pub fn write_text(file: &Path, text: &str) -> Result<()> {
-    write_bytes(file, text.as_bytes())
-}
-
-/// Writes `bytes` to `file` atomically, as [`write()`] does.
-pub fn write_bytes(file: &Path, bytes: &[u8]) -> Result<()> {
-    let temporary = temporary(file);
-    std::fs::write(&temporary, bytes).map_err(|e| Error::io("write", &temporary, e))?;
-    publish(&temporary, file)
-}
-
-fn temporary(file: &Path) -> PathBuf {
-    let mut name = file.file_name().unwrap_or_default().to_os_string();
-    name.push(".partial");
-    file.with_file_name(name)
-}
-
-/// Flushes `temporary`, renames it to `file`, and flushes the folder, so that the new name survives a power failure.
-fn publish(temporary: &Path, file: &Path) -> Result<()> {
-    let flush = |path: &Path| File::open(path).and_then(|f| f.sync_all()).map_err(|e| Error::io("flush", path, e));
-    flush(temporary)?;
-    std::fs::rename(temporary, file).map_err(|e| Error::io("rename to", file, e))?;
-    match file.parent() {
-        Some(folder) if folder != Path::new("") => flush(folder),
-        _ => Ok(()),
-    }
+        .map_err(|e| Error::system(format!("cannot write {}: {e}", file.display())))?;
+    write_bytes(file, &bytes)
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use crate::decode::{Events, WandbRun, events, wandb};
 use crate::folder::Folder;
 use halfbyte::config::recipe::Recipe;
-use halfbyte::track::{RunDescription, Trackers};
+use halfbyte::track::{Resumed, RunDescription, Trackers};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
@@ -36,20 +36,27 @@ fn a_run_that_goes_on_voids_what_was_logged_after_its_checkpoint() {
     let resolved = recipe.resolved_toml();
     let start = |resumed| RunDescription { folder: folder.path(), recipe: &resolved, resumed };
     let record = |step: usize, loss: f64| json!({"step": step, "loss": loss, "system.gpu.0.temp": 50 + step});
-    {
+    let resumed = {
         let mut trackers = Trackers::open(&recipe.training, start(None)).expect("opened");
+        let files = trackers.files().into_iter().map(Path::to_path_buf).collect();
+        let mut wandb_bytes = None;
         for step in 1..=5 {
             trackers.log(&record(step, 1.0)).expect("logged");
+            // The checkpoint.
+            if step == 3 {
+                wandb_bytes = trackers.flush().expect("flushed");
+            }
         }
         trackers.log(&json!({"step": 3, "samples": []})).expect("nothing to draw");
-    }
+        Resumed { step: 3, files, wandb_bytes }
+    };
     // A kill in the middle of a record.
     let log = entries(&entries(&folder.path().join("wandb"))[0]);
     let log = log.iter().find(|p| p.extension().is_some()).expect("a log");
     let bytes = std::fs::read(log).expect("read");
     std::fs::write(log, &bytes[..bytes.len() - 3]).expect("cut");
 
-    let mut trackers = Trackers::open(&recipe.training, start(Some(3))).expect("opened again");
+    let mut trackers = Trackers::open(&recipe.training, start(Some(&resumed))).expect("opened again");
     trackers.log(&record(4, 0.5)).expect("logged");
     trackers.log(&json!({"step": 4, "eval_loss": 0.25})).expect("logged");
     trackers.finish(&json!({"train_runtime": 2.5, "steps": 4}), 4).expect("finished");
@@ -183,6 +190,49 @@ fn a_resumed_run_stays_in_its_trackers_files() {
     let (first, second) = (events(&files[0]), events(&files[1]));
     assert_eq!((first.starts, second.starts), (vec![0], vec![5]));
     assert_eq!(second.scalars["train/loss"].iter().map(|(step, _)| *step).collect::<Vec<_>>(), [6]);
+}
+
+#[test]
+fn a_resume_adds_no_row_twice_and_continues_its_own_files() {
+    let folder = Folder::new();
+    let args = |more: &[&'static str]| -> Vec<&'static str> {
+        let set = ["train", "recipe.toml", "--set", "report_to=[\"wandb\", \"tensorboard\"]"];
+        set.into_iter().chain(more.iter().copied()).collect()
+    };
+    // The evaluation at the end is logged after the last checkpoint.
+    folder.run(&args(&[])).fine();
+    let rows = wandb_log(&folder.path("run")).history.len();
+    folder.run(&args(&["--resume"])).fine();
+    folder.run(&args(&["--resume"])).fine();
+    let run = wandb_log(&folder.path("run"));
+    assert_eq!((run.history.len(), run.exits), (rows, vec![0]));
+
+    // A run without a checkpoint starts again, in place of the tracker files that it left.
+    for entry in ["run/checkpoint-6", "run/all_results.json", "run/trainer_state.json"] {
+        let _ = std::fs::remove_dir_all(folder.path(entry)).or_else(|_| std::fs::remove_file(folder.path(entry)));
+    }
+    for name in ["adapter_model.safetensors", "adapter_config.json"] {
+        std::fs::remove_file(folder.path("run").join(name)).expect("removed");
+    }
+    folder.run(&args(&["--resume"])).fine();
+    assert_eq!(wandb_log(&folder.path("run")).history.len(), rows, "one W&B run");
+    let events: usize = entries(&folder.path("run/runs")).iter().map(|board| entries(board).len()).sum();
+    assert_eq!(events, 1);
+
+    // After --overwrite there are two W&B runs, and a resume continues the second, whatever the names say.
+    let first = entries(&folder.path("run/wandb")).pop().expect("a W&B run");
+    let later = first.with_file_name(first.file_name().expect("a name").to_string_lossy().replace("run-2", "run-3"));
+    std::fs::rename(&first, &later).expect("renamed");
+    let before = folder_bytes(&later);
+    folder.run(&args(&["--overwrite", "--set", "max_steps=4"])).fine();
+    folder.run(&args(&["--resume"])).fine();
+    assert_eq!(entries(&folder.path("run/wandb")).len(), 2);
+    assert!(folder_bytes(&later) == before, "the log of the earlier run has changed");
+}
+
+/// The contents of the files of a folder.
+fn folder_bytes(folder: &Path) -> Vec<Vec<u8>> {
+    entries(folder).into_iter().filter(|path| path.is_file()).map(|file| std::fs::read(file).expect("read")).collect()
 }
 
 #[test]

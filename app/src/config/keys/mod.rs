@@ -137,7 +137,7 @@ const fn only(name: &'static str, values: &'static [&'static str], why: &'static
 // Reasons that several keys share.
 const NO_FRAMEWORK: &str = "halfbyte has its own kernels and loaders";
 const ONE_PROCESS: &str = "halfbyte runs as one process";
-const SECRET: &str = "a recipe must not hold secrets; set the environment variable HF_TOKEN";
+pub(super) const SECRET: &str = "a recipe must not hold secrets; set the environment variable HF_TOKEN";
 const NOT_IMPLEMENTED: &str = "halfbyte does not implement this";
 
 /// All known keys. The used ones are in the order of the resolved recipe.
