@@ -102,6 +102,11 @@ pub struct ModelConfig {
 }
 
 impl ModelConfig {
+    /// The longest context in tokens, with the stretch of `rope_scaling`.
+    pub fn longest_context(&self) -> usize {
+        self.rope.longest_context(self.max_positions)
+    }
+
     /// Rows of `q_proj`: heads times head width.
     pub fn q_width(&self) -> usize {
         self.heads * self.head_dim

@@ -81,7 +81,8 @@ fn attention(
     t.rope(q, inputs.pos, inputs.inv_freq);
     t.rope(k, inputs.pos, inputs.inv_freq);
     let ranges = Ranges { lo: inputs.lo, hi: inputs.hi, qlo: inputs.qlo, qhi: inputs.qhi };
-    let a = t.attention(q, k, v, ranges, config.heads, config.kv_heads);
+    let scale = (config.head_dim as f64).powf(-0.5) * config.rope.score_factor();
+    let a = t.attention([q, k, v], ranges, [config.heads, config.kv_heads], scale);
     layer.o.forward(t, a, None, pass.with, t.compute)
 }
 

@@ -38,9 +38,46 @@ pub enum RopeScaling {
         /// Context length of the original training.
         original_max: usize,
     },
+    /// YaRN (Peng et al. 2023): frequencies that turn less than `beta_slow` times in the original context are divided by
+    /// `factor`, those that turn more than `beta_fast` times are kept, with a ramp over the pairs between.
+    Yarn {
+        /// Stretch of the slow frequencies.
+        factor: f64,
+        /// Context length of the original training.
+        original_max: usize,
+        /// Turns above which a frequency is kept.
+        beta_fast: f64,
+        /// Turns below which a frequency is stretched in full.
+        beta_slow: f64,
+        /// Whether the ramp begins and ends at whole pairs.
+        truncate: bool,
+        /// Factor on q and on k.
+        attention_factor: f64,
+    },
 }
 
 impl Rope {
+    /// Factor on q · k. HF multiplies cos and sin by its root; the product is the same up to rounding.
+    pub fn score_factor(&self) -> f64 {
+        match self.scaling {
+            RopeScaling::Yarn { attention_factor, .. } => attention_factor * attention_factor,
+            _ => 1.0,
+        }
+    }
+
+    /// The longest context, in positions, of a model whose `max_position_embeddings` is `max_positions`. Configs differ in
+    /// whether that number includes the stretch, so the larger reading counts.
+    pub fn longest_context(&self, max_positions: usize) -> usize {
+        let stretched = match self.scaling {
+            RopeScaling::None => 0.0,
+            RopeScaling::Linear { factor } => factor * max_positions as f64,
+            RopeScaling::Dynamic { factor, original_max }
+            | RopeScaling::Llama3 { factor, original_max, .. }
+            | RopeScaling::Yarn { factor, original_max, .. } => factor * original_max as f64,
+        };
+        max_positions.max(stretched as usize)
+    }
+
     /// Angle per position of each pair of a head: `[head_dim / 2]`, computed in f32 as transformers does.
     /// `longest` is the length of the longest sequence (only [`RopeScaling::Dynamic`] depends on it).
     pub fn inv_freq(&self, head_dim: usize, longest: usize) -> Vec<f32> {
@@ -72,6 +109,26 @@ impl Rope {
                     }
                 };
                 default.map(stretch).collect()
+            }
+            RopeScaling::Yarn { factor, original_max, beta_fast, beta_slow, truncate, .. } => {
+                // The pair that turns `turns` times in the original context.
+                let pair = |turns: f64| {
+                    let circle = 2.0 * std::f64::consts::PI;
+                    head_dim as f64 * (original_max as f64 / (turns * circle)).ln() / (2.0 * theta.ln())
+                };
+                let (mut low, mut high) = (pair(beta_fast), pair(beta_slow));
+                if truncate {
+                    (low, high) = (low.floor(), high.ceil());
+                }
+                (low, high) = (low.max(0.0), high.min(head_dim as f64 - 1.0));
+                if low == high {
+                    high += 0.001;
+                }
+                let stretched = |(i, f): (usize, f32)| {
+                    let kept = 1.0 - ((i as f32 - low as f32) / (high - low) as f32).clamp(0.0, 1.0);
+                    1.0 / (factor as f32 * (1.0 / f)) * (1.0 - kept) + f * kept
+                };
+                default.enumerate().map(stretched).collect()
             }
         }
     }
@@ -108,6 +165,46 @@ mod tests {
         for (a, b) in rope.inv_freq(64, 200).iter().zip(grown.inv_freq(64, 200)) {
             assert!((a / b - 1.0).abs() < 1e-6);
         }
+    }
+
+    #[test]
+    fn yarn_has_the_frequencies_of_transformers() {
+        // transformers 4.57.6: `_compute_yarn_parameters` with theta 10000, heads of 16, 32 positions, factor 4, and 4 and
+        // 1 turns as borders.
+        let yarn = |truncate| {
+            let scaling = RopeScaling::Yarn {
+                factor: 4.0,
+                original_max: 32,
+                beta_fast: 4.0,
+                beta_slow: 1.0,
+                truncate,
+                attention_factor: 1.0,
+            };
+            Rope { theta: 10000.0, scaling }.inv_freq(16, 1)
+        };
+        let mut want = [1.0, 0.197_642_36, 0.025, 0.007_905_695, 0.0025, 7.905_695e-4, 2.5e-4, 7.905_695e-5];
+        for (truncate, second) in [(true, want[1]), (false, 0.160_589_16)] {
+            want[1] = second;
+            for (i, (got, want)) in yarn(truncate).iter().zip(want).enumerate() {
+                assert!((got / want - 1.0).abs() < 1e-6, "pair {i}: {got} {want}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_longest_context_includes_the_stretch_once() {
+        let longest = |scaling, max| Rope { theta: 10000.0, scaling }.longest_context(max);
+        let llama3 = |factor, original_max| RopeScaling::Llama3 {
+            factor,
+            low_freq_factor: 1.0,
+            high_freq_factor: 4.0,
+            original_max,
+        };
+        assert_eq!(longest(RopeScaling::None, 4096), 4096);
+        assert_eq!(longest(RopeScaling::Linear { factor: 2.5 }, 4096), 10240);
+        assert_eq!(longest(RopeScaling::Dynamic { factor: 2.0, original_max: 4096 }, 4096), 8192);
+        // Llama 3.1: 131,072 positions, of which 8192 are original.
+        assert_eq!(longest(llama3(8.0, 8192), 131_072), 131_072);
     }
 
     #[test]

@@ -59,7 +59,8 @@ pub struct MicroBatch {
     pub qhi: Vec<i32>,
     /// How many documents there are.
     pub documents: usize,
-    /// Tokens of the longest row: what HF would pad all rows to. A row is a document, unless rows are packed.
+    /// Tokens of the longest row: what HF would pad all rows to. A row is a document, unless rows are packed. All tokens of
+    /// the micro-batch if TRL would flatten its rows into one.
     pub longest_row: usize,
 }
 

@@ -107,13 +107,15 @@ impl Tape {
         self.push(Op::Rope { x, pos, inv_freq, inverse: false });
     }
 
-    /// q `[T, heads·d]`, k and v `[T, kv_heads·d]`; returns `[T, heads·d]`. Scores are scaled by 1/√d.
-    pub fn attention(&mut self, q: View, k: View, v: View, ranges: Ranges, heads: usize, kv_heads: usize) -> View {
+    /// q `[T, heads·d]`, k and v `[T, kv_heads·d]`; returns `[T, heads·d]`. `heads` are those of q, and those of k and v.
+    /// Scores are multiplied by `scale`, usually 1/√d.
+    pub fn attention(&mut self, [q, k, v]: [View; 3], ranges: Ranges, heads: [usize; 2], scale: f64) -> View {
+        let [heads, kv_heads] = heads;
         let d = q.cols / heads;
         assert_eq!((q.cols, k.cols, v.cols), (heads * d, kv_heads * d, kv_heads * d));
         let out = self.arena("attention", q.rows, q.cols, self.compute);
         let lse = self.arena("attention.lse", q.rows, heads, self.wide());
-        let (lo, hi, scale) = (ranges.lo, ranges.hi, (d as f64).powf(-0.5));
+        let (lo, hi) = (ranges.lo, ranges.hi);
         self.ranges.insert(lo.buf, ranges);
         self.push(Op::Attention(Attention { q, k, v, lo, hi, out, lse, heads, kv_heads, scale }));
         out

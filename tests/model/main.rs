@@ -10,6 +10,7 @@ mod few_rows;
 mod fixtures;
 
 mod gradients;
+mod init;
 mod invariants;
 mod lies;
 mod neftune;

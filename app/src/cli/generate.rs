@@ -198,9 +198,9 @@ pub fn run(args: GenerateArgs) -> Result<()> {
         ))
         .hint("the tokenizer does not belong to this model"));
     }
-    let longest = args.max_seq_length.unwrap_or(config.max_positions);
-    if longest > config.max_positions {
-        let max = config.max_positions;
+    let max = config.longest_context();
+    let longest = args.max_seq_length.unwrap_or(max);
+    if longest > max {
         return Err(Error::usage(format!(
             "--max-seq-length {longest} is longer than the model allows ({max} positions)"
         )));

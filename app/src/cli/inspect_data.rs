@@ -2,17 +2,20 @@
 
 use std::path::PathBuf;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{forecast, is_colored, out};
 use crate::config::recipe::Recipe;
-use crate::data::open::open_records;
+use crate::data::loader::{Batching, Dataset, Loader};
+use crate::data::open::{RunData, open_records};
 use crate::data::report::{first_records, show_rows, write_texts};
 use crate::disk::write::refuse_existing;
 use crate::run::record::Adapted;
 use crate::run::{ModelPlace, Planned};
 use halfbyte_core::error::{Error, Result};
+use halfbyte_core::model::ModelConfig;
 use halfbyte_core::plan::cost::Rates;
+use halfbyte_core::session::batch::Document;
 
 /// Arguments of `halfbyte inspect-data`.
 #[derive(clap::Args, Debug)]
@@ -22,7 +25,7 @@ pub struct InspectDataArgs {
     /// Override a key of the recipe: --set max_seq_length=512
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub set: Vec<String>,
-    /// Number of records and rows to show
+    /// Number of records and rows to show; in JSON, also of steps
     #[arg(long, default_value_t = 2)]
     pub rows: usize,
     /// Show only these rows: --row 131,25
@@ -37,9 +40,29 @@ pub struct InspectDataArgs {
     /// Accept the name of an architecture as the model; the recipe must set tokenizer_name_or_path
     #[arg(long)]
     pub dummy_weights: bool,
-    /// Print the report as JSON
+    /// Print the report as JSON, with the tokens of the first rows and the rows of the first steps
     #[arg(long, conflicts_with = "row")]
     pub json: bool,
+}
+
+/// The first `most` training rows and evaluation rows, and the rows of the first `most` steps. A row is a list of
+/// documents with the labels that the loss sees; a step is a list of micro-batches of row numbers, which begin at 1.
+fn first_rows(recipe: &Recipe, config: &ModelConfig, data: RunData, most: usize) -> Result<(Value, Value, Value)> {
+    let batching = Batching::new(recipe, config);
+    let rows = |set: &Dataset| -> Value {
+        let document = |document: Document| json!({"ids": document.ids, "labels": document.labels});
+        let row = |row| set.documents(row, batching.packed).map(document).collect::<Vec<_>>();
+        (0..most.min(set.rows.len())).map(row).collect::<Vec<_>>().into()
+    };
+    let (train, eval) = (rows(&data.train), data.eval.as_ref().map(|(set, _)| rows(set)).into());
+    let steps = most.min(data.report.steps.unwrap_or(0));
+    let mut loader = Loader::new(data.train, batching)?;
+    let micro_batches = |rows: Vec<usize>| {
+        let numbers: Vec<usize> = rows.into_iter().map(|row| row + 1).collect();
+        numbers.chunks(batching.batch).map(Value::from).collect::<Vec<_>>()
+    };
+    let steps: Vec<_> = (0..steps).map(|_| micro_batches(loader.next_step().rows)).collect();
+    Ok((train, eval, steps.into()))
 }
 
 /// Runs the command.
@@ -79,9 +102,12 @@ pub fn run(args: &InspectDataArgs) -> Result<()> {
     let eval = data.eval.as_ref().map(|(_, report)| report);
     if args.json {
         let times: serde_json::Map<_, _> = times.map(|(name, time)| (name.to_string(), json!(time))).collect();
-        let report = json!({
+        let mut report = json!({
             "train": data.report, "eval": eval, "memory": plan.bytes, "time": times, "notes": planned.notes,
         });
+        let Planned { recipe, config, data, .. } = planned;
+        let (rows, eval_rows, step_rows) = first_rows(&recipe, &config, data, args.rows)?;
+        (report["rows"], report["eval_rows"], report["step_rows"]) = (rows, eval_rows, step_rows);
         out(&format!("{report:#}\n"));
         return Ok(());
     }

@@ -67,7 +67,20 @@ fn rope_scaling_is_read_in_all_its_spellings() {
     assert!(matches!(scaling(llama3).expect("valid"), RopeScaling::Llama3 { original_max: 8192, .. }));
     let five = config("llama", json!({"rope_parameters": {"rope_theta": 5e5, "rope_type": "default"}})).expect("valid");
     assert_eq!(five.rope, Rope { theta: 5e5, scaling: RopeScaling::None });
-    refused("llama", json!({"rope_scaling": {"type": "yarn", "factor": 2.0}}), &["rope_scaling", "yarn", "linear"]);
+    // transformers 4.57.6 gives these factors; m = 0.1 · ln 4 + 1.
+    let yarn = |more: Value| {
+        let mut fields = json!({"rope_type": "yarn", "factor": 4.0});
+        fields.as_object_mut().expect("an object").extend(more.as_object().cloned().expect("an object"));
+        match scaling(fields).expect("valid") {
+            RopeScaling::Yarn { original_max, attention_factor, .. } => (original_max, attention_factor),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(yarn(json!({})), (256, 1.138629436111989));
+    assert_eq!(yarn(json!({"original_max_position_embeddings": 64, "attention_factor": 1.5})), (64, 1.5));
+    assert_eq!(yarn(json!({"mscale": 1.0, "mscale_all_dim": 1.0})), (256, 1.0));
+    refused("llama", json!({"rope_scaling": {"type": "yarn", "factor": 2.0, "beta_fast": 0.5}}), &["beta_fast"]);
+    refused("llama", json!({"rope_scaling": {"type": "longrope"}}), &["rope_scaling", "longrope", "yarn"]);
     refused("llama", json!({"rope_scaling": {"type": "linear"}}), &["rope_scaling", "factor"]);
     refused("llama", json!({"rope_scaling": {"type": "linear", "factor": 2.0, "beta": 1}}), &["beta"]);
     refused("llama", json!({"rope_scaling": 4}), &["rope_scaling"]);

@@ -22,6 +22,25 @@ pub enum Targets {
     Matching(Pattern),
 }
 
+/// `layers_pattern`: the names of lists of blocks. PEFT treats a list of one name like the name.
+#[derive(Clone, Debug, PartialEq)]
+pub enum LayersPattern {
+    /// One name, given as a text.
+    Name(String),
+    /// A list of names; empty: any name.
+    Names(Vec<String>),
+}
+
+impl LayersPattern {
+    /// The names, whichever way they were given.
+    pub fn names(&self) -> &[String] {
+        match self {
+            LayersPattern::Name(name) => std::slice::from_ref(name),
+            LayersPattern::Names(names) => names,
+        }
+    }
+}
+
 /// A LoRA configuration: y = base(x) + scale · B(A(x)).
 #[derive(Clone, Debug, PartialEq)]
 pub struct LoraConfig {
@@ -39,8 +58,8 @@ pub struct LoraConfig {
     pub exclude: Option<Pattern>,
     /// `layers_to_transform`: only modules in these blocks.
     pub layers: Option<Vec<usize>>,
-    /// `layers_pattern`: the name of the list of blocks; empty: any.
-    pub layers_pattern: Vec<String>,
+    /// `layers_pattern`: the name of the list of blocks.
+    pub layers_pattern: LayersPattern,
     /// `rank_pattern`: other ranks for modules whose name ends with a match of the regular expression; the first match
     /// applies.
     pub rank_pattern: Vec<(String, usize)>,
@@ -59,7 +78,7 @@ impl Default for LoraConfig {
             targets: Targets::Default,
             exclude: None,
             layers: None,
-            layers_pattern: Vec::new(),
+            layers_pattern: LayersPattern::Names(Vec::new()),
             rank_pattern: Vec::new(),
             alpha_pattern: Vec::new(),
         }
@@ -88,7 +107,7 @@ impl LoraConfig {
                 self.dropout
             )));
         }
-        if !self.layers_pattern.is_empty() && self.layers.is_none() {
+        if !self.layers_pattern.names().is_empty() && self.layers.is_none() {
             return Err(Error::usage("`layers_pattern` has no effect without `layers_to_transform`")
                 .hint("remove it, or say which layers"));
         }
@@ -119,7 +138,7 @@ mod tests {
         refused(|c| c.alpha = 0.0, "lora_alpha");
         refused(|c| c.alpha_pattern = vec![("q_proj".into(), f64::NAN)], "alpha_pattern");
         refused(|c| c.dropout = 1.0, "lora_dropout");
-        refused(|c| c.layers_pattern = vec!["layers".into()], "layers_pattern");
+        refused(|c| c.layers_pattern = LayersPattern::Name("layers".into()), "layers_pattern");
         refused(
             |c| {
                 c.layers = Some(vec![0]);

@@ -3,7 +3,7 @@
 use toml::{Table, Value};
 
 use super::keys::{Section, of_section};
-use super::lora::{LoraConfig, Pattern, Targets};
+use super::lora::{LayersPattern, LoraConfig, Pattern, Targets};
 use super::raw::Raw;
 use halfbyte_core::error::Result;
 
@@ -32,7 +32,10 @@ pub(super) fn read(raw: &Raw, start: Option<&str>) -> Result<LoraConfig> {
         },
         exclude: pattern(raw, "exclude_modules"),
         layers: raw.counts("layers_to_transform").filter(|list| !list.is_empty()),
-        layers_pattern: raw.texts("layers_pattern").unwrap_or_default(),
+        layers_pattern: match raw.value("layers_pattern") {
+            Some(Value::String(name)) => LayersPattern::Name(name.clone()),
+            _ => LayersPattern::Names(raw.texts("layers_pattern").unwrap_or_default()),
+        },
         rank_pattern: rank_pattern(raw),
         alpha_pattern: raw.numbers("alpha_pattern").unwrap_or_default(),
     };
@@ -53,6 +56,13 @@ fn pattern(raw: &Raw, key: &str) -> Option<Pattern> {
             })
         }
         _ => raw.texts(key).filter(|names| !names.is_empty()).map(Pattern::Names),
+    }
+}
+
+fn layers_pattern(pattern: &LayersPattern) -> Option<Value> {
+    match pattern {
+        LayersPattern::Name(name) => Some(name.clone().into()),
+        LayersPattern::Names(names) => (!names.is_empty()).then(|| names.clone().into()),
     }
 }
 
@@ -88,7 +98,7 @@ pub(super) fn entries(lora: &LoraConfig) -> Vec<(&'static str, Option<Value>)> {
         ("target_modules", targets),
         ("exclude_modules", lora.exclude.as_ref().map(pattern)),
         ("layers_to_transform", lora.layers.as_ref().map(|l| l.iter().map(|n| *n as i64).collect::<Vec<_>>().into())),
-        ("layers_pattern", (!lora.layers_pattern.is_empty()).then(|| lora.layers_pattern.clone().into())),
+        ("layers_pattern", layers_pattern(&lora.layers_pattern)),
         ("rank_pattern", table(ranks)),
         ("alpha_pattern", table(alphas)),
     ]

@@ -6,6 +6,7 @@ use super::model_source::LoadDtype;
 use super::raw::Raw;
 use halfbyte_core::dtype::DType;
 use halfbyte_core::error::Result;
+use halfbyte_core::model::HEAD;
 use halfbyte_core::quant::{QuantKind, Scheme};
 
 /// How the base is quantized while it is loaded.
@@ -40,7 +41,10 @@ impl Quantization {
         }
         let given: Vec<&str> = DETAILS.into_iter().filter(|key| raw.has(key)).collect();
         match (raw.flag("load_in_4bit"), given.first()) {
-            (Some(true), _) => Ok((Some(read), None)),
+            (Some(true), _) => {
+                let note = head_note(&read.skip_modules);
+                Ok((Some(read), note))
+            }
             (None, Some(key)) => {
                 Err(raw.wrong(key, "nothing is quantized without load_in_4bit").hint("add load_in_4bit = true"))
             }
@@ -50,6 +54,17 @@ impl Quantization {
             (_, None) => Ok((None, None)),
         }
     }
+}
+
+/// A line for the report if transformers would quantize the head: its default for `llm_int8_skip_modules` has the head,
+/// and a list that is given replaces the default.
+fn head_note(skip: &[String]) -> Option<String> {
+    (!skip.is_empty() && skip.iter().all(|name| name != HEAD)).then(|| {
+        format!(
+            "`llm_int8_skip_modules` does not name {HEAD}: transformers then quantizes the head; halfbyte always keeps it \
+             in the compute type"
+        )
+    })
 }
 
 /// Keys and values of the resolved recipe; None for a key without a value.

@@ -292,6 +292,9 @@ fn quantization_is_asked_for_by_load_in_4bit() {
     assert_eq!(q.scheme, Scheme { kind: QuantKind::Nf4, blocksize: 128, double: true });
     assert_eq!(q.skip_modules, ["gate"]);
     refused("load_in_4bit = true\nblocksize = 96", &["`blocksize` is 96"]);
+    let notes = |skip: &str| ok(&format!("load_in_4bit = true\nllm_int8_skip_modules = {skip}")).notes.join("");
+    assert!(notes("[\"gate\"]").contains("does not name lm_head"), "{}", notes("[\"gate\"]"));
+    assert_eq!(notes("[\"gate\", \"lm_head\"]") + &notes("[]"), "");
     refused("bnb_4bit_quant_type = \"nf4\"", &["load_in_4bit = true"]);
     let off = ok("load_in_4bit = false\nbnb_4bit_quant_type = \"nf4\"");
     assert!(off.quantization.is_none() && off.notes[0].contains("bnb_4bit_quant_type"));

@@ -18,6 +18,41 @@ pub(super) fn read(fields: &JsonFields, theta: f64, max_positions: usize) -> Res
     Ok(Rope { theta, scaling })
 }
 
+/// The fields of rope type "yarn".
+const YARN: [&str; 8] = [
+    "factor",
+    "original_max_position_embeddings",
+    "attention_factor",
+    "beta_fast",
+    "beta_slow",
+    "mscale",
+    "mscale_all_dim",
+    "truncate",
+];
+
+/// Reads rope type "yarn" with the defaults of transformers (`_compute_yarn_parameters`). Without an original length,
+/// `max_position_embeddings` is that of the training before the stretch.
+fn yarn(fields: &JsonFields, factor: f64, max_positions: usize) -> Result<RopeScaling> {
+    let (beta_fast, beta_slow) =
+        (fields.positive("beta_fast")?.unwrap_or(32.0), fields.positive("beta_slow")?.unwrap_or(1.0));
+    if beta_fast < beta_slow {
+        return Err(fields.wrong("beta_fast", "expected a number of at least `beta_slow`"));
+    }
+    let scale = |weight: f64| if factor <= 1.0 { 1.0 } else { 0.1 * weight * factor.ln() + 1.0 };
+    let attention_factor = match (fields.positive("mscale")?, fields.positive("mscale_all_dim")?) {
+        (Some(one), Some(all)) => scale(one) / scale(all),
+        _ => scale(1.0),
+    };
+    Ok(RopeScaling::Yarn {
+        factor,
+        original_max: fields.count("original_max_position_embeddings")?.unwrap_or(max_positions),
+        beta_fast,
+        beta_slow,
+        truncate: fields.flag("truncate")?.unwrap_or(true),
+        attention_factor: fields.positive("attention_factor")?.unwrap_or(attention_factor),
+    })
+}
+
 fn scaling(fields: &JsonFields, max_positions: usize) -> Result<RopeScaling> {
     // `rope_type` has been the name since transformers 4.43; a config may have both.
     let kind = match fields.text("rope_type")? {
@@ -34,9 +69,10 @@ fn scaling(fields: &JsonFields, max_positions: usize) -> Result<RopeScaling> {
         "linear" => &["factor"],
         "dynamic" => &["factor"],
         "llama3" => &["factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"],
+        "yarn" => &YARN,
         other => {
             return Err(Error::input(format!("{}: unknown rope type \"{other}\"", fields.file.display()))
-                .hint("halfbyte implements default, linear, dynamic and llama3"));
+                .hint("halfbyte implements default, linear, dynamic, llama3 and yarn"));
         }
     };
     let shared = ["rope_type", "type", "rope_theta"];
@@ -61,6 +97,7 @@ fn scaling(fields: &JsonFields, max_positions: usize) -> Result<RopeScaling> {
             let original_max = fields.required_count("original_max_position_embeddings")?;
             RopeScaling::Llama3 { factor: factor()?, low_freq_factor: low, high_freq_factor: high, original_max }
         }
+        "yarn" => yarn(fields, factor()?, max_positions)?,
         _ => RopeScaling::None,
     })
 }

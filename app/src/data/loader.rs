@@ -2,11 +2,14 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::config::data::PackingStrategy;
+use crate::config::recipe::Recipe;
 use crate::data::packing::PackedRows;
 use crate::data::random::Pcg64;
 use crate::data::sampler::group_by_length;
 use crate::data::tokens::Tokens;
 use halfbyte_core::error::{Error, Result};
+use halfbyte_core::model::ModelConfig;
 use halfbyte_core::session::batch::{Document, IGNORED, MicroBatch, num_items};
 
 /// The settings for batches.
@@ -22,10 +25,30 @@ pub struct Batching {
     pub drop_last: bool,
     /// Whether rows are packed. The first label of each document is then masked, as in HF's flattening collator.
     pub packed: bool,
+    /// Whether TRL flattens the packed rows of a micro-batch into one, as it does unless they are cut (`wrapped`). The
+    /// length of that row determines the size of NEFTune's noise.
+    pub flattened: bool,
     /// The model's sliding window, in tokens.
     pub sliding_window: Option<usize>,
     /// Seed of the order.
     pub seed: u64,
+}
+
+impl Batching {
+    /// The settings of a recipe for the model of `config`.
+    pub fn new(recipe: &Recipe, config: &ModelConfig) -> Self {
+        let Recipe { data, training, .. } = recipe;
+        Self {
+            batch: training.batch_size,
+            accumulation: training.accumulation,
+            group_by_length: data.group_by_length,
+            drop_last: training.drop_last,
+            packed: data.packing,
+            flattened: data.packing && data.packing_strategy == PackingStrategy::Bfd,
+            sliding_window: config.sliding_window,
+            seed: training.data_seed,
+        }
+    }
 }
 
 /// Tokenized documents and the rows made of them.
@@ -38,7 +61,7 @@ pub struct Dataset {
 
 impl Dataset {
     /// The documents of row `row`. With `packed`, their first labels are masked.
-    fn documents(&self, row: usize, packed: bool) -> impl Iterator<Item = Document> {
+    pub fn documents(&self, row: usize, packed: bool) -> impl Iterator<Item = Document> {
         self.rows.row(row).iter().map(move |piece| {
             let mut document = self.tokens.piece(piece.document, piece.start..piece.end);
             if packed && let Some(label) = document.labels.first_mut() {
@@ -158,11 +181,17 @@ impl Loader {
             self.position.index = 0;
             self.order = self.order_of(self.position.epoch);
         }
-        let Batching { batch, accumulation, packed, sliding_window, .. } = self.batching;
+        let Batching { batch, accumulation, packed, flattened, sliding_window, .. } = self.batching;
         let rest = &self.order[self.position.index..];
         let rows = &rest[..rest.len().min(batch * accumulation.max(1))];
-        let (micro_batches, items): (Vec<_>, Vec<_>) =
-            rows.chunks(batch).map(|rows| self.dataset.micro_batch(rows, packed, sliding_window)).unzip();
+        let micro_batch = |rows: &[usize]| {
+            let (mut batch, items) = self.dataset.micro_batch(rows, packed, sliding_window);
+            if flattened {
+                batch.longest_row = batch.tokens();
+            }
+            (batch, items)
+        };
+        let (micro_batches, items): (Vec<_>, Vec<_>) = rows.chunks(batch).map(micro_batch).unzip();
         let rows = rows.to_vec();
         self.position.index += rows.len();
         let padded = |b: &MicroBatch| if packed { b.tokens() } else { b.padded_tokens() };
@@ -220,6 +249,7 @@ mod tests {
         group_by_length: false,
         drop_last: false,
         packed: false,
+        flattened: false,
         sliding_window: None,
         seed: 42,
     };
@@ -291,6 +321,22 @@ mod tests {
         assert_eq!((batch.documents, batch.tokens(), batch.longest_row), (10, 65, 11));
         assert_eq!(step.num_items, 55);
         assert_eq!(batch.predicted(), 55);
+    }
+
+    #[test]
+    fn the_longest_row_is_a_packed_row_or_all_rows_that_trl_flattens() {
+        let longest = |flattened, packed, batch| {
+            let batching = Batching { packed, flattened, batch, ..BATCHING };
+            // Documents of 2 to 6 tokens, so that every row of up to 11 has several.
+            let mut data = dataset(false);
+            let (pieces, _) = fit(&data.tokens.lengths()[..5], 11, OverLength::Error, |_| String::new()).unwrap();
+            data.rows = if packed { PackedRows::best_fit_decreasing(pieces, 11) } else { PackedRows::unpacked(pieces) };
+            let step = Loader::new(data, batching).unwrap().next_step();
+            step.micro_batches[0].longest_row
+        };
+        assert_eq!(longest(false, false, 5), 6, "the longest document");
+        assert_eq!(longest(false, true, 2), 11, "20 tokens in rows of 11 and 9");
+        assert_eq!(longest(true, true, 2), 20, "both rows");
     }
 
     #[test]

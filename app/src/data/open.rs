@@ -55,16 +55,16 @@ pub fn longest_row(
     let (longest, note) = match data.max_seq_length {
         Some(longest) => (longest, None),
         None => {
-            let longest = limit.unwrap_or(DEFAULT_LENGTH).min(DEFAULT_LENGTH).min(model.max_positions);
+            let longest = limit.unwrap_or(DEFAULT_LENGTH).min(DEFAULT_LENGTH).min(model.longest_context());
             (longest, Some(format!("max_seq_length is not given: {longest}, longer documents follow `over_length`")))
         }
     };
-    if longest > model.max_positions {
-        let max = model.max_positions;
+    let max = model.longest_context();
+    if longest > max {
         return Err(Error::usage(format!(
             "max_seq_length {longest} is longer than the model allows ({max} positions)"
         ))
-        .hint(format!("set max_seq_length = {max}, or give config.json a rope_scaling")));
+        .hint(format!("set max_seq_length = {max}, or stretch the positions with `rope_scaling` in config.json")));
     }
     Ok((longest, note))
 }
@@ -123,7 +123,9 @@ pub fn open_records(data: &DataConfig, folder: &Path, model: &ModelConfig) -> Re
     let mut notes: Vec<String> = note.into_iter().chain(recognize::notes(data, &format)).collect();
     if wrapped {
         notes.push(
-            "packing_strategy = \"wrapped\" cuts documents as TRL 0.7 does; unlike in TRL, attention stays within each document of a row"
+            "packing_strategy = \"wrapped\" cuts documents as TRL 0.7 does; unlike in TRL, attention stays within each document \
+             of a row. Steps, warm-up and schedule follow the packed rows; TRL 0.7 counts one step for each batch of records, \
+             and its run ends early, when the rows are used up"
                 .into(),
         );
     }

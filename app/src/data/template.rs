@@ -81,6 +81,8 @@ impl Template {
         roles: Option<&RoleMarkers>,
     ) -> Result<Template> {
         let mut environment = Environment::new();
+        // Without this, errors have no name and no column in release builds.
+        environment.set_debug(true);
         let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
         environment.set_syntax(syntax.expect("the delimiters are the usual ones"));
         environment.set_undefined_behavior(match undefined {

@@ -5,11 +5,12 @@ use super::ModelPlace;
 use super::ladder::by_key;
 use super::record::{Adapted, Recorded, record_training};
 use super::spec::Capacity;
+use crate::config::data::OverLength;
 use crate::config::recipe::Recipe;
 use crate::config::training::{Placement, TrainingConfig};
 use crate::data::open::{RunData, largest_batch, open_data};
 use crate::train::length::{Length, Steps};
-use crate::train::schedule::{ScheduleKind, warmup_steps};
+use crate::train::schedule::{ScheduleKind, TIMESCALE, warmup_steps};
 use crate::weights::adapter::Adapter;
 use crate::weights::safetensors::TensorFiles;
 use halfbyte_core::error::Result;
@@ -89,7 +90,7 @@ impl Planned {
         data.report.steps = Some(steps.total);
         let capacity = Capacity { tokens: largest_batch(&data, training.batch_size), updates: steps.total };
         let mut notes: Vec<String> = adapted.notes.iter().chain(&recipe.notes).chain(&data.notes).cloned().collect();
-        notes.extend(schedule_note(training, steps.total)?);
+        notes.extend(schedule_notes(training, steps.total)?);
         if training.optim.placement == Placement::Paged {
             notes.push(
                 "optim: the optimizer state fits into memory, so it is not paged; paging would not change any number"
@@ -97,11 +98,16 @@ impl Planned {
             );
         }
         if !recipe.data.packing && data.report.counts.missing_eos < data.report.counts.records {
-            notes.push(
-                "nothing is padded, so every end token is learned; with pad_token = eos_token, HF's collator masks \
+            let cut = match (recipe.data.over_length, data.report.counts.too_long) {
+                (_, 0) | (OverLength::Drop | OverLength::Error, _) => String::new(),
+                (_, n) => format!(
+                    " ({n} documents are cut and end without one; TRL 0.7 cuts one token earlier and adds the end token)"
+                ),
+            };
+            notes.push(format!(
+                "nothing is padded, so every end token is learned{cut}; with pad_token = eos_token, HF's collator masks \
                  them, and the model does not learn to stop"
-                    .into(),
-            );
+            ));
         }
         let policies = by_key(training.checkpointing, config.layers);
         let recorded = record_training(&recipe, &config, checkpoint, adapted, capacity, policies)?;
@@ -114,14 +120,23 @@ impl Planned {
     }
 }
 
-/// A note if the recipe sets a warm-up that its schedule ignores.
-fn schedule_note(training: &TrainingConfig, steps: usize) -> Result<Option<String>> {
+/// Notes on settings that the recipe's schedule ignores.
+fn schedule_notes(training: &TrainingConfig, steps: usize) -> Result<Vec<String>> {
     let warmup = warmup_steps(steps, training.warmup_steps, training.warmup_ratio);
     let shape = ScheduleKind::parse(&training.schedule, &training.schedule_kwargs.iter().cloned().collect())?;
-    Ok((warmup > 0 && !shape.warms_up()).then(|| {
-        format!(
+    let mut notes = Vec::new();
+    if warmup > 0 && !shape.warms_up() {
+        notes.push(format!(
             "lr_scheduler_type = \"{0}\" ignores the warm-up of {warmup} steps, as in HF; \"{0}_with_warmup\" has one",
             training.schedule
-        )
-    }))
+        ));
+    }
+    if training.schedule_kwargs.iter().any(|(key, _)| key == TIMESCALE) {
+        let scale = if warmup > 0 { warmup } else { 10_000 };
+        notes.push(format!(
+            "`{TIMESCALE}` in lr_scheduler_kwargs has no effect, as in HF: the time scale of inverse_sqrt is the warm-up, \
+             or 10000 steps without one (here {scale})"
+        ));
+    }
+    Ok(notes)
 }

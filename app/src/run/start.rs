@@ -65,21 +65,12 @@ impl Prepared {
 /// Builds the inputs of the run: the loader of training rows, the evaluation set, and the sample prompts.
 fn open_data(recipe: &Recipe, data: RunData, spec: &Spec) -> Result<Feed> {
     let training = &recipe.training;
-    let batching = Batching {
-        batch: training.batch_size,
-        accumulation: training.accumulation,
-        group_by_length: recipe.data.group_by_length,
-        drop_last: training.drop_last,
-        packed: recipe.data.packing,
-        sliding_window: spec.config.sliding_window,
-        seed: training.data_seed,
-    };
     let evaluation = data.eval.map(|(dataset, _)| Evaluation {
         dataset,
         batch: training.eval_batch_size,
         packed: recipe.data.packing,
     });
-    let loader = Loader::new(data.train, batching)?;
+    let loader = Loader::new(data.train, Batching::new(recipe, &spec.config))?;
     let (special, new_tokens) = (recipe.data.special_in_template, training.sample_max_new_tokens);
     let samples = Samples::new(&training.sample_prompts, new_tokens, special, &data.encoder, spec.tokens)?;
     Ok(Feed { loader, evaluation, samples, encoder: data.encoder })

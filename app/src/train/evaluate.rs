@@ -32,7 +32,7 @@ pub fn evaluate(session: &mut Session, evaluation: &Evaluation, adapter: bool, s
     let window = session.model.spec.config.sliding_window;
     let part = rows_at_once(*batch, longest, session.model.spec.tokens);
     let (mut sum, mut tokens, mut hits) = (0.0, 0, 0);
-    let (mut batch_sum, mut batch_tokens, mut batch_rows) = (0.0, 0, 0);
+    let (mut batch_sum, mut batch_aux, mut batch_tokens, mut batch_rows) = (0.0, 0.0, 0, 0);
     let (mut weighted, mut rows) = (0.0, 0);
     let mut seen = 0;
     for run in dataset.in_order(part, *packed, window) {
@@ -41,16 +41,18 @@ pub fn evaluate(session: &mut Session, evaluation: &Evaluation, adapter: bool, s
         batch_sum -= result.logp.iter().sum::<f64>();
         batch_tokens += run.predicted();
         let here = part.min(lengths.len() - seen);
+        // The auxiliary loss of a batch that runs in parts is the mean of those of its parts.
+        batch_aux += result.aux * here as f64;
         seen += here;
         batch_rows += here;
         if batch_rows == *batch || seen == lengths.len() {
             if batch_tokens > 0 {
-                weighted += batch_sum / batch_tokens as f64 * batch_rows as f64;
+                weighted += batch_sum / batch_tokens as f64 * batch_rows as f64 + batch_aux;
                 rows += batch_rows;
             }
             sum += batch_sum;
             tokens += batch_tokens;
-            (batch_sum, batch_tokens, batch_rows) = (0.0, 0, 0);
+            (batch_sum, batch_aux, batch_tokens, batch_rows) = (0.0, 0.0, 0, 0);
         }
     }
     if tokens == 0 {

@@ -86,7 +86,8 @@ impl From<Sensors> for SystemMetrics {
 pub struct EvalRecord {
     /// Optimizer steps done.
     pub step: usize,
-    /// The loss that HF's Trainer prints: the mean over rows of the mean loss of their batch.
+    /// The loss that HF's Trainer prints: the mean over rows of the loss of their batch, which is the mean over its predicted
+    /// tokens, plus the weighted auxiliary loss if the recipe trains with it.
     pub eval_loss: f64,
     /// Mean loss over all predicted tokens.
     pub eval_loss_per_token: f64,

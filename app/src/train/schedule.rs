@@ -42,11 +42,8 @@ pub enum ScheduleKind {
         /// Exponent of the remaining share; 1 is linear.
         power: f64,
     },
-    /// Falls as 1 / √step.
-    InverseSqrt {
-        /// Time scale in steps. `None`: the warm-up steps, or 10,000 without a warm-up.
-        timescale: Option<f64>,
-    },
+    /// Falls as 1 / √step. The time scale is the number of warm-up steps, or 10,000 without a warm-up.
+    InverseSqrt,
 }
 
 /// The lowest learning rate of `cosine_with_min_lr`, in one of its two forms.
@@ -58,6 +55,10 @@ pub enum MinLr {
     Share(f64),
 }
 
+/// The argument of `inverse_sqrt` that transformers accepts but never passes on (`get_scheduler`). It has no effect here
+/// either.
+pub const TIMESCALE: &str = "timescale";
+
 /// The names that [`ScheduleKind::parse`] knows, with their keyword arguments.
 const NAMES: [(&str, &[&str]); 8] = [
     ("constant", &[]),
@@ -67,7 +68,7 @@ const NAMES: [(&str, &[&str]); 8] = [
     ("cosine_with_restarts", &["num_cycles"]),
     ("cosine_with_min_lr", &["min_lr", "min_lr_rate", "num_cycles"]),
     ("polynomial", &["lr_end", "power"]),
-    ("inverse_sqrt", &["timescale"]),
+    ("inverse_sqrt", &[TIMESCALE]),
 ];
 
 impl ScheduleKind {
@@ -114,7 +115,7 @@ impl ScheduleKind {
                 lr_end: given("lr_end").unwrap_or(1e-7),
                 power: given("power").unwrap_or(1.0),
             },
-            _ => ScheduleKind::InverseSqrt { timescale: given("timescale") },
+            _ => ScheduleKind::InverseSqrt,
         })
     }
 }
@@ -150,12 +151,6 @@ impl Schedule {
         {
             return Err(Error::usage(format!("lr_end {lr_end} is not below learning_rate {learning_rate}"))
                 .hint("lower lr_end in lr_scheduler_kwargs"));
-        }
-        if let ScheduleKind::InverseSqrt { timescale: Some(timescale) } = shape
-            && timescale <= 0.0
-        {
-            return Err(Error::usage(format!("timescale {timescale} is not above 0"))
-                .hint("leave it out of lr_scheduler_kwargs to use the warm-up"));
         }
         Ok(Schedule { shape, learning_rate, warmup, total })
     }
@@ -199,8 +194,8 @@ impl Schedule {
             ScheduleKind::Polynomial { lr_end, power } => {
                 ((self.learning_rate - lr_end) * (1.0 - progress).powf(power) + lr_end) / self.learning_rate
             }
-            ScheduleKind::InverseSqrt { timescale } => {
-                let timescale = timescale.unwrap_or(if self.warmup > 0 { warmup } else { 10_000.0 });
+            ScheduleKind::InverseSqrt => {
+                let timescale = if self.warmup > 0 { warmup } else { 10_000.0 };
                 1.0 / ((step + timescale - warmup) / timescale).sqrt()
             }
         }
@@ -227,8 +222,6 @@ mod tests {
         assert!(wrong("cosine_with_min_lr", &both).contains("either min_lr or min_lr_rate"));
         let polynomial = ScheduleKind::parse("polynomial", &kwargs(&[("lr_end", 1e-3)])).unwrap();
         assert!(Schedule::new(polynomial, 1e-4, 0, 10).is_err());
-        let inverse_sqrt = ScheduleKind::parse("inverse_sqrt", &kwargs(&[("timescale", 0.0)])).unwrap();
-        assert!(Schedule::new(inverse_sqrt, 1e-4, 0, 10).is_err());
     }
 
     #[test]
@@ -246,6 +239,16 @@ mod tests {
         let share = Schedule::new(shape(&[("min_lr_rate", 0.1)]), 1e-4, 0, 20).unwrap();
         assert_eq!(rate.table(), share.table());
         assert!((rate.rate(20) - 1e-5).abs() < 1e-18);
+    }
+
+    #[test]
+    fn inverse_sqrt_ignores_its_timescale_as_transformers_does() {
+        let kind = ScheduleKind::parse("inverse_sqrt", &kwargs(&[("timescale", 30.0)])).unwrap();
+        let schedule = Schedule::new(kind, 1e-3, 4, 100).unwrap();
+        // 1e-3 / √(step / 4); transformers 4.57.6 gives these numbers with and without the argument.
+        for (step, rate) in [(2, 5e-4), (4, 1e-3), (16, 5e-4), (64, 2.5e-4)] {
+            assert!((schedule.rate(step) / rate - 1.0).abs() < 1e-15, "step {step}");
+        }
     }
 
     #[test]

@@ -12,6 +12,7 @@ use crate::config::training::TrainingConfig;
 use crate::data::loader::{Loader, StepData};
 use halfbyte_core::dtype::DType;
 use halfbyte_core::error::{Error, Result};
+use halfbyte_core::op::Control;
 use halfbyte_core::session::{Session, Update};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -109,7 +110,7 @@ pub fn train(
     let (mut interrupted, mut stopped_early) = (false, out_of_patience(state));
     while state.step < steps.total && !interrupted && !stopped_early {
         let data = loader.next_step();
-        let record = one_step(session, &data, config.seed, state, steps.total)?;
+        let record = one_step(session, &data, config.seed, state, &rates)?;
         if let Some(error) = divergence(&record, &data.rows, session.model.spec.compute) {
             // Nothing was updated, so this is still the state after the previous step.
             // If it cannot be saved, its own error matters less.
@@ -181,7 +182,7 @@ fn one_step(
     data: &StepData,
     seed: u64,
     state: &TrainerState,
-    total: usize,
+    rates: &[f64],
 ) -> Result<StepRecord> {
     let started = Instant::now();
     session.begin()?;
@@ -194,10 +195,16 @@ fn one_step(
         hits += micro.hits;
     }
     let nothing = Update { grad_norm: f64::NAN, learning_rate: f64::NAN, skipped: true };
-    let update = if loss.is_finite() { session.update()? } else { nothing };
+    let mut update = if loss.is_finite() { session.update()? } else { nothing };
+    if loss.is_finite() {
+        // The device reads the table in f32. As in HF, a skipped update has the rate that it would have used; the schedule
+        // waits, so the next update uses it.
+        let done = session.control()?[Control::Step as usize] as usize - usize::from(!update.skipped);
+        update.learning_rate = rates[done.min(rates.len() - 1)];
+    }
     Ok(StepRecord {
         step: state.step + 1,
-        total,
+        total: rates.len(),
         epoch: data.epoch,
         loss,
         predicted,

@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::{Map, Value, json};
 
 use crate::config::fields::JsonFields;
-use crate::config::lora::{LoraConfig, Pattern, Targets};
+use crate::config::lora::{LayersPattern, LoraConfig, Pattern, Targets};
 use crate::disk::write::{remove, write_text};
 use crate::suggest::nearest;
 use crate::weights::safetensors::{Output, Tensor, TensorFiles, write};
@@ -120,9 +120,9 @@ pub fn read_config(folder: &Path) -> Result<(LoraConfig, Option<String>)> {
         exclude: pattern(&f, "exclude_modules")?,
         layers: (!layers.is_empty()).then(|| layers.into_iter().map(|l| l as usize).collect()),
         layers_pattern: match pattern(&f, "layers_pattern")? {
-            None => Vec::new(),
-            Some(Pattern::Names(names)) => names,
-            Some(Pattern::Regex(one)) => vec![one],
+            None => LayersPattern::Names(Vec::new()),
+            Some(Pattern::Names(names)) => LayersPattern::Names(names),
+            Some(Pattern::Regex(name)) => LayersPattern::Name(name),
         },
         rank_pattern: overrides(&f, "rank_pattern", |v| v.as_u64().map(|r| r as usize))?,
         alpha_pattern: overrides(&f, "alpha_pattern", Value::as_f64)?,
@@ -197,8 +197,11 @@ fn config_text(config: &LoraConfig, base_model: &str, modules: &[AdapterModule])
         "base_model_name_or_path" => json!(base_model),
         "exclude_modules" => config.exclude.as_ref().map_or(Value::Null, pattern),
         "inference_mode" => json!(true),
-        "layers_pattern" if config.layers_pattern.is_empty() => Value::Null,
-        "layers_pattern" => json!(config.layers_pattern),
+        "layers_pattern" => match &config.layers_pattern {
+            LayersPattern::Name(name) => json!(name),
+            LayersPattern::Names(names) if names.is_empty() => Value::Null,
+            LayersPattern::Names(names) => json!(names),
+        },
         "layers_to_transform" => json!(config.layers),
         "lora_alpha" => number(config.alpha),
         "lora_dropout" => json!(config.dropout),

@@ -46,13 +46,21 @@ fn what_is_saved_is_read_back() {
         targets: matching(&["q_proj", "down_proj"]),
         exclude: Some(Pattern::Regex(r".*layers\.0\.mlp.*".into())),
         layers: Some(vec![0, 1]),
-        layers_pattern: vec!["layers".into()],
+        layers_pattern: LayersPattern::Name("layers".into()),
         rank_pattern: vec![("layers.1.self_attn.q_proj".into(), 2), ("down_proj".into(), 3)],
         alpha_pattern: vec![("q_proj".into(), 0.5)],
     };
     let saved = adapter(config);
     saved.save(&folder.0, None).expect("saved");
     assert_eq!(Adapter::open(&folder.0, &model()).expect("valid"), saved);
+    // A text stays a text, and a list stays a list.
+    let pattern = || JsonFields::open(&folder.0.join(CONFIG)).expect("JSON").get("layers_pattern").cloned();
+    assert_eq!(pattern(), Some(json!("layers")));
+    let list = LayersPattern::Names(vec!["layers".into()]);
+    Adapter { config: LoraConfig { layers_pattern: list, ..saved.config.clone() }, ..saved.clone() }
+        .save(&folder.0, None)
+        .expect("saved");
+    assert_eq!(pattern(), Some(json!(["layers"])));
 }
 
 #[test]

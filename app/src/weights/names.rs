@@ -1,5 +1,7 @@
 //! The tensors and linear modules of a model under Hugging Face's names, with their shapes; parameter counts.
 
+use std::collections::BTreeSet;
+
 use crate::suggest::nearest;
 use crate::weights::safetensors::TensorFiles;
 use halfbyte_core::error::{Error, Result};
@@ -36,14 +38,33 @@ pub fn tensors(config: &ModelConfig) -> Vec<TensorSpec> {
     list
 }
 
+/// The modules that are neither linears nor the embedding, by the names that transformers gives them: containers, norms,
+/// activations, the rotary embedding.
+pub fn other_modules(config: &ModelConfig) -> BTreeSet<String> {
+    let linears = linears(config);
+    let mut others = BTreeSet::from(["model.rotary_emb".to_string()]);
+    for tensor in tensors(config) {
+        let module = tensor.name.rsplit_once('.').map_or(tensor.name.as_str(), |(module, _)| module);
+        others.extend(module.match_indices('.').map(|(end, _)| module[..end].to_string()));
+        if module != EMBEDDING && linears.iter().all(|linear| linear.name != module) {
+            others.insert(module.to_string());
+        }
+    }
+    let gates = linears.iter().filter_map(|m| m.name.strip_suffix(".gate_proj").or(m.name.strip_suffix(".w1")));
+    others.extend(gates.map(|mlp| format!("{mlp}.act_fn")));
+    others
+}
+
 /// Whether a 4-bit model stores this module in 4 bits: every linear except the head and those that `skip`
-/// (`llm_int8_skip_modules`) matches.
+/// (`llm_int8_skip_modules`) matches. (In transformers a list that is given replaces the default, which has the head. The
+/// head then becomes 4-bit.)
 pub fn is_quantized(module: &Linear, skip: &[String]) -> bool {
     module.leaf != HEAD && !skip.iter().any(|pattern| skips(pattern, &module.name))
 }
 
 /// Whether an entry of `llm_int8_skip_modules` keeps the module `name` in 16 bit: the entry is the full name, its last
-/// parts, or a parent module. (transformers 4 does not accept the last parts, transformers 5 does.)
+/// parts, or a parent module. (transformers 4 accepts the last part, but not several: "mlp.gate_proj". transformers 5
+/// accepts any end of a name.)
 fn skips(pattern: &str, name: &str) -> bool {
     name == pattern || name.ends_with(&format!(".{pattern}")) || format!(".{name}").contains(&format!(".{pattern}."))
 }

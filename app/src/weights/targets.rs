@@ -5,6 +5,7 @@ use regex::Regex;
 
 use crate::config::lora::{LoraConfig, Pattern, Targets};
 use crate::suggest::nearest;
+use crate::weights::names::other_modules;
 use halfbyte_core::error::{Error, Result};
 use halfbyte_core::model::{Architecture, ModelConfig};
 use halfbyte_core::model::{EMBEDDING, HEAD, Linear, linears};
@@ -70,14 +71,23 @@ pub fn resolve(lora: &LoraConfig, model: &ModelConfig) -> Result<Resolution> {
     let layers = LayerFilter::new(lora)?;
     let (ranks, alphas) =
         (Overrides::new("rank_pattern", &lora.rank_pattern)?, Overrides::new("alpha_pattern", &lora.alpha_pattern)?);
-    let chosen = |m: &Linear| {
-        let excluded = exclude.as_ref().is_some_and(|e| e.matches(&m.name));
+    let chosen = |name: &str| {
+        let excluded = exclude.as_ref().is_some_and(|e| e.matches(name));
         // PEFT adapts a module that is named in full even if `layers_to_transform` leaves out its layer.
-        targets.matches(&m.name) && !excluded && (targets.names(&m.name) || layers.contains(&m.name))
+        targets.matches(name) && !excluded && (targets.names(name) || layers.contains(name))
     };
+    if let Some(other) = other_modules(model).into_iter().find(|name| chosen(name)) {
+        let what =
+            format!("`target_modules` matches {other}, which is not a linear module: PEFT refuses such an adapter");
+        let hint = format!(
+            "match only linear modules: {}; or leave others out with `exclude_modules`",
+            leaves(&all).join(", ")
+        );
+        return Err(Error::usage(what).hint(hint));
+    }
     let modules: Vec<AdapterModule> = all
         .iter()
-        .filter(|m| chosen(m))
+        .filter(|m| chosen(&m.name))
         .map(|module| {
             let r = ranks.find(&module.name).unwrap_or(lora.r);
             let alpha = alphas.find(&module.name).unwrap_or(lora.alpha);
@@ -201,7 +211,8 @@ impl LayerFilter {
             Some(layers) if !layers.is_empty() => layers.clone(),
             _ => return Ok(Self::All),
         };
-        let patterns = if lora.layers_pattern.is_empty() { vec!["[^.]*".into()] } else { lora.layers_pattern.clone() };
+        let names = lora.layers_pattern.names();
+        let patterns = if names.is_empty() { vec!["[^.]*".into()] } else { names.to_vec() };
         let regex = |p: &String| compile("layers_pattern", p, &format!(r"^.*\.{p}\.(\d+)\."));
         Ok(Self::Only(patterns.iter().map(regex).collect::<Result<_>>()?, layers))
     }

@@ -1,6 +1,7 @@
 //! Tests of [`super`].
 
 use super::*;
+use crate::config::lora::LayersPattern;
 use std::path::Path;
 
 fn model(family: &str) -> ModelConfig {
@@ -67,7 +68,7 @@ fn names_without_a_module_come_with_a_suggestion() {
 fn layers_are_chosen_as_in_peft() {
     let layers = |names: &[&str], pattern: &[&str], layers: &[usize]| LoraConfig {
         layers: Some(layers.to_vec()),
-        layers_pattern: pattern.iter().map(|p| p.to_string()).collect(),
+        layers_pattern: LayersPattern::Names(pattern.iter().map(|p| p.to_string()).collect()),
         ..named(names)
     };
     assert_eq!(adapted(&layers(&["q_proj"], &[], &[0, 2]), "llama").len(), 2);
@@ -106,6 +107,21 @@ fn modules_can_be_excluded_and_embeddings_are_refused() {
         let error = resolve(&lora, &model("llama")).expect_err("embeddings").to_string();
         assert!(error.contains("embed_tokens"), "{error}");
     }
+    // PEFT 0.18.1 raises "Target module SiLUActivation() is not supported" for the first, and likewise for the others.
+    let others = [
+        (regex(r".*\.layers\.1\.mlp\..*"), "llama", "model.layers.1.mlp.act_fn"),
+        (regex(r".*self_attn.*"), "llama", "model.layers.0.self_attn"),
+        (regex(r".*experts\.0\..*"), "mixtral", "experts.0.act_fn"),
+        (named(&["q_proj", "mlp"]), "llama", "model.layers.0.mlp"),
+        (named(&["q_proj", "rotary_emb"]), "llama", "model.rotary_emb"),
+        (regex(r"model\.layers\.2\..*norm|.*q_proj"), "mistral", "model.layers.2.input_layernorm"),
+    ];
+    for (lora, family, module) in others {
+        let error = resolve(&lora, &model(family)).expect_err(module).to_string();
+        assert!(error.contains(module) && error.contains("PEFT refuses"), "{error}");
+    }
+    let without = Some(Pattern::Names(vec!["act_fn".into()]));
+    assert_eq!(adapted(&LoraConfig { exclude: without, ..regex(r".*\.layers\.1\.mlp\..*") }, "llama").len(), 3);
     let none = LoraConfig { r: 0, ..LoraConfig::default() };
     assert!(resolve(&none, &model("llama")).is_err());
 }

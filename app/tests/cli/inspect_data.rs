@@ -33,6 +33,37 @@ fn records_text_rows_and_report_are_shown() {
 }
 
 #[test]
+fn json_has_the_rows_and_their_order() {
+    let folder = Folder::new();
+    let set = ["--set", "gradient_accumulation_steps=2", "--set", "max_steps=4"];
+    let json = |more: &[&str]| -> serde_json::Value {
+        let args = [&["inspect-data", "recipe.toml", "--json", "--rows", "100"], &set[..], more].concat();
+        serde_json::from_str(&folder.run(&args).fine().out).unwrap()
+    };
+    let list = |value: &serde_json::Value| value.as_array().expect("a list").clone();
+    let said = json(&[]);
+    assert_eq!((list(&said["rows"]).len(), list(&said["eval_rows"]).len()), (20, 4));
+    for row in list(&said["rows"]) {
+        let [document] = &list(&row)[..] else { panic!("{row}") };
+        assert!(document["ids"] == document["labels"] && list(&document["ids"]).len() > 4, "{document}");
+    }
+    // 20 rows in batches of 4: two batches a step, and a step of one batch at the end of the epoch.
+    let steps = list(&said["step_rows"]);
+    let shape: Vec<Vec<usize>> = steps.iter().map(|s| list(s).iter().map(|m| list(m).len()).collect()).collect();
+    assert_eq!(shape, [vec![4, 4], vec![4, 4], vec![4], vec![4, 4]]);
+    let flat = |steps: &[serde_json::Value]| -> Vec<u64> {
+        steps.iter().flat_map(list).flat_map(|m| list(&m)).map(|n| n.as_u64().unwrap()).collect()
+    };
+    let mut epoch = flat(&steps[..3]);
+    epoch.sort();
+    assert!(epoch.into_iter().eq(1..=20));
+    let packed = json(&["--set", "packing=true"]);
+    for document in list(&packed["rows"]).iter().flat_map(list) {
+        assert_eq!(document["labels"][0], -100, "the first label of a packed document");
+    }
+}
+
+#[test]
 fn a_bad_record_is_shown_with_its_line() {
     let folder = Folder::new();
     folder.text("data.jsonl", "{\"question\": \"a\", \"answer\": \"b\"}\n{\"question\": \"a\"}\n{\"question\": 1}\n");

@@ -23,6 +23,7 @@ mod plan;
 #[path = "../../../tests/shared/project.rs"]
 mod project;
 mod quickstart;
+mod reference;
 mod report;
 mod resume;
 mod tokenize;
