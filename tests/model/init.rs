@@ -6,8 +6,11 @@ use halfbyte_core::dtype::DType;
 use halfbyte_core::model::LoraFactor;
 use halfbyte_core::session::init::init_adapter;
 
-/// The flat master after an initialization with `seed`, and for each tensor whether it is an A, its place and its width.
-fn started(seed: u64) -> (Vec<f64>, Vec<(bool, std::ops::Range<usize>, usize)>) {
+/// Whether a tensor is an A, its place in the master, and its width.
+type Tensor = (bool, std::ops::Range<usize>, usize);
+
+/// The flat master after an initialization with `seed`, and its tensors.
+fn started(seed: u64) -> (Vec<f64>, Vec<Tensor>) {
     let mut session = session(spec(false, DType::F32, false), CpuOptions::default());
     init_adapter(&mut session, seed).expect("initialized");
     let (master, _) = session.model.params.master.expect("an adapter");

@@ -15,6 +15,7 @@ pub fn gpu_is_required() -> bool {
 pub struct Tally {
     filter: Vec<String>,
     passed: usize,
+    skipped: usize,
     failed: Vec<String>,
 }
 
@@ -22,7 +23,7 @@ impl Tally {
     /// Selects the cases whose names contain all words of the command line.
     pub fn from_args() -> Self {
         let filter = std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
-        Self { filter, passed: 0, failed: Vec::new() }
+        Self { filter, passed: 0, skipped: 0, failed: Vec::new() }
     }
 
     /// Whether the command line selects this case.
@@ -46,6 +47,14 @@ impl Tally {
         }
     }
 
+    /// Prints the reason why a selected case cannot run.
+    pub fn skip(&mut self, name: &str, reason: &str) {
+        if self.wants(name) {
+            println!("skip  {name}: {reason}");
+            self.skipped += 1;
+        }
+    }
+
     /// Records a failure.
     pub fn fail(&mut self, name: &str, wrong: &str) {
         println!("FAIL  {name}: {wrong}");
@@ -60,7 +69,8 @@ impl Tally {
     /// Prints the names of the failed cases, and the counts followed by `remark`. Returns true if nothing failed.
     pub fn end(&self, remark: &str) -> bool {
         self.failed.iter().for_each(|name| println!("failed: {name}"));
-        println!("{} passed, {} failed{remark}", self.passed, self.failed.len());
+        let skipped = if self.skipped > 0 { format!(", {} skipped", self.skipped) } else { String::new() };
+        println!("{} passed, {} failed{skipped}{remark}", self.passed, self.failed.len());
         self.failed.is_empty()
     }
 }

@@ -3,8 +3,6 @@
 
 /// Smallest difference in probability between the second and the third expert for which 16-bit results are compared.
 const GAP: f64 = 0.05;
-/// Smallest share of the tokens that must remain for a comparison to be meaningful.
-pub const SHARE: f64 = 0.25;
 
 /// For each token, whether its choice of experts is far from a tie. `logits` holds `[tokens, experts]` of one layer.
 pub fn far_from_ties(logits: &[f64], experts: usize) -> impl Iterator<Item = bool> {

@@ -65,7 +65,8 @@ fn roundtrip(root: &Path, folder: &Path, title: &str) -> Outcome {
     let checkpoint = TensorFiles::open(&model).map_err(text)?;
     adapter.check_head(&checkpoint, &config).map_err(text)?;
     let ours = std::env::temp_dir().join(format!("halfbyte-golden-{}-{}", std::process::id(), title.replace(' ', "-")));
-    let saved = adapter.save(&ours, checkpoint.get("lm_head.weight").as_ref()).map_err(text).and_then(|()| {
+    let head = if config.tied { "model.embed_tokens.weight" } else { "lm_head.weight" };
+    let saved = adapter.save(&ours, checkpoint.get(head).as_ref()).map_err(text).and_then(|()| {
         let (a, b) = (json(&ours)?, json(folder)?);
         if a != b {
             return Err(format!("adapter_config.json: {a}, recorded {b}"));

@@ -5,15 +5,46 @@ use std::path::Path;
 
 use halfbyte::config::known::known;
 use halfbyte::config::lora::{LoraConfig, Pattern, Targets};
+use halfbyte::weights::adapter::read_config;
 use halfbyte::weights::names;
 use halfbyte::weights::targets::{AdapterModule, resolve};
 use halfbyte_core::model::ModelConfig;
 use halfbyte_core::model::{HEAD, linears};
 use serde_json::{Value, json};
 
+use crate::tensors::json as json_file;
 use crate::walk::{Case, Outcome};
 
 pub fn cases(root: &Path) -> Vec<Case> {
+    let mut cases = counts(root);
+    let recorded = json_file(&root.join("facts/tiny_adapter_keys.json")).unwrap_or_default();
+    for (trace, tensors) in recorded.as_object().into_iter().flatten() {
+        let (root, trace, tensors) = (root.to_path_buf(), trace.clone(), tensors.clone());
+        cases.push(Case::new(format!("tensors of {trace}"), move || adapter_tensors(&root, &trace, &tensors)));
+    }
+    cases
+}
+
+/// Compares the names and shapes of an adapter's tensors with those of its configuration's modules.
+fn adapter_tensors(root: &Path, trace: &str, recorded: &Value) -> Outcome {
+    let folder = root.join("train").join(trace);
+    let spec = json_file(&folder.join("trace.json"))?["spec"].clone();
+    let model = root.join("models").join(spec["model"].as_str().ok_or("trace.json: no model")?);
+    let config = halfbyte::config::config_json::open(&model).map_err(|e| e.to_string())?;
+    let (lora, _) = read_config(&folder.join("adapter_final")).map_err(|e| e.to_string())?;
+    let modules = resolve(&lora, &config).map_err(|e| e.to_string())?.modules;
+    let mut ours = keys(&modules.iter().collect::<Vec<_>>());
+    if modules.iter().any(|m| m.module.name == HEAD) {
+        ours[format!("base_model.model.{HEAD}.base_layer.weight")] = json!([config.vocab_size, config.hidden_size]);
+    }
+    let shapes: BTreeMap<&String, &Value> =
+        recorded.as_object().into_iter().flatten().map(|(name, tensor)| (name, &tensor["shape"])).collect();
+    equal("tensors", sorted(&ours), &json!(shapes))?;
+    Ok(format!("{} tensors", shapes.len()))
+}
+
+/// Parameter counts.
+fn counts(root: &Path) -> Vec<Case> {
     let Ok(text) = std::fs::read_to_string(root.join("facts/parameter_counts.json")) else { return Vec::new() };
     let facts: Value = match serde_json::from_str(&text) {
         Ok(facts) => facts,

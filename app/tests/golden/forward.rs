@@ -1,7 +1,8 @@
 //! `forward/<model>/<variant>`: logits, hidden states, router logits and losses of whole models.
 //!
 //! f32 ("exact"): equal within the rounding error of f32. bf16 ("rounded"): our error and HF's are both measured from
-//! the f32 numbers, and ours may be at most 1.5 times as large as HF's. The bf16 cases of dense models also run in f16,
+//! the f32 numbers, and ours may be at most 1.5 times as large as HF's. The limit on a loss follows from HF's error in
+//! single tokens and from their number. The bf16 cases of dense models also run in f16,
 //! for which nothing was recorded: they are compared with the f32 numbers, at a quarter of the tolerance of bf16.
 
 use std::cell::RefCell;
@@ -11,13 +12,13 @@ use std::rc::Rc;
 use halfbyte_core::dtype::DType;
 use halfbyte_core::model::ModelConfig;
 use halfbyte_core::op::Phase;
-use halfbyte_core::session::batch::num_items;
+use halfbyte_core::session::batch::{IGNORED, num_items};
 use halfbyte_core::session::{EvalLoss, Session};
 use serde_json::Value;
 
-use crate::rig::{Measured, Seen, Setup, Stream, distance, dtype, open, relative, scheme, share, text};
+use crate::rig::{Measured, Seen, Setup, Stream, distance, dtype, open, refused, relative, scheme, share, text};
 use crate::tensors::{Tensors, json, stems};
-use crate::ties::{SHARE, far_from_ties};
+use crate::ties::far_from_ties;
 use crate::walk::{Case, Outcome};
 
 pub fn cases(root: &Path) -> Vec<Case> {
@@ -25,6 +26,10 @@ pub fn cases(root: &Path) -> Vec<Case> {
     for model in stems(&root.join("forward"), "") {
         let folder = root.join("forward").join(&model);
         let meta = json(&folder.join("meta.json")).unwrap_or_default();
+        if let Some(reason) = refused(&root.join("models").join(&model)) {
+            cases.push(Case::skipped(model, reason));
+            continue;
+        }
         for variant in stems(&folder, ".safetensors").into_iter().filter(|v| v != "inputs") {
             let facts = meta["variants"][&variant].clone();
             let recorded = dtype(&facts["compute_dtype"]);
@@ -72,6 +77,8 @@ struct Loaded {
     facts: Value,
     /// For a bf16 variant, the tensors and facts of the f32 variant.
     reference: Option<(Tensors, Value)>,
+    /// For a bf16 variant, the error of HF's log-probability of a token, see [`Loaded::hf_token_error`].
+    token_error: f64,
 }
 
 /// The outputs of one run.
@@ -94,12 +101,17 @@ impl Loaded {
 
     fn new(model: &Path, folder: &Path, variant: &str, compute: DType, facts: Value) -> Result<Self, String> {
         let config = halfbyte::config::config_json::open(model).map_err(text)?;
+        let inputs = Tensors::open(folder.join("inputs.safetensors"))?;
+        let names: Vec<String> = facts["cases"].as_object().into_iter().flatten().map(|(n, _)| n.clone()).collect();
+        let tokens = names.iter().map(|name| Ok(inputs.shape(&format!("{name}.input_ids"))?.iter().product()));
+        // More than any batch has, so that a capacity of its own is not the number of live tokens.
+        let longest = tokens.collect::<Result<Vec<usize>, String>>()?.into_iter().max().unwrap_or(0) + 3;
         let setup = Setup {
             compute,
             load_as: dtype(&facts["load_dtype"])?,
             scheme: scheme(&facts["quant"])?,
             adapter: None,
-            tokens: 96,
+            tokens: longest,
             checkpointing: false,
             aux: config.experts.as_ref().map(|e| e.aux_loss_coef),
             optimizer: None,
@@ -114,15 +126,32 @@ impl Loaded {
                 Some((Tensors::open(folder.join(format!("{twin}.safetensors")))?, meta))
             }
         };
-        Ok(Self {
-            session,
-            seen,
-            config,
-            inputs: Tensors::open(folder.join("inputs.safetensors"))?,
-            recorded: Tensors::open(folder.join(format!("{variant}.safetensors")))?,
-            facts: facts["cases"].clone(),
-            reference,
-        })
+        let recorded = Tensors::open(folder.join(format!("{variant}.safetensors")))?;
+        let facts = facts["cases"].clone();
+        let mut loaded = Self { session, seen, config, inputs, recorded, facts, reference, token_error: 0.0 };
+        if loaded.reference.is_some() {
+            loaded.token_error = loaded.hf_token_error(&names)?;
+        }
+        Ok(loaded)
+    }
+
+    /// Root mean square, over the predicted tokens of all cases, of the error that HF's own rounding makes in a token's
+    /// log-probability.
+    fn hf_token_error(&self, names: &[String]) -> Result<f64, String> {
+        let (exact, _) = self.reference.as_ref().ok_or("no f32 twin")?;
+        let cols = self.config.vocab_size;
+        let (mut squares, mut count) = (0.0, 0);
+        for name in names {
+            let stream = Stream::read(&self.inputs, name, self.config.sliding_window)?;
+            let read = |file: &Tensors| Ok::<_, String>(stream.pick(&file.f32(&format!("{name}.logits"))?, cols));
+            let (theirs, golden) = (read(&self.recorded)?, read(exact)?);
+            for (t, &target) in stream.batch.targets.iter().enumerate().filter(|(_, target)| **target != IGNORED) {
+                let logp = |logits: &[f32]| log_probability(&logits[t * cols..][..cols], target as usize);
+                squares += (logp(&theirs) - logp(&golden)).powi(2);
+                count += 1;
+            }
+        }
+        Ok((squares / f64::from(count.max(1))).sqrt())
     }
 
     fn run(&mut self, stream: &Stream) -> Result<Run, String> {
@@ -252,7 +281,12 @@ impl Loaded {
         }
         let mut measured = Measured::default();
         let compute = self.session.model.spec.compute;
-        let limit = share(compute) * if self.config.experts.is_some() { 6e-3 } else { 2e-3 };
+        // The mean of n tokens, each of which HF's rounding moves by `token_error`: three standard deviations.
+        let mean = exact_facts[case]["loss"].as_f64().unwrap_or(f64::NAN);
+        let limit = match run.predicted {
+            0 => 0.0,
+            n => share(compute) * 3.0 * self.token_error / (n as f64).sqrt() / mean,
+        };
         let other = Some(&self.facts[case]).filter(|_| compute == DType::Bf16);
         self.losses(&run, &stream, &exact_facts[case], other, limit, &mut measured)?;
         Ok((error, measured))
@@ -270,11 +304,22 @@ impl Loaded {
             all.hf += error.hf;
             all.size += error.size;
         }
-        if (all.tokens as f64) < SHARE * all.of as f64 {
+        if all.tokens < FEWEST {
             return Err(format!("only {} of {} tokens can be compared", all.tokens, all.of));
         }
-        all.check(Measured::default(), 1.0)
+        // The two errors of a few tokens differ by chance, too.
+        all.check(Measured::default(), 1.0 + 1.0 / (all.tokens as f64).sqrt())
     }
+}
+
+/// The fewest tokens for which the errors of a model with experts are compared.
+const FEWEST: usize = 16;
+
+/// The log-probability of `target`.
+fn log_probability(logits: &[f32], target: usize) -> f64 {
+    let largest = logits.iter().fold(f64::NEG_INFINITY, |m, &x| m.max(x.into()));
+    let sum: f64 = logits.iter().map(|&x| (f64::from(x) - largest).exp()).sum();
+    f64::from(logits[target]) - largest - sum.ln()
 }
 
 /// Squared errors in bf16, summed over the compared tokens.

@@ -28,6 +28,14 @@ pub fn text(e: impl std::fmt::Display) -> String {
     e.to_string()
 }
 
+/// The reason why the program refuses a model by name, if it does.
+pub fn refused(model: &Path) -> Option<String> {
+    let error = halfbyte::config::config_json::open(model).err()?.to_string();
+    error
+        .contains("architecture is not supported")
+        .then(|| format!("refused by name: {}", error.lines().next().unwrap_or_default()))
+}
+
 /// The settings that vary between the sessions of the recorded cases.
 pub struct Setup<'a> {
     pub compute: DType,

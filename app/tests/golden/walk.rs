@@ -3,6 +3,8 @@
 //! numbers (`reference`). Every case prints a line with its measurements. A named set without any case is a failure, so
 //! that a mistyped path cannot pass.
 
+#![allow(dead_code, reason = "not every harness uses all of it")]
+
 use std::path::{Path, PathBuf};
 
 use crate::project::project;
@@ -14,14 +16,27 @@ use crate::cases::Tally;
 pub struct Case {
     /// A path-like name, unique in its area, such as `nf4/odd_bf16_333 nf4.bs64.dq`.
     pub name: String,
+    /// How it runs, or why it cannot.
+    pub work: Work,
+}
+
+/// The work of a case.
+pub enum Work {
     /// Computes our numbers and compares them.
-    pub run: Box<dyn FnOnce() -> Outcome>,
+    Run(Box<dyn FnOnce() -> Outcome>),
+    /// Nothing, for this reason: the program refuses by name what was recorded.
+    Skip(String),
 }
 
 impl Case {
     /// A case called `name` that runs `run`.
     pub fn new(name: impl Into<String>, run: impl FnOnce() -> Outcome + 'static) -> Self {
-        Self { name: name.into(), run: Box::new(run) }
+        Self { name: name.into(), work: Work::Run(Box::new(run)) }
+    }
+
+    /// A case that cannot run. It is printed and counted, so that nothing recorded is left out in silence.
+    pub fn skipped(name: impl Into<String>, reason: impl Into<String>) -> Self {
+        Self { name: name.into(), work: Work::Skip(reason.into()) }
     }
 }
 
@@ -49,7 +64,11 @@ pub fn run(sets: &[(PathBuf, &Areas)]) -> bool {
         for (area, collect) in *areas {
             for case in collect(root) {
                 found += 1;
-                tally.run(&format!("{area}/{}", case.name), case.run);
+                let name = format!("{area}/{}", case.name);
+                match case.work {
+                    Work::Run(run) => tally.run(&name, run),
+                    Work::Skip(reason) => tally.skip(&name, &reason),
+                }
             }
         }
         if found == 0 {

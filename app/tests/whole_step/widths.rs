@@ -1,7 +1,7 @@
 //! One or two layers of models of real width against the CPU device, and bit-equal repetitions.
 
 use crate::cases::Outcome;
-use crate::ties::{SHARE, far_from_ties};
+use crate::ties::far_from_ties;
 use crate::{Case, model, text};
 use halfbyte::config::known::known;
 use halfbyte_core::device::Device;
@@ -15,6 +15,9 @@ use halfbyte_core::session::batch::{IGNORED, MicroBatch};
 use halfbyte_core::tape::Policy;
 use std::fmt;
 use std::sync::{Arc, Mutex};
+
+/// Smallest share of the tokens that must remain for a comparison to be meaningful.
+const SHARE: f64 = 0.25;
 
 /// One comparison of GPU and CPU.
 struct Width {
