@@ -10,6 +10,7 @@ use halfbyte::data::document::{DocumentSettings, Encoder};
 use halfbyte::data::format::RecordFormatter;
 use halfbyte::data::prepare::{RowRules, prepare};
 use halfbyte::data::source::DataFiles;
+use halfbyte::data::tokenizer_config::TokenizerConfig;
 use halfbyte_tokenizer::Tokenizer;
 use std::error::Error;
 use std::io::{BufWriter, Write};
@@ -30,7 +31,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
     };
     let settings = DocumentSettings { add_bos: true, add_eos: true, legacy: true };
-    let encoder = Encoder::new(Tokenizer::open(&model)?, settings, &[], None)?;
+    let encoder = Encoder::new(Tokenizer::open(&model)?, settings, &TokenizerConfig::default())?;
     let column = value("--column").unwrap_or("text".into());
     let format = RecordFormatter::column(&column, None, encoder.literals().clone(), false, TrainOn::All)?;
     let rules = RowRules { longest: 2048, over_length: OverLength::Split, packing: Some(PackingStrategy::Bfd) };

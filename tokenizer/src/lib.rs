@@ -180,13 +180,18 @@ impl Tokenizer {
         ids.get(piece).copied()
     }
 
-    /// The id of text that the vocabulary cannot express (`<unk>`). A byte-level tokenizer has no such piece. It
-    /// returns [`vocab_size`](Self::vocab_size), which is not the id of any piece.
-    pub fn unk(&self) -> u32 {
+    /// The id of text that the vocabulary cannot express (`<unk>`). A byte-level tokenizer expresses text as bytes and
+    /// has no such piece.
+    pub fn unk(&self) -> Option<u32> {
         match &self.engine {
-            Engine::SentencePiece(engine) => engine.unk,
-            Engine::ByteLevel(engine) => engine.pieces.len() as u32,
+            Engine::SentencePiece(engine) => Some(engine.unk),
+            Engine::ByteLevel(_) => None,
         }
+    }
+
+    /// Whether this is a byte-level tokenizer. Such a tokenizer never adds a space to a text.
+    pub fn is_byte_level(&self) -> bool {
+        matches!(self.engine, Engine::ByteLevel(_))
     }
 
     /// The id that begins a text (`<s>`), if there is one. A byte-level `tokenizer.json` has one if its template puts

@@ -71,7 +71,7 @@ fn ids_out_of_range_are_errors() {
 #[test]
 fn special_ids_are_found_by_name() {
     let tokenizer = Tokenizer::open(SMALL).unwrap();
-    assert_eq!((tokenizer.unk(), tokenizer.bos(), tokenizer.eos(), tokenizer.pad()), (0, Some(1), Some(2), None));
+    assert_eq!((tokenizer.unk(), tokenizer.bos(), tokenizer.eos(), tokenizer.pad()), (Some(0), Some(1), Some(2), None));
     assert_eq!((tokenizer.id_of("[INST]"), tokenizer.piece(3)), (Some(3), Some("[INST]")));
 }
 
@@ -190,7 +190,7 @@ fn what_a_byte_level_file_means_is_followed_or_refused() {
     assert_eq!(tokenizer.encode("ab acb<s>"), [2, 3, 2]);
     assert_eq!(tokenizer.encode_special("a<s>", tokenizer.default_special_tokens()), [0, 4]);
     assert_eq!((tokenizer.begin_ids(), tokenizer.end_ids()), (&[4][..], &[][..]));
-    assert_eq!((tokenizer.bos(), tokenizer.eos(), tokenizer.pad(), tokenizer.unk()), (Some(4), None, None, 5));
+    assert_eq!((tokenizer.bos(), tokenizer.eos(), tokenizer.pad(), tokenizer.unk()), (Some(4), None, None, None));
     assert_eq!(tokenizer.decode_special(&[4, 2, 3]).unwrap(), "<s>ab ");
     let check = |path: &str, value: Value, words: &str| {
         let mut json = byte_level_json();

@@ -9,7 +9,7 @@ use crate::data::document::{Encoder, open_tokenizer};
 use crate::data::open::open_format;
 use crate::data::recognize::first_record;
 use crate::data::source::DataFiles;
-use crate::generate::{Decoding, ask, decode};
+use crate::generate::{Asked, Decoding, ask, decode};
 use crate::hub::Hub;
 use crate::run::spec::{BLOCK, base_schemes, inference_spec};
 use crate::weights::adapter::Adapter;
@@ -144,8 +144,8 @@ struct Prompt {
     ids: Vec<u32>,
     /// The prompt is a question, so only the answer is printed.
     asked: bool,
-    /// A token that ends an answer, in addition to those of the model's config.
-    eos: Option<u32>,
+    /// Tokens that end an answer, in addition to those of the model's folder.
+    ends: Vec<u32>,
 }
 
 impl Prompt {
@@ -158,12 +158,15 @@ impl Prompt {
             let first = || first_record(&DataFiles::named(&data.dataset, &Hub::from_env())?.load(&data.split)?);
             let (format, encoder, _) = open_format(data, tokenizer, first)
                 .map_err(|e| e.at(format!("the format of the run's data ({})", args.source)))?;
-            if let Some(asked) = ask(&format, &text)? {
-                return Ok(Self { ids: Self::begun(&encoder, &asked, args), asked: true, eos: encoder.eos() });
+            let eos = encoder.eos();
+            if let Some(Asked { prompt, end }) = ask(&format, &text)? {
+                let ends = eos.into_iter().chain(end).collect();
+                return Ok(Self { ids: Self::begun(&encoder, &prompt, args), asked: true, ends });
             }
-            return Ok(Self { ids: Self::plain(encoder.tokenizer(), &text, args), asked: false, eos: encoder.eos() });
+            let ids = Self::plain(encoder.tokenizer(), &text, args);
+            return Ok(Self { ids, asked: false, ends: eos.into_iter().collect() });
         }
-        Ok(Self { ids: Self::plain(&open_tokenizer(tokenizer)?, &text, args), asked: false, eos: None })
+        Ok(Self { ids: Self::plain(&open_tokenizer(tokenizer)?, &text, args), asked: false, ends: Vec::new() })
     }
 
     fn begun(encoder: &Encoder, marked: &str, args: &GenerateArgs) -> Vec<u32> {
@@ -232,7 +235,7 @@ pub fn run(args: GenerateArgs) -> Result<()> {
         load_adapter(&mut session, adapter)?;
         session.begin()?;
     }
-    let eos: Vec<u32> = config.eos_ids.iter().copied().chain(prompt.eos).collect();
+    let eos: Vec<u32> = config.eos_ids.iter().chain(&prompt.ends).copied().collect();
     let rule = Decoding { max_new_tokens: args.max_new_tokens, eos: &eos, adapter: has_adapter, sampling };
     if args.json {
         let new = decode(&mut session, &prompt.ids, rule, |_| true)?;

@@ -13,7 +13,8 @@ use std::path::{Path, PathBuf};
 /// Arguments of `tokenize`.
 #[derive(clap::Args, Debug)]
 pub struct TokenizeArgs {
-    /// A tokenizer.model, a tokenizer.json, a folder with one of them, or a hub id (downloads only the tokenizer)
+    /// A tokenizer.model, tokenizer.json or tekken.json, a folder with one of them, or a hub id (downloads only the
+    /// tokenizer)
     tokenizer: String,
     /// The text, or with --decode the ids [default: the file or standard input]
     text: Vec<String>,
@@ -192,6 +193,6 @@ mod tests {
     #[test]
     fn a_folder_without_tokenizer_says_what_is_missing() {
         let error = open_tokenizer(env!("CARGO_MANIFEST_DIR").as_ref()).err().unwrap();
-        assert!(error.to_string().contains("neither tokenizer.model nor tokenizer.json"));
+        assert!(error.to_string().contains("none of tokenizer.model, tokenizer.json, tekken.json"));
     }
 }

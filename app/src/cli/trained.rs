@@ -1,6 +1,7 @@
 //! Finds the model that `generate` is given: a model, an adapter, or the folder of a run.
 
 use crate::config::recipe::Recipe;
+use crate::hub::TOKENIZERS;
 use crate::run::ModelPlace;
 use crate::run::locate::tokenizer;
 use crate::train::checkpoint;
@@ -63,9 +64,10 @@ impl Trained {
 
     /// The folder or file of the tokenizer.
     pub fn tokenizer(&self) -> Result<PathBuf> {
-        let own = self.adapter.as_ref().filter(|folder| {
-            self.by_run && ["tokenizer.model", "tokenizer.json"].iter().any(|name| folder.join(name).is_file())
-        });
+        let own = self
+            .adapter
+            .as_ref()
+            .filter(|folder| self.by_run && TOKENIZERS.iter().any(|name| folder.join(name).is_file()));
         match (own, &self.recipe) {
             // A run has a copy of the tokenizer that it was trained with.
             (Some(folder), _) => Ok(folder.clone()),

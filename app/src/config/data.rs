@@ -1,6 +1,6 @@
 //! The `[data]` section: the settings of the data layer.
 
-use toml::Value;
+use toml::{Table, Value};
 
 use super::chat_templates::{Meaning, meaning};
 use super::raw::{Raw, name};
@@ -148,6 +148,8 @@ pub struct DataConfig {
     /// A Jinja template over the messages that replaces the model's, or the name of one
     /// ([`chat_templates`](super::chat_templates)).
     pub chat_template: Option<String>,
+    /// Variables of the chat template, such as Llama 3.2's `date_string`.
+    pub chat_template_kwargs: Table,
     /// Whether literal special tokens such as `</s>` in `template` or the text column are tokens.
     pub special_in_template: bool,
     /// Whether a document begins with the begin token.
@@ -189,6 +191,7 @@ impl DataConfig {
             role_markers: role_markers(raw),
             train_on: raw.choice("train_on", &TRAIN_ON),
             chat_template,
+            chat_template_kwargs: raw.table("chat_template_kwargs").unwrap_or_default(),
             special_in_template: raw.flag("special_in_template").unwrap_or(false),
             add_bos_token: raw.flag("add_bos_token"),
             add_eos_token: raw.flag("add_eos_token"),
@@ -274,6 +277,10 @@ impl DataConfig {
             ("role_markers", self.role_markers.clone().map(|m| Value::from(m.to_vec()))),
             ("train_on", self.train_on.map(|t| name(&TRAIN_ON, t))),
             ("chat_template", text(&self.chat_template)),
+            (
+                "chat_template_kwargs",
+                Some(&self.chat_template_kwargs).filter(|table| !table.is_empty()).map(|table| table.clone().into()),
+            ),
             ("special_in_template", Some(self.special_in_template.into())),
             ("add_bos_token", self.add_bos_token.map(Value::from)),
             ("add_eos_token", self.add_eos_token.map(Value::from)),

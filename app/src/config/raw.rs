@@ -269,6 +269,11 @@ impl Raw {
         })
     }
 
+    /// A table of values of any kind.
+    pub fn table(&self, key: &str) -> Option<Table> {
+        self.read(key, "a table: { name = value }", |v| v.as_table().cloned())
+    }
+
     /// A table of numbers, in the order in which it was written.
     pub fn numbers(&self, key: &str) -> Option<Vec<(String, f64)>> {
         self.read(key, "a table of numbers", |v| {

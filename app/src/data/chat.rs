@@ -1,9 +1,11 @@
 //! Reads conversations in the layouts of common data sets and formats them as marked text.
 
+use std::ops::Range;
+
 use serde_json::{Map, Value, json};
 
 use crate::config::data::TrainOn;
-use crate::data::markup::{APART, GIVEN, Literals, TRAINED, escape, token};
+use crate::data::markup::{APART, GIVEN, Literals, SPARE, TRAINED, escape, escape_value, token};
 use crate::data::table::{Record, kind};
 use crate::data::template::{Template, Undefined};
 use halfbyte_core::error::{Error, Result};
@@ -94,7 +96,8 @@ fn message(value: &Value) -> Result<ChatMessage> {
     message.remove("from");
     message.remove("value");
     message.insert("role".into(), role.into());
-    message.insert("content".into(), escape(content).into());
+    message.insert("content".into(), content.into());
+    message.values_mut().for_each(escape_value);
     Ok(message)
 }
 
@@ -158,8 +161,10 @@ pub struct ChatTemplate {
     template: Template,
     /// Whether the template marks the answers itself, with `{% generation %}`.
     marked: bool,
-    bos: String,
-    eos: String,
+    /// Whether the text contains the current date.
+    dated: bool,
+    /// The variables of the template besides the messages.
+    variables: Map<String, Value>,
 }
 
 impl ChatTemplate {
@@ -167,22 +172,37 @@ impl ChatTemplate {
     pub fn new(source: &str, literals: &Literals, bos: Option<u32>, eos: Option<u32>) -> Result<ChatTemplate> {
         let template = Template::new(source, Undefined::Empty, literals, None).map_err(|e| e.at("chat_template"))?;
         let mark = |id: Option<u32>| id.map(token).unwrap_or_default();
-        Ok(ChatTemplate { template, marked: source.contains("endgeneration"), bos: mark(bos), eos: mark(eos) })
+        let mut variables = Map::new();
+        variables.insert("bos_token".into(), mark(bos).into());
+        variables.insert("eos_token".into(), mark(eos).into());
+        // transformers passes these even if there are none.
+        variables.insert("tools".into(), Value::Null);
+        variables.insert("documents".into(), Value::Null);
+        let (marked, dated) = (source.contains("endgeneration"), source.contains("strftime_now"));
+        Ok(ChatTemplate { template, marked, dated, variables })
+    }
+
+    /// Sets further variables, as `apply_chat_template(…, **variables)` does.
+    pub fn with(mut self, variables: &Map<String, Value>) -> ChatTemplate {
+        self.variables.extend(variables.clone());
+        self
+    }
+
+    /// Whether the text depends on the current date.
+    pub fn is_dated(&self) -> bool {
+        self.dated && !self.variables.contains_key("date_string")
     }
 
     /// The marked text of a conversation. With `add_generation_prompt`, it ends where the next answer would begin.
     pub fn render(&self, messages: &[ChatMessage], add_generation_prompt: bool) -> Result<String> {
-        let context = json!({
-            "messages": messages,
-            "add_generation_prompt": add_generation_prompt,
-            "bos_token": self.bos,
-            "eos_token": self.eos,
-        });
+        let mut context = self.variables.clone();
+        context.insert("messages".into(), json!(messages));
+        context.insert("add_generation_prompt".into(), add_generation_prompt.into());
         self.template.render(context).map_err(|e| e.at("chat_template"))
     }
 
-    /// The text with the answers marked. An answer is the text that the template adds to the prompt of its turn, so the
-    /// mask begins exactly where generation begins.
+    /// The text with the answers marked. The mask of an answer begins exactly where generation begins: after the prompt
+    /// of its turn. It ends after what the template writes behind the content of a last answer.
     fn marked(&self, messages: &[ChatMessage]) -> Result<String> {
         let whole = self.render(messages, false)?;
         if self.marked {
@@ -191,22 +211,40 @@ impl ChatTemplate {
         let mut out = String::with_capacity(whole.len() + 16);
         let mut done = 0;
         for turn in (0..messages.len()).filter(|&i| messages[i]["role"] == "assistant") {
-            let prompt = self.render(&messages[..turn], true)?;
-            let answered = self.render(&messages[..=turn], false)?;
-            if !whole.starts_with(&answered) || !answered.starts_with(&prompt) || prompt.len() < done {
+            let answer = self.answer(&whole, messages, turn)?;
+            let Some(answer) = answer.filter(|answer| done <= answer.start && answer.start <= answer.end) else {
                 return Err(Error::usage(format!(
                     "chat_template: message {} renders differently when other messages follow, so its answer cannot be located",
                     turn + 1
                 ))
                 .hint("put {% generation %}…{% endgeneration %} around the answers in chat_template, or set train_on = \"all\""));
-            }
-            out += &whole[done..prompt.len()];
+            };
+            out += &whole[done..answer.start];
             out.push(TRAINED);
-            out += &whole[prompt.len()..answered.len()];
+            out += &whole[answer.clone()];
             out.push(GIVEN);
-            done = answered.len();
+            done = answer.end;
         }
         Ok(out + &whole[done..])
+    }
+
+    /// The place of the answer `turn` in `whole`, the text of all messages. Some templates write an answer differently
+    /// when other messages follow (Qwen3 leaves out its thoughts), so its end is found from behind, with a placeholder
+    /// as the answer: what follows it in the whole text begins with what follows it when it is the last message.
+    fn answer(&self, whole: &str, messages: &[ChatMessage], turn: usize) -> Result<Option<Range<usize>>> {
+        let mut replaced = messages.to_vec();
+        replaced[turn].insert("content".into(), SPARE.to_string().into());
+        let (among, last) = (self.render(&replaced, false)?, self.render(&replaced[..=turn], false)?);
+        let (Some((before, _)), Some((_, following))) = (among.split_once(SPARE), among.rsplit_once(SPARE)) else {
+            return Ok(None);
+        };
+        let prompt = self.render(&messages[..turn], true)?;
+        // The prompt of a new answer may have more than that of an earlier one, such as an empty thought.
+        let start = [prompt.as_str(), before].into_iter().find(|text| whole.starts_with(text)).map(str::len);
+        let ending = last.rsplit_once(SPARE).map(|(_, ending)| ending);
+        let ending = ending.filter(|ending| whole.ends_with(following) && following.starts_with(ending));
+        let end = ending.and_then(|ending| Some(whole.len().checked_sub(following.len())? + ending.len()));
+        Ok(start.zip(end).map(|(start, end)| start..end))
     }
 
     /// The text with everything after the prompt marked as trained.

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::config::data::TrainOn;
 use crate::data::chat::{ChatFormat, conversation};
-use crate::data::markup::{GIVEN, Literals, RoleMarkers, TRAINED, escape};
+use crate::data::markup::{GIVEN, Literals, RoleMarkers, TRAINED, escape, escape_value, has_marks};
 use crate::data::table::{Record, kind};
 use crate::data::template::{Template, Undefined};
 use halfbyte_core::error::{Error, Result};
@@ -132,24 +132,6 @@ fn no_roles(key: &str) -> Error {
     Error::usage(format!("train_on: a {key} alone does not say what the answer is")).hint(
         "give role_markers = [\"[INST]\", \"[/INST]\"], or put {% generation %}…{% endgeneration %} around the answer in a template",
     )
-}
-
-fn has_marks(value: &Value) -> bool {
-    match value {
-        Value::String(text) => matches!(escape(text), Cow::Owned(_)),
-        Value::Array(items) => items.iter().any(has_marks),
-        Value::Object(fields) => fields.values().any(has_marks),
-        _ => false,
-    }
-}
-
-fn escape_value(value: &mut Value) {
-    match value {
-        Value::String(text) => *text = escape(text).into_owned(),
-        Value::Array(items) => items.iter_mut().for_each(escape_value),
-        Value::Object(fields) => fields.values_mut().for_each(escape_value),
-        _ => {}
-    }
 }
 
 /// Axolotl's `input_output`: the texts contain special tokens as literals.

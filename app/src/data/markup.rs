@@ -4,6 +4,8 @@
 
 use std::borrow::Cow;
 
+use serde_json::Value;
+
 use crate::config::data::TrainOn;
 
 /// `OPEN id CLOSE` is the token `id`; `OPEN ESCAPED n CLOSE` is the character n, which would otherwise be read as a
@@ -44,6 +46,26 @@ pub fn escape(text: &str) -> Cow<'_, str> {
         }
     }
     Cow::Owned(out)
+}
+
+/// Whether any text in a value needs [`escape_value`].
+pub fn has_marks(value: &Value) -> bool {
+    match value {
+        Value::String(text) => matches!(escape(text), Cow::Owned(_)),
+        Value::Array(items) => items.iter().any(has_marks),
+        Value::Object(fields) => fields.values().any(has_marks),
+        _ => false,
+    }
+}
+
+/// Escapes all texts in a value.
+pub fn escape_value(value: &mut Value) {
+    match value {
+        Value::String(text) => *text = escape(text).into_owned(),
+        Value::Array(items) => items.iter_mut().for_each(escape_value),
+        Value::Object(fields) => fields.values_mut().for_each(escape_value),
+        _ => {}
+    }
 }
 
 /// The literal texts of special tokens (`</s>`), with their ids.

@@ -148,6 +148,13 @@ pub fn open_format(
         legacy: data.legacy.unwrap_or(config.legacy),
     };
     let mut encoder = Encoder::open(folder, &config, settings)?;
+    if data.add_bos_token == Some(true) {
+        encoder.always_begin()?;
+    }
+    if data.add_eos_token == Some(true) && encoder.eos().is_none() {
+        return Err(Error::usage("`add_eos_token` is true, but the tokenizer has no end token")
+            .hint("name it as eos_token in tokenizer_config.json"));
+    }
     let format = recognize::formatter(data, first, &encoder, &config)?;
     // Wrapping joins documents with the end token.
     let wrapped = data.packing && data.packing_strategy == PackingStrategy::Wrapped;
@@ -176,13 +183,13 @@ impl RunRecords {
     pub fn prepare(self, progress: &dyn Fn(usize)) -> Result<RunData> {
         let RunRecords { train, eval, about, format, encoder, rules, notes } = self;
         let train = prepare(&train, &format, &encoder, rules, progress)?;
-        let report = Report::new("train", &train, rules, None);
+        let report = Report::new("train", &train, rules, None, &encoder);
         let eval = match eval {
             None => None,
             Some(table) => {
                 let prepared: PreparedRows =
                     prepare(&table, &format, &encoder, rules, &|_| ()).map_err(|e| e.at("evaluation set"))?;
-                let report = Report::new("eval", &prepared, rules, None);
+                let report = Report::new("eval", &prepared, rules, None, &encoder);
                 Some((prepared.dataset, report))
             }
         };

@@ -1,6 +1,6 @@
 //! Turns records into rows on all cores: formats, encodes, truncates and packs them, and counts anomalies.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use rayon::prelude::*;
@@ -38,7 +38,7 @@ pub struct DataCounts {
     pub duplicates: usize,
     /// Documents that begin with more than one begin token.
     pub double_bos: usize,
-    /// Documents that do not end with the end token.
+    /// Documents with trained tokens that do not end with a trained end token.
     pub missing_eos: usize,
     /// Documents in which `<s>` or `</s>` is text, not a token.
     pub literal_special: usize,
@@ -58,6 +58,9 @@ pub struct DataCounts {
     pub rows: usize,
 }
 
+/// The special tokens that end documents, each with the number of documents.
+pub type EndTokens = Vec<(u32, usize)>;
+
 /// The rows for a [`Loader`](crate::data::loader::Loader), with their counts.
 pub struct PreparedRows {
     /// Documents and rows.
@@ -66,6 +69,8 @@ pub struct PreparedRows {
     pub counts: DataCounts,
     /// Tokens of every document before truncation.
     pub lengths: Vec<usize>,
+    /// How often each special token ends a document.
+    pub ends: EndTokens,
 }
 
 /// The document of one record, with its statistics.
@@ -91,7 +96,7 @@ pub fn prepare(
 ) -> Result<PreparedRows> {
     let mut counts = DataCounts { records: table.len(), ..DataCounts::default() };
     let wrapped = rules.packing == Some(PackingStrategy::Wrapped);
-    let (tokens, characters) = encode(table, format, encoder, wrapped, &mut counts, progress)?;
+    let (tokens, characters, ends) = encode(table, format, encoder, wrapped, &mut counts, progress)?;
     let lengths = tokens.lengths();
     let all_tokens: usize = lengths.iter().sum();
     let (longest, over_length) = match rules.packing {
@@ -121,7 +126,7 @@ pub fn prepare(
     counts.tokens = rows.lengths().iter().sum();
     counts.tokens_lost = all_tokens - counts.tokens;
     counts.trained = trained(&rows, &tokens);
-    Ok(PreparedRows { dataset: Dataset { tokens, rows }, counts, lengths })
+    Ok(PreparedRows { dataset: Dataset { tokens, rows }, counts, lengths, ends })
 }
 
 /// Drops the pieces without a trained token.
@@ -157,7 +162,8 @@ fn nothing_to_train_on(counts: &DataCounts) -> Error {
         .hint("check train_on and role_markers (is the answer there, and within max_seq_length?)")
 }
 
-/// The tokens of every document and, with `count_characters`, its number of characters.
+/// The tokens of every document, with `count_characters` its number of characters, and how often each special token
+/// ends a document.
 fn encode(
     table: &Table,
     format: &RecordFormatter,
@@ -165,10 +171,11 @@ fn encode(
     count_characters: bool,
     counts: &mut DataCounts,
     progress: &dyn Fn(usize),
-) -> Result<(Tokens, Vec<usize>)> {
+) -> Result<(Tokens, Vec<usize>, EndTokens)> {
     let mut writer = TokensWriter::default();
     let mut characters = Vec::with_capacity(table.len());
     let mut seen = HashSet::new();
+    let mut ends = BTreeMap::new();
     for start in (0..table.len()).step_by(AT_ONCE) {
         let rows = start..table.len().min(start + AT_ONCE);
         let done = rows.end;
@@ -183,7 +190,10 @@ fn encode(
             counts.empty += usize::from(ids.is_empty());
             counts.double_bos +=
                 usize::from(bos.is_some() && ids.first() == bos.as_ref() && ids.get(1) == bos.as_ref());
-            counts.missing_eos += usize::from(!ids.is_empty() && ids.last() != encoder.eos().as_ref());
+            match encoder.answer_end(&document) {
+                Some(id) => *ends.entry(id).or_insert(0) += 1,
+                None => counts.missing_eos += usize::from(document.labeled() > 0),
+            }
             counts.literal_special += usize::from(literal_special);
             characters.push(length);
             writer.push(&document)?;
@@ -191,7 +201,7 @@ fn encode(
         progress(done);
         table.forget();
     }
-    Ok((writer.finish()?, characters))
+    Ok((writer.finish()?, characters, ends.into_iter().collect()))
 }
 
 fn one(

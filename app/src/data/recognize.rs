@@ -9,6 +9,7 @@ use crate::data::markup::RoleMarkers;
 use crate::data::table::{Record, Table};
 use crate::data::tokenizer_config::TokenizerConfig;
 use halfbyte_core::error::{Error, Result};
+use serde_json::json;
 
 /// The formatter for the records. `first` reads the first record; it is called only if the recipe sets no format, so
 /// that the columns decide. Errors if neither determines the layout.
@@ -56,8 +57,10 @@ fn template(data: &DataConfig, encoder: &Encoder, config: &TokenizerConfig) -> R
                 .hint(format!("give chat_template: a Jinja template, or one of the names {names}")));
         }
     };
-    let template = ChatTemplate::new(source, encoder.literals(), encoder.bos(), encoder.eos())?;
-    Ok(ChatFormat::Template(Box::new(template)))
+    let template = ChatTemplate::new(source, encoder.literals(), encoder.template_bos(), encoder.eos())?;
+    let variables: serde_json::Map<_, _> =
+        data.chat_template_kwargs.iter().map(|(name, value)| (name.clone(), json!(value))).collect();
+    Ok(ChatFormat::Template(Box::new(template.with(&variables))))
 }
 
 /// The first record of the data.
@@ -114,6 +117,7 @@ pub fn notes(data: &DataConfig, formatter: &RecordFormatter) -> Vec<String> {
         ("text_column", data.text_column.is_some() && !column),
         ("role_markers", data.role_markers.is_some() && !roles),
         ("chat_template", data.chat_template.is_some() && !chat),
+        ("chat_template_kwargs", !data.chat_template_kwargs.is_empty() && !chat),
     ];
     let unused: Vec<&str> = given.into_iter().filter(|(_, unused)| *unused).map(|(key, _)| key).collect();
     let unused = (!unused.is_empty()).then(|| format!("`{}` has no effect with this format", unused.join("`, `")));
@@ -134,5 +138,14 @@ pub fn notes(data: &DataConfig, formatter: &RecordFormatter) -> Vec<String> {
         (None, TrainOn::Assistant) => Some("train_on is not given: the labels of the segments decide".into()),
         _ => None,
     };
-    [unused, missing, by_layout].into_iter().flatten().collect()
+    let dated = match &formatter.layout {
+        RecordLayout::Chat { format: ChatFormat::Template(template), .. } => template.is_dated(),
+        _ => false,
+    };
+    let dated = dated.then(|| {
+        "the chat template writes today's date into every document; chat_template_kwargs = { date_string = \"26 Jul 2024\" } \
+         keeps it the same on other days"
+            .into()
+    });
+    [unused, missing, by_layout, dated].into_iter().flatten().collect()
 }

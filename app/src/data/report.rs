@@ -37,13 +37,21 @@ pub struct Report {
     pub longest: usize,
     /// The share of the rows' capacity that is filled with tokens; None without packing.
     pub packing_efficiency: Option<f64>,
+    /// The special tokens that end the records, each with the number of records. Generation stops at them.
+    pub ends: Vec<(String, usize)>,
     /// Optimizer steps; None for a split that is only evaluated.
     pub steps: Option<usize>,
 }
 
 impl Report {
     /// The report on `prepared`; `steps` is the number of optimizer steps.
-    pub fn new(split: &str, prepared: &PreparedRows, rules: RowRules, steps: Option<usize>) -> Report {
+    pub fn new(
+        split: &str,
+        prepared: &PreparedRows,
+        rules: RowRules,
+        steps: Option<usize>,
+        encoder: &Encoder,
+    ) -> Report {
         let mut lengths = prepared.lengths.clone();
         lengths.sort_unstable();
         let counts = prepared.counts;
@@ -62,6 +70,7 @@ impl Report {
             median: lengths.get(lengths.len() / 2).copied().unwrap_or(0),
             longest: lengths.last().copied().unwrap_or(0),
             packing_efficiency: rules.packing.map(|_| counts.tokens as f64 / capacity as f64),
+            ends: prepared.ends.iter().map(|(id, n)| (encoder.piece(*id).to_string(), *n)).collect(),
             steps,
         }
     }
@@ -76,6 +85,10 @@ impl Report {
             let _ = writeln!(out, "  packing fills {:.1} % of rows of {}", 100.0 * efficiency, self.longest_row);
         }
         let _ = writeln!(out, "  tokens of a record: median {}, longest {}", self.median, self.longest);
+        if !self.ends.is_empty() {
+            let ends = self.ends.iter().map(|(token, n)| format!("{token} ({n})")).collect::<Vec<_>>().join(", ");
+            let _ = writeln!(out, "  end tokens of records: {ends}");
+        }
         let most = self.histogram.iter().map(|(_, n)| *n).max().unwrap_or(1);
         for (bound, n) in &self.histogram {
             let bar = "▇".repeat((n * 40).div_ceil(most));

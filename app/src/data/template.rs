@@ -2,17 +2,20 @@
 //! string methods, `raise_exception`, `tojson`, loop controls, and `{% generation %}` around trained text.
 
 use std::borrow::Cow;
+use std::io;
 use std::ops::Range;
 
 use minijinja::syntax::SyntaxConfig;
-use minijinja::value::{Serde, Value, ValueKind};
+use minijinja::value::{Kwargs, Serde, Value, ValueKind};
 use minijinja::{Environment, ErrorKind, UndefinedBehavior};
 use minijinja_contrib::pycompat::unknown_method_callback;
 use serde::Serialize;
+use serde_json::ser::{Formatter, PrettyFormatter};
 
 use crate::data::markup::{GIVEN, Literals, RoleMarkers, TRAINED};
 use crate::limits::budget::with_budget;
 use crate::suggest::nearest;
+use crate::track::clock::Moment;
 use halfbyte_core::error::{Error, Result};
 
 /// A compiled template.
@@ -24,6 +27,9 @@ pub struct Template {
 
 /// The name of the only template in an environment.
 const NAME: &str = "template";
+
+/// The functions that transformers gives to chat templates.
+const FUNCTIONS: [&str; 2] = ["raise_exception", "strftime_now"];
 
 /// Instructions that one rendering may execute: about a second. A chat template takes about a hundred for each message.
 const FUEL: u64 = 10_000_000;
@@ -93,7 +99,13 @@ impl Template {
         environment.add_function("raise_exception", |message: String| -> Result<Value, minijinja::Error> {
             Err(minijinja::Error::new(ErrorKind::InvalidOperation, message))
         });
+        environment.add_function("strftime_now", |format: String| -> Result<String, minijinja::Error> {
+            Moment::now().strftime(&format).ok_or_else(|| {
+                minijinja::Error::new(ErrorKind::InvalidOperation, format!("strftime_now cannot write {format:?}"))
+            })
+        });
         environment.add_filter("trained_on", |text: String| format!("{TRAINED}{text}{GIVEN}"));
+        environment.add_filter("tojson", to_json);
         // Python and JSON print these differently.
         environment.set_formatter(|out, state, value| match value.kind() {
             ValueKind::None => out.write_str("None").map_err(minijinja::Error::from),
@@ -144,7 +156,7 @@ impl Template {
             }
             let columns = || record.keys().map(String::as_str);
             let mut unknown: Vec<String> = template.undeclared_variables(false).into_iter().collect();
-            unknown.retain(|name| !record.contains_key(name) && name != "raise_exception");
+            unknown.retain(|name| !record.contains_key(name) && !FUNCTIONS.contains(&name.as_str()));
             unknown.sort();
             match unknown.iter().find_map(|name| nearest(name, columns())) {
                 Some(near) => explained.hint(format!("did you mean `{near}`?")),
@@ -166,7 +178,7 @@ impl Template {
             whole.find(|at| source[..*at].rfind('{') > source[..*at].rfind('}'))
         };
         let mut columns: Vec<String> = template.undeclared_variables(false).into_iter().collect();
-        columns.retain(|name| name != "raise_exception");
+        columns.retain(|name| !FUNCTIONS.contains(&name.as_str()));
         columns.sort_by_key(|name| first(name));
         columns
     }
@@ -196,6 +208,38 @@ impl Template {
             return format!(" line {line} column {column}");
         }
         error.line().map(|line| format!(" line {line}")).unwrap_or_default()
+    }
+}
+
+/// The filter `tojson` of transformers' chat templates: `json.dumps(value, ensure_ascii=False, indent=indent)`.
+fn to_json(value: Value, options: Kwargs) -> Result<String, minijinja::Error> {
+    let indent: Option<usize> = options.get("indent")?;
+    options.assert_all_used()?;
+    let mut out = Vec::new();
+    let written = match indent {
+        None => value.serialize(&mut serde_json::Serializer::with_formatter(&mut out, SpacedJson)),
+        Some(width) => {
+            let indent = " ".repeat(width.min(64));
+            let pretty = PrettyFormatter::with_indent(indent.as_bytes());
+            value.serialize(&mut serde_json::Serializer::with_formatter(&mut out, pretty))
+        }
+    };
+    written.map_err(|e| minijinja::Error::new(ErrorKind::BadSerialization, e.to_string()))?;
+    Ok(String::from_utf8_lossy(&out).into_owned())
+}
+
+/// Python's way to write JSON on one line: a space after each comma and colon.
+struct SpacedJson;
+
+impl Formatter for SpacedJson {
+    fn begin_array_value<W: ?Sized + io::Write>(&mut self, writer: &mut W, first: bool) -> io::Result<()> {
+        if first { Ok(()) } else { writer.write_all(b", ") }
+    }
+    fn begin_object_key<W: ?Sized + io::Write>(&mut self, writer: &mut W, first: bool) -> io::Result<()> {
+        self.begin_array_value(writer, first)
+    }
+    fn begin_object_value<W: ?Sized + io::Write>(&mut self, writer: &mut W) -> io::Result<()> {
+        writer.write_all(b": ")
     }
 }
 
@@ -253,6 +297,8 @@ mod tests {
             ("{% for w in words %}{% if w == 'q' %}{% break %}{% endif %}{{ w }}{% endfor %}", "p"),
             ("{% set ns = namespace(k=0) %}{% for w in words %}{% set ns.k = ns.k + 1 %}{% endfor %}{{ ns.k }}", "2"),
             ("{{ missing or 'else' }}{% if missing is defined %}!{% endif %}{{ f }}", "else1.5"),
+            ("{{ {'k': ['<é>', 1]} | tojson }}", "{\"k\": [\"<é>\", 1]}"),
+            ("{{ {'k': [1]} | tojson(indent=2) }}", "{\n  \"k\": [\n    1\n  ]\n}"),
         ] {
             let record = json!({"a": " xx ", "none": null, "n": 3, "words": ["p", "q"], "f": 1.5});
             assert_eq!(rendered(source, record).unwrap(), want, "{source}");

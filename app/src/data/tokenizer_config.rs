@@ -20,6 +20,8 @@ pub struct TokenizerConfig {
     pub model_max_length: Option<usize>,
     /// The chat template, a Jinja text.
     pub chat_template: Option<String>,
+    /// The text of the begin token, if the folder names one. Not every model begins its texts with it.
+    pub bos: Option<String>,
     /// The text of the end token, if the folder names one.
     pub eos: Option<String>,
     /// Special tokens with their ids. They may be missing in the tokenizer's model file.
@@ -34,6 +36,7 @@ impl Default for TokenizerConfig {
             legacy: true,
             model_max_length: None,
             chat_template: None,
+            bos: None,
             eos: None,
             added: Vec::new(),
         }
@@ -69,6 +72,7 @@ impl TokenizerConfig {
             legacy: fields.flag("legacy")?.unwrap_or(default.legacy),
             model_max_length: longest.map(|n| n as usize),
             chat_template: template(fields)?,
+            bos: fields.get("bos_token").and_then(content),
             eos: fields.get("eos_token").and_then(content),
             added: added.collect::<Result<_>>()?,
         })
@@ -107,7 +111,7 @@ mod tests {
         assert_eq!(parse("{}").unwrap(), TokenizerConfig::default());
         let config = parse(
             r#"{"add_bos_token": false, "add_eos_token": true, "legacy": false, "model_max_length": 1e30,
-                "eos_token": {"content": "<|end|>"}, "added_tokens_decoder": {"32000": {"content": "<|end|>"}},
+                "eos_token": {"content": "<|end|>"}, "bos_token": "<|begin|>", "added_tokens_decoder": {"32000": {"content": "<|end|>"}},
                 "chat_template": [{"name": "rag", "template": "r"}, {"name": "default", "template": "d"}]}"#,
         )
         .unwrap();
@@ -117,6 +121,7 @@ mod tests {
             legacy: false,
             model_max_length: None,
             chat_template: Some("d".into()),
+            bos: Some("<|begin|>".into()),
             eos: Some("<|end|>".into()),
             added: vec![("<|end|>".into(), 32000)],
         };

@@ -4,4 +4,4 @@ mod decode;
 mod prompt;
 
 pub use decode::{Decoding, decode};
-pub use prompt::ask;
+pub use prompt::{Asked, ask};

@@ -1,6 +1,8 @@
 //! Formats a question as in the training data.
 
+use crate::config::data::TrainOn;
 use crate::data::format::{RecordFormatter, RecordLayout};
+use crate::data::markup::{PartContent, parts};
 use crate::data::table::Record;
 use halfbyte_core::error::{Error, Result};
 use serde_json::{Value, json};
@@ -8,9 +10,18 @@ use serde_json::{Value, json};
 /// Placeholder for the answer in a formatted record. No question contains it.
 const ANSWER: &str = "halfbyte-answer-5f0d1c";
 
-/// The marked-up text of a record with `question`, up to the start of its answer; `None` if the records of this format
-/// are plain texts without question and answer.
-pub fn ask(formatter: &RecordFormatter, question: &str) -> Result<Option<String>> {
+/// A question in the format of the training data.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Asked {
+    /// The marked text up to the start of the answer.
+    pub prompt: String,
+    /// The first special token after the answer, which ends it.
+    pub end: Option<u32>,
+}
+
+/// The record of `question`, up to the start of its answer; `None` if the records of this format are plain texts without
+/// question and answer.
+pub fn ask(formatter: &RecordFormatter, question: &str) -> Result<Option<Asked>> {
     let fields = match &formatter.layout {
         RecordLayout::Column { .. } | RecordLayout::Dialog { .. } => return Ok(None),
         RecordLayout::Template(template) => {
@@ -33,12 +44,17 @@ pub fn ask(formatter: &RecordFormatter, question: &str) -> Result<Option<String>
         }
     };
     let text = formatter.text(&Record(fields))?;
-    let Some((asked, _)) = text.split_once(ANSWER) else {
+    let Some((asked, after)) = text.split_once(ANSWER) else {
         return Err(Error::usage("the recipe's format does not show where the answer begins")
             .hint("give --raw and the whole prompt, formatted as in the training data"));
     };
     // In training, a space before the answer belonged to the answer's first token.
-    Ok(Some(asked.trim_end_matches(' ').to_string()))
+    let prompt = asked.trim_end_matches(' ').to_string();
+    let end = parts(after, TrainOn::All, false).into_iter().find_map(|part| match part.content {
+        PartContent::Token(id) => Some(id),
+        PartContent::Text { .. } => None,
+    });
+    Ok(Some(Asked { prompt, end }))
 }
 
 fn object(value: Value) -> serde_json::Map<String, Value> {
@@ -51,11 +67,22 @@ fn object(value: Value) -> serde_json::Map<String, Value> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::data::TrainOn;
     use crate::data::markup::{Literals, TRAINED};
 
     fn asked(template: &str) -> Result<Option<String>> {
-        ask(&RecordFormatter::template(template, None, Literals::default(), false, TrainOn::All)?, "why?")
+        let formatter = RecordFormatter::template(template, None, Literals::default(), false, TrainOn::All)?;
+        Ok(ask(&formatter, "why?")?.map(|asked| asked.prompt))
+    }
+
+    #[test]
+    fn the_token_after_the_answer_ends_it() {
+        let literals = Literals::new(vec![("<end>".into(), 7), ("<other>".into(), 8)]);
+        let end = |template: &str| {
+            let formatter = RecordFormatter::template(template, None, literals.clone(), true, TrainOn::All);
+            ask(&formatter.expect("valid"), "why?").expect("valid").expect("a question").end
+        };
+        assert_eq!(end("<other>{{ q }}<other>{{ a }}<end>\n<other>"), Some(7));
+        assert_eq!(end("{{ q }}<other>{{ a }}"), None);
     }
 
     #[test]

@@ -148,8 +148,8 @@ pub fn is_id(text: &str) -> bool {
     parts.len() == 2 && parts.into_iter().all(part)
 }
 
-/// Tokenizer files; one of them is enough.
-const TOKENIZERS: [&str; 2] = ["tokenizer.model", "tokenizer.json"];
+/// The files that a tokenizer is read from. One is enough; if there are several, the first of this list is read.
+pub const TOKENIZERS: [&str; 3] = ["tokenizer.model", "tokenizer.json", "tekken.json"];
 
 /// The file that marks a snapshot as incomplete.
 fn incomplete(root: &Path, commit: &str) -> PathBuf {

@@ -64,7 +64,7 @@ impl ModelPlace {
         let path = Path::new(name);
         if path.is_file() {
             return Err(Error::input(format!("{name} is a file"))
-                .hint("give the folder with config.json, *.safetensors and tokenizer.model"));
+                .hint("give the folder with config.json, *.safetensors and a tokenizer"));
         }
         if is_architecture(name) {
             return Err(Error::usage(format!(
@@ -117,7 +117,7 @@ impl ModelPlace {
             (Some(name), _) => tokenizer(name).map_err(|e| e.at("tokenizer_name_or_path")),
             (None, Some(folder)) => Ok(folder.clone()),
             (None, None) => Err(Error::usage(format!("{} has no folder and thus no tokenizer", self.name))
-                .hint("set tokenizer_name_or_path to a folder or hub id with tokenizer.model")),
+                .hint("set tokenizer_name_or_path to a folder or hub id with a tokenizer")),
         }
     }
 

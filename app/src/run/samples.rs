@@ -41,7 +41,7 @@ impl Samples {
     /// Continues every prompt with the adapted model after `step` steps. Decoding is greedy, so that samples of
     /// different steps can be compared.
     pub fn take(&self, session: &mut Session, encoder: &Encoder, step: usize) -> Result<SampleRecord> {
-        let eos = session.model.spec.config.eos_ids.clone();
+        let eos: Vec<u32> = session.model.spec.config.eos_ids.iter().copied().chain(encoder.eos()).collect();
         // The adapter's copies in the compute type may be older than the f32 master.
         session.begin()?;
         let mut samples = Vec::new();

@@ -9,7 +9,11 @@ pub struct Moment {
     pub seconds: f64,
 }
 
-const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+#[rustfmt::skip]
+const NAMES_OF_MONTHS: [&str; 12] = [
+    "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November",
+    "December",
+];
 
 impl Moment {
     /// The current time.
@@ -32,6 +36,31 @@ impl Moment {
         [year, month, day, seconds / 3600 % 24, seconds / 60 % 60, seconds % 60]
     }
 
+    /// The time in a format of C's `strftime`, as in "%d %b %Y". `None` if the format has a code other than Y, m, d, b,
+    /// B, H, M, S and %.
+    pub fn strftime(self, format: &str) -> Option<String> {
+        let [year, month, day, hour, minute, second] = self.civil();
+        let name = NAMES_OF_MONTHS[month as usize - 1];
+        let mut out = String::new();
+        let mut rest = format.chars();
+        while let Some(c) = rest.next() {
+            match if c == '%' { rest.next()? } else { '\0' } {
+                '\0' => out.push(c),
+                'Y' => out += &year.to_string(),
+                'm' => out += &format!("{month:02}"),
+                'd' => out += &format!("{day:02}"),
+                'b' => out += &name[..3],
+                'B' => out += name,
+                'H' => out += &format!("{hour:02}"),
+                'M' => out += &format!("{minute:02}"),
+                'S' => out += &format!("{second:02}"),
+                '%' => out.push('%'),
+                _ => return None,
+            }
+        }
+        Some(out)
+    }
+
     /// The time in the name of a W&B run folder, such as `20260131_235959`.
     pub fn compact(self) -> String {
         let [year, month, day, hour, minute, second] = self.civil();
@@ -41,7 +70,7 @@ impl Moment {
     /// The time in the name of a TensorBoard folder, such as `Jan31_23-59-59`, as HF and PyTorch write it.
     pub fn with_month(self) -> String {
         let [_, month, day, hour, minute, second] = self.civil();
-        format!("{}{day:02}_{hour:02}-{minute:02}-{second:02}", MONTHS[month as usize - 1])
+        format!("{}{day:02}_{hour:02}-{minute:02}-{second:02}", &NAMES_OF_MONTHS[month as usize - 1][..3])
     }
 }
 
@@ -73,5 +102,9 @@ mod tests {
             let moment = Moment { seconds };
             assert_eq!((moment.compact().as_str(), moment.with_month().as_str()), (compact, month));
         }
+        let leap_day = Moment { seconds: 951_868_799.0 };
+        let written = "29 Feb 2000, 2000-02-29 23:59:59, February 100%";
+        assert_eq!(leap_day.strftime("%d %b %Y, %Y-%m-%d %H:%M:%S, %B 100%%").as_deref(), Some(written));
+        assert_eq!((leap_day.strftime("%Z"), leap_day.strftime("%")), (None, None));
     }
 }

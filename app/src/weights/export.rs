@@ -21,9 +21,10 @@ use halfbyte_core::model::{EMBEDDING, HEAD, Linear, linears};
 const SHARD: usize = 5_000_000_000;
 
 /// The tokenizer's files in a model folder; a folder may lack some of them.
-pub const TOKENIZER_FILES: [&str; 6] = [
+pub const TOKENIZER_FILES: [&str; 7] = [
     "tokenizer.model",
     "tokenizer.json",
+    "tekken.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
     "added_tokens.json",

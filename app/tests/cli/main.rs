@@ -2,6 +2,7 @@
 
 mod bad_data;
 mod bad_input;
+mod byte_level;
 mod changed;
 mod decode;
 mod divergence;

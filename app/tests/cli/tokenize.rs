@@ -57,7 +57,7 @@ fn bad_input_is_refused() {
     std::fs::write(folder.path("latin1"), b"ab\xe9 cd").expect("written");
     std::fs::create_dir(folder.path("nothing")).expect("created");
     refused(&["nowhere", "x"], 3, &["nowhere"]);
-    refused(&["nothing", "x"], 3, &["neither tokenizer.model nor tokenizer.json"]);
+    refused(&["nothing", "x"], 3, &["none of tokenizer.model, tokenizer.json, tekken.json"]);
     refused(&["latin1", "x"], 3, &["latin1", "not a SentencePiece model"]);
     refused(&["model", "--file", "nowhere"], 3, &["nowhere"]);
     refused(&["model", "--file", "nothing"], 4, &["nothing"]);

@@ -5,8 +5,9 @@ use halfbyte::config::data::TrainOn;
 use halfbyte::data::chat::{ChatFormat, ChatTemplate};
 use halfbyte::data::document::{DocumentSettings, Encoder};
 use halfbyte::data::format::{RecordFormatter, RecordLayout};
-use halfbyte::data::markup::RoleMarkers;
+use halfbyte::data::markup::{GIVEN, RoleMarkers, TRAINED};
 use halfbyte::data::table::Record;
+use halfbyte::data::tokenizer_config::TokenizerConfig;
 use serde_json::{Value, json};
 
 fn record(value: Value) -> Record {
@@ -19,7 +20,7 @@ fn shaped(layout: RecordLayout, train_on: TrainOn) -> RecordFormatter {
 
 fn chat(source: &str, train_on: TrainOn) -> RecordFormatter {
     let encoder = encoder();
-    let template = ChatTemplate::new(source, encoder.literals(), encoder.bos(), encoder.eos());
+    let template = ChatTemplate::new(source, encoder.literals(), encoder.template_bos(), encoder.eos());
     shaped(RecordLayout::Chat { column: None, format: ChatFormat::Template(Box::new(template.unwrap())) }, train_on)
 }
 
@@ -77,9 +78,12 @@ fn begin_and_end_tokens_come_exactly_once() {
     let literal = column(false).text(&record(json!({"text": "<s>a</s>"}))).unwrap();
     assert!(encoder().has_literal(&literal), "which the report says");
     assert!(!encoder().has_literal(&column(true).text(&record(json!({"text": "<s>a</s>"}))).unwrap()));
-    let neither =
-        Encoder::new(tiny::tokenizer(), DocumentSettings { add_bos: false, add_eos: false, legacy: false }, &[], None)
-            .unwrap();
+    let neither = Encoder::new(
+        tiny::tokenizer(),
+        DocumentSettings { add_bos: false, add_eos: false, legacy: false },
+        &TokenizerConfig::default(),
+    )
+    .unwrap();
     assert_eq!(show(&neither, &neither.document("a", TrainOn::All)), "{▁a}");
     assert_eq!(neither.document("", TrainOn::All).ids, [] as [u32; 0]);
     assert_eq!(encoder().document("", TrainOn::All).ids, [] as [u32; 0], "an empty text does not become two tokens");
@@ -141,8 +145,22 @@ fn a_generation_prompt_belongs_to_the_prompt() {
 }
 
 #[test]
+fn answers_are_found_where_a_template_writes_them_otherwise_than_at_the_end() {
+    let text = |source: &str| chat(source, TrainOn::Assistant).text(&record(json!({ "messages": conversation() })));
+    // Qwen3 leaves out the thoughts of earlier answers.
+    let thoughts = "{% for m in messages %}<{{ m.role }}>{{ '(-)' if loop.last and m.role == 'assistant' }}{{ m.content.strip() }};\
+        {% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}";
+    let marked = |text: &str| text.replace('{', &TRAINED.to_string()).replace('}', &GIVEN.to_string());
+    let shown = marked("<user>a</s>;<assistant>{b;}<user>c;<assistant>{(-)d;}");
+    assert_eq!(text(thoughts).unwrap(), shown);
+    // With `enable_thinking = false`, the prompt ends with an empty thought, which only the last answer has.
+    let empty = thoughts.replace("<assistant>{% endif", "<assistant>(-){% endif");
+    assert_eq!(text(&empty).unwrap(), marked("<user>a</s>;<assistant>{b;}<user>c;<assistant>(-){d;}"));
+}
+
+#[test]
 fn a_chat_template_that_rewrites_earlier_turns_is_refused_unless_all_is_trained_on() {
-    let last_only = "{{ messages | length }}{% for m in messages %}{{ m.content }}{% endfor %}";
+    let last_only = "{{ messages | length }}{{ messages[-1].content }}";
     let text = |train_on| chat(last_only, train_on).text(&record(json!({ "messages": conversation() })));
     assert!(text(TrainOn::All).is_ok());
     let error = text(TrainOn::Assistant).unwrap_err().to_string();

@@ -123,12 +123,13 @@ fn the_first_bad_record_is_named_however_the_threads_ran() {
 fn the_report_says_what_deserves_attention() {
     let texts = ["Qab", "QaAb", "Qabcdefg Axyz", "A</s>"];
     let prepared = prepared(&texts, TrainOn::Assistant, RULES).unwrap();
-    let report = Report::new("train", &prepared, RULES, Some(3));
+    let report = Report::new("train", &prepared, RULES, Some(3), &encoder());
     let text = report.text();
     for line in [
         "train: 4 records, 2 rows, 15 tokens, 46.7 % of them trained on",
         "  3 optimizer steps",
         "  tokens of a record: median 8, longest 16",
+        "  end tokens of records: </s> (3)",
         "! 1 of 4 records longer than 8: cut off there (over_length)",
         "! 2 of 4 records without a token that is trained on (all labels masked): left out",
         "! 1 of 4 records with <s> or </s> as plain text: set special_in_template if they are tokens",

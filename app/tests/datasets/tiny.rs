@@ -1,6 +1,7 @@
 //! A tokenizer small enough to read its tokens: every character is one.
 
 use halfbyte::data::document::{DocumentSettings, Encoder};
+use halfbyte::data::tokenizer_config::TokenizerConfig;
 use halfbyte_core::session::batch::{Document, IGNORED};
 use halfbyte_tokenizer::model_file::NormalizerSpec;
 use halfbyte_tokenizer::{ModelFile, PieceKind, Pieces, Tokenizer};
@@ -23,7 +24,7 @@ pub fn tokenizer() -> Tokenizer {
 /// An encoder that adds both tokens, as `legacy=True`.
 pub fn encoder() -> Encoder {
     let settings = DocumentSettings { add_bos: true, add_eos: true, legacy: true };
-    Encoder::new(tokenizer(), settings, &[], None).expect("an encoder")
+    Encoder::new(tokenizer(), settings, &TokenizerConfig::default()).expect("an encoder")
 }
 
 /// The pieces of a document, what is trained on in braces: `<s>▁hi{▁ho</s>}`.

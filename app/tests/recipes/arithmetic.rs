@@ -5,6 +5,7 @@ use std::path::Path;
 
 use halfbyte::config::data::TrainOn;
 use halfbyte::data::document::{DocumentSettings, Encoder, open_tokenizer};
+use halfbyte::data::tokenizer_config::TokenizerConfig;
 use serde_json::{Value, json};
 
 use crate::folder::Folder;
@@ -81,7 +82,7 @@ fn wrapped(name: &str, batch: usize, accumulation: usize, epochs: Option<usize>)
     // BOS and EOS appear once: a literal <s> or </s> in B's text becomes that token, so no second one is added.
     let settings = DocumentSettings { add_bos: true, add_eos: true, legacy: true };
     let tokenizer = open_tokenizer(&folder.path("model")).map_err(|e| e.to_string())?;
-    let encoder = Encoder::new(tokenizer, settings, &[], None).map_err(|e| e.to_string())?;
+    let encoder = Encoder::new(tokenizer, settings, &TokenizerConfig::default()).map_err(|e| e.to_string())?;
     let tokens = |text: &str| encoder.document(&encoder.literals().mark(text), TrainOn::All).ids.len();
     let (rows, buffers) = constant_length_dataset(&texts, tokens, ROW);
     if buffers < 3 {

@@ -54,6 +54,8 @@ pub(super) const KEYS: &[RecipeKey] = &[
     means("mask_history", "train_on", &[("true", "\"completion\""), ("false", "")]),
     used("chat_template", Data, Fixed, "a Jinja template over `messages`, or a name: \"chatml\", \"llama-2\", \"llama-3\", \"mistral-v1\", \"mistral-v3\", \"mistral-v3-tekken\", \"mistral-v7\", \"alpaca\", \"vicuna\" or \"zephyr\"", "none: the model's own",
         "How a conversation is formatted. Leave it out to keep the template that the model was trained with."),
+    used("chat_template_kwargs", Data, Fixed, "a table of variables", "none",
+        "Variables of the chat template: { date_string = \"26 Jul 2024\" } for Llama 3.2, whose template otherwise writes today's date, or { enable_thinking = false } for Qwen3."),
     used("special_in_template", Data, Fixed, "true or false", "false",
         "Reads literals such as </s> in the template or the text column as special tokens instead of text."),
     used("add_bos_token", Data, Fixed, "true or false", "none: the value in tokenizer_config.json",
