@@ -157,12 +157,12 @@ impl Tape {
         let Gemm { a, b, plus, out, .. } = product;
         if plus == Some(out) && self.params.contains_key(&b.buf) {
             let last = self.ops.iter().rposition(|op| op.accesses().iter().any(|(v, _)| v.buf == out.buf));
-            if let Some((at, Op::Gemm(base))) = last.map(|at| (at, self.ops[at].clone())) {
-                if (Gemm { a, b, plus, ..base }) == product {
-                    // The gradient a was recorded before the base product: see the rule.
-                    self.ops[at] = Op::Gemm(Gemm { term: Some(Term { a, b }), ..base });
-                    return;
-                }
+            if let Some((at, Op::Gemm(base))) = last.map(|at| (at, self.ops[at].clone()))
+                && (Gemm { a, b, plus, ..base }) == product
+            {
+                // The gradient a was recorded before the base product: see the rule.
+                self.ops[at] = Op::Gemm(Gemm { term: Some(Term { a, b }), ..base });
+                return;
             }
         }
         self.push(Op::Gemm(product));

@@ -22,19 +22,31 @@ const RECIPES: [(&str, &str, f64); 7] = [
     ("12-gb-card", "mistral-7b-v0.1", 10.0),
 ];
 
-/// Model, tokens of a micro-batch, and milliseconds per step as measured on an H200 (docs/benchmarks/step-h200.md) for each
-/// rung of the ladder: NF4 with double quantization, r = 16 on all seven linears, AdamW in f32.
-const MEASURED: [(&str, (usize, usize), [Option<f64>; 4]); 2] = [
-    ("mistral-7b-v0.1", (4, 2048), [Some(484.7), Some(589.8), Some(649.2), Some(650.3)]),
-    ("mistral-7b-v0.1", (1, 2048), [None, None, None, Some(178.7)]),
+/// Milliseconds per step as measured on an H200 (docs/benchmarks/step-h200.md) for each rung of the ladder: NF4 with double
+/// quantization, r = 16 on all seven linears, AdamW in f32.
+struct Measured {
+    model: &'static str,
+    rows: usize,
+    length: usize,
+    rungs: [Option<f64>; 4],
+}
+
+const MEASURED: [Measured; 2] = [
+    Measured {
+        model: "mistral-7b-v0.1",
+        rows: 4,
+        length: 2048,
+        rungs: [Some(484.7), Some(589.8), Some(649.2), Some(650.3)],
+    },
+    Measured { model: "mistral-7b-v0.1", rows: 1, length: 2048, rungs: [None, None, None, Some(178.7)] },
 ];
 
 pub fn cases(_: &Path) -> Vec<Case> {
     let mut cases: Vec<Case> =
         RECIPES.iter().map(|&(name, model, budget)| Case::new(name, move || plan(name, model, budget))).collect();
-    cases.extend(MEASURED.map(|(model, (rows, length), ms)| {
+    cases.extend(MEASURED.map(|Measured { model, rows, length, rungs }| {
         Case::new(format!("step times of {model}, {rows} × {length} tokens"), move || {
-            step_times(model, rows, length, ms)
+            step_times(model, rows, length, rungs)
         })
     }));
     cases.push(Case::new("no recipe is forgotten", || {
