@@ -141,7 +141,7 @@ pub fn cases() -> Vec<Case> {
         cases.push(case(Form::Tn, live, n, k, 1, false, false));
     }
     cases.push(case(Form::Tn, 300, 1600, 1344, 1, true, true));
-    for (live, n, k) in [(77, 24, 2050), (1100, 48, 2056), (300, 64, 4100)] {
+    for (live, n, k) in [(77, 24, 2056), (1100, 48, 2056), (300, 64, 4104)] {
         cases.push(case(Form::Tn, live, n, k, 1, true, true));
     }
     cases.push(case(Form::Tn, 700, 32, 2056, 4, true, true));
