@@ -59,9 +59,9 @@ def on_device(tensors):
     return {k: v.to(DEVICE) for k, v in tensors.items()}
 
 
-def base(dtype):
+def base(dtype, model="real"):
     net = transformers.AutoModelForCausalLM.from_pretrained(
-        os.path.join(ROOT, "models/real"), dtype=TYPES[dtype], attn_implementation="eager")
+        os.path.join(ROOT, "models", model), dtype=TYPES[dtype], attn_implementation="eager")
     return net.to(DEVICE).eval()
 
 
@@ -78,13 +78,13 @@ def write_json(value, *path):
         json.dump(value, f, indent=1)
 
 
-def forward():
+def forward(model):
     joined = sum(TEXTS, [])
     inputs = {"padded": batch(TEXTS[:12]), **{f"single{n}": {"input_ids": torch.tensor([joined[:n]]), "labels": torch.tensor([joined[:n]])}
                                             for n in (2, 37, 300)}}
     variants = {}
     for name, dtype in (("fp32", "float32"), ("bf16", "bfloat16")):
-        net, cases, out = base(dtype), {}, {}
+        net, cases, out = base(dtype, model), {}, {}
         for case, b in inputs.items():
             b = on_device(b)
             with torch.no_grad():
@@ -97,10 +97,10 @@ def forward():
             cases[case] = {"loss": total / predicted, "loss_num_items": total / items, "predicted_tokens": predicted,
                            "num_items_in_batch": items}
             out[f"{case}.logits"] = logits
-        save(out, "forward/real", f"{name}.safetensors")
+        save(out, "forward", model, f"{name}.safetensors")
         variants[name] = {"load_dtype": dtype, "quant": None, "compute_dtype": dtype, "cases": cases}
-    save({f"{case}.{k}": v for case, b in inputs.items() for k, v in b.items()}, "forward/real/inputs.safetensors")
-    write_json({"versions": VERSIONS, "variants": variants}, "forward/real/meta.json")
+    save({f"{case}.{k}": v for case, b in inputs.items() for k, v in b.items()}, "forward", model, "inputs.safetensors")
+    write_json({"versions": VERSIONS, "variants": variants}, "forward", model, "meta.json")
 
 
 def start(dtype):
@@ -213,9 +213,25 @@ def generate():
     write_json({"greedy": meta, "versions": VERSIONS}, "generate/meta.json")
 
 
+def stretched(kind, rope):
+    """The same weights with 64 original positions, of which the longest case uses 300."""
+    folder = f"models/real-{kind}"
+    shutil.copytree(MODEL, os.path.join(ROOT, folder), dirs_exist_ok=True)
+    with open(os.path.join(MODEL, "config.json")) as f:
+        config = json.load(f)
+    inside = {} if kind == "linear" or kind == "dynamic" else {"original_max_position_embeddings": 64}
+    positions = 64 if not inside else 320
+    write_json(config | {"max_position_embeddings": positions, "rope_scaling": {"rope_type": kind, "factor": 5.0} | rope | inside},
+               folder, "config.json")
+    forward(f"real-{kind}")
+
+
 os.makedirs(os.path.join(ROOT, "models"), exist_ok=True)
 shutil.copytree(MODEL, os.path.join(ROOT, "models/real"), dirs_exist_ok=True)
-forward()
+forward("real")
+# The longest case comes last, because HF's dynamic frequencies depend on the batches before.
+for kind, rope in {"linear": {}, "dynamic": {}, "llama3": {"low_freq_factor": 1.0, "high_freq_factor": 4.0}, "yarn": {}}.items():
+    stretched(kind, rope)
 train("bfloat16", train("float32", None))
 generate()
 print("recorded on", torch.cuda.get_device_name() if DEVICE == "cuda" else DEVICE, VERSIONS)
