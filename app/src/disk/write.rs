@@ -28,10 +28,7 @@ pub fn write_with(file: &Path, fill: impl FnOnce(&mut BufWriter<File>) -> Result
         let _ = fs::remove_file(&temporary);
     }
     written?;
-    match file.parent() {
-        Some(folder) if folder != Path::new("") => flush(folder),
-        _ => flush(Path::new(".")),
-    }
+    flush_parent(file)
 }
 
 /// Writes `bytes` to `file`, which must not exist.
@@ -56,6 +53,22 @@ pub fn refuse_existing(file: &Path, hint: &str) -> Result<()> {
 /// Whether there is anything at `path`: a file, a folder, or a link, even a dangling one.
 pub fn is_there(path: &Path) -> bool {
     path.symlink_metadata().is_ok()
+}
+
+/// Creates `folder` with its parents, and flushes the folder in which each new one is, so that they survive a power
+/// failure.
+pub fn create_folder(folder: &Path) -> Result<()> {
+    let new: Vec<&Path> = folder.ancestors().take_while(|f| *f != Path::new("") && !f.exists()).collect();
+    fs::create_dir_all(folder).map_err(|e| Error::io("create", folder, e))?;
+    new.into_iter().try_for_each(flush_parent)
+}
+
+/// Flushes the folder in which `path` is.
+pub fn flush_parent(path: &Path) -> Result<()> {
+    match path.parent() {
+        Some(parent) if parent != Path::new("") => flush(parent),
+        _ => flush(Path::new(".")),
+    }
 }
 
 /// Flushes a file or a folder to disk.

@@ -4,7 +4,7 @@ use super::files::{ADAPTER, ADAPTER_CONFIG, ALL_RESULTS, METRICS, RunStart, TRAI
 use super::marker::{Marker, refuse_own_recipe};
 use crate::config::training::TrainingConfig;
 use crate::disk::lock::FolderLock;
-use crate::disk::write::{flush, is_there, remove};
+use crate::disk::write::{create_folder, flush, is_there, remove};
 use crate::track::{LogEnd, Trackers};
 use crate::train::checkpoint;
 use crate::weights::identity::Identity;
@@ -111,6 +111,7 @@ impl LockedFolder {
         let file = path.join(METRICS);
         let (metrics, written) =
             open_metrics(&file, resumed.map_or(0, |end| end.metrics_bytes)).map_err(|e| Error::io("open", &file, e))?;
+        flush(&path)?;
         Ok(RunFolder { path, marker: self.marker, metrics, written, trackers: None, _locks: self.locks })
     }
 }
@@ -226,7 +227,7 @@ fn create(folder: &Path) -> Result<()> {
     if folder.exists() && !folder.is_dir() {
         return Err(Error::usage(format!("{} is not a folder", folder.display())).hint("name a folder, or a new one"));
     }
-    std::fs::create_dir_all(folder).map_err(|e| Error::io("create", folder, e))
+    create_folder(folder)
 }
 
 /// Errors if no file can be created in `folder`. The file has no name, so nothing is replaced.

@@ -10,6 +10,7 @@ use super::crc::CASTAGNOLI;
 use super::protobuf::Message;
 use super::{Resumed, RunDescription, Scalars};
 use crate::config::training::TrainingConfig;
+use crate::disk::write::{create_folder, flush};
 use halfbyte_core::error::{Error, Result};
 use std::fs::File;
 use std::io::Write;
@@ -51,12 +52,13 @@ fn before(runs: &Path, resumed: &Resumed) -> Option<PathBuf> {
 impl TensorBoard {
     /// Creates a new event file in `folder`.
     pub(super) fn open(folder: &Path, start: RunDescription, now: Moment) -> Result<Self> {
-        std::fs::create_dir_all(folder).map_err(|e| Error::io("create", folder, e))?;
+        create_folder(folder)?;
         // TensorBoard reads the files of a folder in the order of their names, which begin with the time. The time of a
         // new file must therefore exceed that of every earlier one.
         let time = (now.seconds as u64).max(latest(folder).map_or(0, |time| time + 1));
         let path = folder.join(format!("events.out.tfevents.{time:010}.{}.{}.0", host(), std::process::id()));
         let file = File::create_new(&path).map_err(|e| Error::io("create", &path, e))?;
+        flush(folder)?;
         let mut board = Self { path, file };
         board.write(Message::new().double(1, now.seconds).bytes(3, "brain.Event:2"))?;
         let next = start.resumed.map_or(0, |resumed| resumed.step as u64 + 1);

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use crate::config::fields::JsonFields;
 use crate::config::lora::{LayersPattern, LoraConfig, Pattern, Targets};
-use crate::disk::write::{remove, write_text};
+use crate::disk::write::{create_folder, remove, write_text};
 use crate::suggest::nearest;
 use crate::weights::safetensors::{Output, Tensor, TensorFiles, write};
 use crate::weights::targets::{AdapterModule, resolve};
@@ -278,7 +278,7 @@ impl Adapter {
     /// if the head is adapted, as PEFT does. Errors if a value is not finite; the folder then stays as it is.
     pub fn save(&self, folder: &Path, head: Option<&Tensor>) -> Result<()> {
         self.check_finite()?;
-        std::fs::create_dir_all(folder).map_err(|e| Error::io("create", folder, e))?;
+        create_folder(folder)?;
         let mut tensors = Vec::new();
         for (AdapterModule { module, r, .. }, weights) in self.modules.iter().zip(&self.weights) {
             let a = key(&module.name, "lora_A");
