@@ -18,5 +18,6 @@ pub mod spill;
 pub mod subset;
 pub mod table;
 pub mod template;
+mod template_limits;
 pub mod tokenizer_config;
 pub mod tokens;

@@ -13,6 +13,7 @@ use serde::Serialize;
 use serde_json::ser::{Formatter, PrettyFormatter};
 
 use crate::data::markup::{GIVEN, Literals, RoleMarkers, TRAINED};
+use crate::data::template_limits::check_source;
 use crate::limits::budget::with_budget;
 use crate::suggest::nearest;
 use crate::track::clock::Moment;
@@ -37,37 +38,6 @@ const FUEL: u64 = 10_000_000;
 const MEMORY: usize = 256 << 20;
 /// Bytes of the stack on which a template is compiled. It is reserved, not used.
 const STACK: usize = 256 << 20;
-/// The most bytes of a template. The longest published ones have 30 KB.
-const LONGEST: usize = 1 << 20;
-/// The most bytes of one tag outside of quoted text, which bounds how deep operators nest.
-const LONGEST_TAG: usize = 16 << 10;
-
-/// Errors if the template, or one of its tags, is too long to be compiled safely.
-fn check_length(source: &str) -> Result<()> {
-    let refused = |what: String| Err(Error::usage(what).hint("do you trust the model's chat_template?"));
-    if source.len() > LONGEST {
-        return refused(format!("the template is {} bytes long: the limit is {LONGEST}", source.len()));
-    }
-    // A tag ends at `}`; braces inside of it only make the parts shorter than the tag is.
-    let (mut length, mut quote, mut inside) = (0, None, false);
-    let bytes = source.as_bytes();
-    for (i, &b) in bytes.iter().enumerate() {
-        let next = bytes.get(i + 1);
-        match (inside, quote) {
-            (false, _) if b == b'{' && matches!(next, Some(b'{' | b'%')) => (inside, length) = (true, 0),
-            (true, None) if matches!(b, b'}' | b'%') && next == Some(&b'}') => inside = false,
-            (true, None) if matches!(b, b'"' | b'\'') => quote = Some(b),
-            (true, Some(q)) if b == q && bytes[i - 1] != b'\\' => quote = None,
-            (true, None) => length += 1,
-            _ => {}
-        }
-        if length > LONGEST_TAG {
-            return refused(format!("a tag of the template is longer than {LONGEST_TAG} bytes"));
-        }
-    }
-    Ok(())
-}
-
 /// How a template treats undefined names.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Undefined {
@@ -115,7 +85,7 @@ impl Template {
             _ => minijinja::escape_formatter(out, state, value),
         });
         environment.set_fuel(Some(FUEL));
-        check_length(source)?;
+        check_source(source)?;
         let marked = match roles {
             Some(roles) => Cow::Owned(roles.mark(source)),
             None => Cow::Borrowed(source),
@@ -277,6 +247,23 @@ mod tests {
 
     fn rendered(source: &str, record: serde_json::Value) -> Result<String> {
         template(source)?.render_record(record.as_object().unwrap())
+    }
+
+    #[test]
+    fn a_namespace_cannot_contain_itself() {
+        let begun = "{% set ns = namespace(x=1) %}";
+        for rest in [
+            "{% set ns.x = ns %}{{ ns }}",
+            "{% set ns.x = [ns] %}{{ ns.x }}",
+            "{% set other = ns %}{% set other.x = ns.x %}",
+            "{% set other = [namespace()] %}",
+        ] {
+            let error = template(&format!("{begun}{rest}")).err().expect(rest).to_string();
+            assert!(error.contains("namespace"), "{error}");
+        }
+        let used =
+            "{% set ns.x = ns.x ~ a['ns'] ~ a.ns ~ ' ns ' %}{% if ns.x and ns is defined %}{{ ns['x'] }}{% endif %} ns";
+        assert!(template(&format!("{begun}{used}")).is_ok());
     }
 
     #[test]
