@@ -35,6 +35,14 @@ fn kind(name: &str) -> usize {
     }
 }
 
+/// The beginning of every drawing.
+const HEAD: &str = "<svg xmlns=\"http://www.w3.org/2000/svg\" data-halfbyte=\"arena\"";
+
+/// Whether `bytes` are a drawing that [`draw`] made.
+pub fn is_ours(bytes: &[u8]) -> bool {
+    bytes.starts_with(HEAD.as_bytes())
+}
+
 /// The drawing as an SVG document.
 pub fn draw(program: &Program, plan: &Plan, title: &str) -> String {
     let index = program.phases.iter().position(|(phase, _)| *phase == Phase::Micro).unwrap_or(0);
@@ -45,8 +53,8 @@ pub fn draw(program: &Program, plan: &Plan, title: &str) -> String {
     let x = |op: f64| left + inner * op / ops;
     let y = |byte: f64| top + high * (1.0 - byte / total);
     let mut svg = format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" font-family=\"sans-serif\" \
-         font-size=\"13\">\n<rect width=\"{WIDTH}\" height=\"{HEIGHT}\" fill=\"white\"/>\n\
+        "{HEAD} viewBox=\"0 0 {WIDTH} {HEIGHT}\" font-family=\"sans-serif\" font-size=\"13\">\n\
+         <rect width=\"{WIDTH}\" height=\"{HEIGHT}\" fill=\"white\"/>\n\
          <text x=\"{left}\" y=\"24\">{}</text>\n",
         escaped(title)
     );

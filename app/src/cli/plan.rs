@@ -4,6 +4,7 @@ use super::{arena_svg, budget, human_bytes, out};
 use crate::config::recipe::Recipe;
 use crate::data::open::longest_row;
 use crate::data::tokenizer_config::TokenizerConfig;
+use crate::disk::write::replace_own;
 use crate::run::ModelPlace;
 use crate::run::fit::Limit;
 use crate::run::forecast::full_step;
@@ -88,8 +89,8 @@ pub fn run(args: PlanArgs) -> Result<()> {
     let (model, plan) = (&recorded.model, &recorded.plan);
     if let Some(file) = &args.svg {
         let title = format!("{batch} × {max} tokens, {}", describe(taken.rung.policies()));
-        let failed = |e| Error::system(format!("cannot write {}: {e}", file.display()));
-        std::fs::write(file, arena_svg::draw(&model.program, plan, &title)).map_err(failed)?;
+        let text = arena_svg::draw(&model.program, plan, &title);
+        replace_own(file, &text, arena_svg::is_ours)?;
     }
     if args.json {
         say!("{:#}", as_json(model, plan, &ladder, &taken));

@@ -50,6 +50,17 @@ pub fn refuse_existing(file: &Path, hint: &str) -> Result<()> {
     }
 }
 
+/// Writes `text` to `file` atomically. Errors if the file exists and is not an earlier output of the same kind, as
+/// `is_ours` tells by its bytes.
+pub fn replace_own(file: &Path, text: &str, is_ours: impl Fn(&[u8]) -> bool) -> Result<()> {
+    let ours = || file.is_file() && fs::read(file).is_ok_and(|bytes| is_ours(&bytes));
+    if is_there(file) && !ours() {
+        return Err(Error::usage(format!("{} exists and was not written by this command", file.display()))
+            .hint("name another file, or remove this one"));
+    }
+    write_text(file, text)
+}
+
 /// Whether there is anything at `path`: a file, a folder, or a link, even a dangling one.
 pub fn is_there(path: &Path) -> bool {
     path.symlink_metadata().is_ok()

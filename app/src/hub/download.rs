@@ -2,9 +2,10 @@
 
 use super::client::{Client, Failure, RepoFile, public};
 use super::{Content, Hub, TOKENIZERS, incomplete};
+use crate::disk::write::write_text;
 use halfbyte_core::error::{Error, Result};
 use indicatif::{ProgressBar, ProgressStyle};
-use std::fs::{File, OpenOptions};
+use std::fs::OpenOptions;
 use std::io::{IsTerminal, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
@@ -59,7 +60,8 @@ pub fn download(hub: &Hub, content: Content, id: &str, revision: &str) -> Result
 
     if revision != commit {
         let reference = root.join("refs").join(revision);
-        write_new(&reference, &commit).map_err(|e| Error::io("write", &reference, e))?;
+        create_parent(&reference).map_err(|e| Error::io("create", &reference, e))?;
+        write_text(&reference, &commit)?;
     }
     // After a partial download of a model, other files are still missing.
     if matches!(content, Content::Model | Content::Dataset) {
@@ -225,11 +227,6 @@ fn link(blob: &Path, _root: &Path, target: &Path) -> std::io::Result<()> {
 
 fn create_parent(path: &Path) -> std::io::Result<()> {
     path.parent().map_or(Ok(()), std::fs::create_dir_all)
-}
-
-fn write_new(path: &Path, text: &str) -> std::io::Result<()> {
-    create_parent(path)?;
-    File::create(path)?.write_all(text.as_bytes())
 }
 
 /// The error of a failed request, with a hint by HTTP status.

@@ -109,9 +109,13 @@ pub fn training_spec(
     })
 }
 
-/// Checks that positions and row numbers fit into the 32-bit integers that the device uses.
+/// The most tokens of a batch. One activation of this many takes 137 GB in a 7B model, and recording a program takes time
+/// in proportion to the square of the chunks of the loss. Row numbers must fit into 32-bit integers in any case.
+const MOST_TOKENS: usize = 1 << 24;
+
+/// Checks that a batch is not larger than any device can hold.
 fn check_tokens(tokens: usize) -> Result<()> {
-    if tokens <= i32::MAX as usize / 2 {
+    if tokens <= MOST_TOKENS {
         return Ok(());
     }
     Err(Error::usage(format!("a batch of {tokens} tokens is too large"))

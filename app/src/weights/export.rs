@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::{Map, Value, json};
 
 use crate::config::fields::JsonFields;
-use crate::disk::write::write_text;
+use crate::disk::write::{write_bytes, write_text};
 use crate::weights::adapter::{Adapter, LoraWeights};
 use crate::weights::merge::{MergeBase, add, delta, merged};
 use crate::weights::names::{TensorSpec, is_quantized, tensors};
@@ -79,7 +79,8 @@ pub fn export(folder: &Path, adapter: &Adapter, how: Export, out: &Path) -> Resu
     }
     let companions = ["generation_config.json"].into_iter().chain(TOKENIZER_FILES);
     for name in companions.filter(|name| folder.join(name).is_file()) {
-        std::fs::copy(folder.join(name), out.join(name)).map_err(|e| Error::io("copy", &folder.join(name), e))?;
+        let bytes = std::fs::read(folder.join(name)).map_err(|e| Error::io("read", &folder.join(name), e))?;
+        write_bytes(&out.join(name), &bytes)?;
     }
     // Last, so that a folder with a config.json is complete.
     write_text(&out.join("config.json"), &config_text(folder, how.dtype, untied)?)

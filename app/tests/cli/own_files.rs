@@ -43,7 +43,12 @@ fn written_data_and_pages_replace_no_other_file() {
     folder.run(&[&file[..], &["texts.jsonl", "--overwrite"]].concat()).fine();
     train(&folder, &[]).fine();
     let metrics = read(&folder, "run/metrics.jsonl");
-    folder.run(&["report", "run", "--out", "run/metrics.jsonl"]).refused(2, &["is not a page of this command"]);
+    folder.run(&["report", "run", "--out", "run/metrics.jsonl"]).refused(2, &["was not written by this command"]);
+    let svg = ["plan", "recipe.toml", "--svg"];
+    folder.run(&[&svg[..], &["data.jsonl"]].concat()).refused(2, &["was not written by this command"]);
+    assert_eq!(read(&folder, "data.jsonl"), data);
+    folder.run(&[&svg[..], &["arena.svg"]].concat()).fine();
+    folder.run(&[&svg[..], &["arena.svg"]].concat()).fine();
     assert_eq!(read(&folder, "run/metrics.jsonl"), metrics);
     // The page of an earlier report is replaced.
     folder.run(&["report", "run"]).fine();
