@@ -9,7 +9,8 @@
 // Layout   q, out, dout, dq: [T, heads * D]; k, v, dk, dv: [Tk, kv_heads * D]; column slices whose leading dimensions are
 //          multiples of 8 elements. heads / kv_heads consecutive query heads share a key head. lse, delta: f32 [T, heads].
 //          lo, hi: [T], the range of keys that a query attends to; qlo, qhi: [Tk], the inverse: the range of queries that
-//          attend to a key. These arrays express causal masks, packed documents and sliding windows. D is 32, 64, 96 or 128.
+//          attend to a key. These arrays express causal masks, packed documents and sliding windows. D is 16, 32, 64, 96 or
+//          128 (16 occurs only in models for tests).
 //          A query without keys has out = 0, lse = -inf; a key without queries has dk = dv = 0.
 // Rows     rows.count() queries and keys.count() keys are live; rows beyond are never read.
 //
@@ -24,11 +25,11 @@
 // A block visits the tiles from the smallest lo to the largest hi of its rows. Tiles without masked pairs skip the mask.
 // Blocks that differ only in the head are adjacent in the grid, so that they share k and v in L2.
 //
-// Launch   kernel                 grid                                     threads  dynamic shared memory, D = 32, 64, 96, 128
-//          attention_D            (heads, ceil(rows.capacity / 128))               128  25600, 50176, 99328, 99328
+// Launch   kernel                 grid                                     threads  dynamic shared memory, D = 16, 32, 64, 96, 128
+//          attention_D            (heads, ceil(rows.capacity / 128))               128  13312, 25600, 50176, 99328, 99328
 //          attention_delta_D      (ceil(rows.capacity * heads / 8))                128  0
-//          attention_dkdv_D       (kv_heads, ceil(keys.capacity / 64))             128  25600, 50176, 99328, 99328
-//          attention_dq_D         (heads, ceil(rows.capacity / 64))                128  16384, 32768, 65536, 65536
+//          attention_dkdv_D       (kv_heads, ceil(keys.capacity / 64))             128  13312, 25600, 50176, 99328, 99328
+//          attention_dq_D         (heads, ceil(rows.capacity / 64))                128  8192, 16384, 32768, 65536, 65536
 //          In the backward pass, attention_delta_D runs before the other two kernels.
 
 #include "mma.cuh"
@@ -561,6 +562,7 @@ __device__ inline void backward_queries(Mat<elem> dq, Mat<const elem> q, Mat<con
                          int kv_heads, float scale) {                                                                                  \
         backward_queries<D>(dq, q, k, v, dout, lse, delta, lo, hi, rows, heads, kv_heads, scale);                                      \
     }
+ATTENTION(16)
 ATTENTION(32)
 ATTENTION(64)
 ATTENTION(96)

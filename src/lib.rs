@@ -3,7 +3,7 @@
 //! The map of the crate. A module uses only modules further down (`tests/layering.rs` reads every `crate::` in it):
 //!
 //! * [`session`]: a recorded model on a device: its inputs, one training step, evaluation, the next token.
-//! * [`model`]: Llama, Mistral, Mixtral and LoRA, written once, forward only. Running this code records a program.
+//! * [`model`]: Llama, its relatives and LoRA, written once, forward only. Running this code records a program.
 //! * [`tape`]: the recorder and the passes over what it recorded: derivatives, recomputation, pruning, order.
 //! * [`device`]: what runs a program. `cpu` is the definition of every op.
 //! * [`plan`]: addresses for buffers.

@@ -13,15 +13,34 @@ pub enum Architecture {
     Mistral,
     /// Mixtral: Mistral with a mixture of experts in place of the MLP.
     Mixtral,
+    /// Qwen2 and Qwen2.5: q, k and v have a bias.
+    Qwen2,
+    /// Qwen3: each head of q and k is normalized.
+    Qwen3,
+    /// Qwen3 with a mixture of experts in some or all layers.
+    Qwen3Moe,
 }
 
 impl Architecture {
+    /// All of them.
+    pub const ALL: [Architecture; 6] = [
+        Architecture::Llama,
+        Architecture::Mistral,
+        Architecture::Mixtral,
+        Architecture::Qwen2,
+        Architecture::Qwen3,
+        Architecture::Qwen3Moe,
+    ];
+
     /// `model_type` in config.json.
     pub fn model_type(self) -> &'static str {
         match self {
             Architecture::Llama => "llama",
             Architecture::Mistral => "mistral",
             Architecture::Mixtral => "mixtral",
+            Architecture::Qwen2 => "qwen2",
+            Architecture::Qwen3 => "qwen3",
+            Architecture::Qwen3Moe => "qwen3_moe",
         }
     }
     /// The prefix of the Hugging Face class names (`LlamaDecoderLayer`).
@@ -30,17 +49,26 @@ impl Architecture {
             Architecture::Llama => "Llama",
             Architecture::Mistral => "Mistral",
             Architecture::Mixtral => "Mixtral",
+            Architecture::Qwen2 => "Qwen2",
+            Architecture::Qwen3 => "Qwen3",
+            Architecture::Qwen3Moe => "Qwen3Moe",
         }
     }
 }
 
-/// The mixture of experts of a Mixtral block.
+/// A mixture of experts, which replaces the MLP.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Experts {
-    /// `num_local_experts`.
+    /// `num_local_experts` or `num_experts`.
     pub count: usize,
-    /// `num_experts_per_tok`: always 2.
+    /// `num_experts_per_tok`: at most [`MAX_CHOICES`](crate::op::MAX_CHOICES).
     pub per_token: usize,
+    /// Width of an expert: `moe_intermediate_size`; Mixtral's `intermediate_size`.
+    pub width: usize,
+    /// Whether the weights of the chosen experts are divided by their sum (`norm_topk_prob`; Mixtral always does).
+    pub renormalize: bool,
+    /// Layers with an MLP instead (`mlp_only_layers`, `decoder_sparse_step`).
+    pub dense_layers: Vec<usize>,
     /// `router_aux_loss_coef`.
     pub aux_loss_coef: f64,
     /// `output_router_logits`: whether the auxiliary loss is part of the training loss.
@@ -69,7 +97,7 @@ pub struct ModelConfig {
     pub vocab_size: usize,
     /// Width of the residual stream.
     pub hidden_size: usize,
-    /// Width of the MLP (of each expert).
+    /// Width of the MLP.
     pub intermediate_size: usize,
     /// `num_hidden_layers`.
     pub layers: usize,
@@ -87,9 +115,15 @@ pub struct ModelConfig {
     pub max_positions: usize,
     /// A query sees at most this many keys, itself included; None: all before it.
     pub sliding_window: Option<usize>,
+    /// Layers that see all keys in spite of the window.
+    pub full_layers: Vec<usize>,
+    /// Whether q, k and v have a (frozen) bias.
+    pub qkv_bias: bool,
+    /// Whether an RMSNorm over each head of q and of k precedes the rotation.
+    pub head_norms: bool,
     /// `tie_word_embeddings`: the head is the embedding.
     pub tied: bool,
-    /// Mixtral's experts.
+    /// The experts, if the model has any.
     pub experts: Option<Experts>,
     /// The type that `torch_dtype` (or `dtype`) names; None when the config leaves it out.
     pub torch_dtype: Option<DType>,
@@ -115,6 +149,11 @@ impl ModelConfig {
     /// Rows of `k_proj` and of `v_proj`.
     pub fn kv_width(&self) -> usize {
         self.kv_heads * self.head_dim
+    }
+
+    /// The experts of a layer; None if it has an MLP.
+    pub fn experts_of(&self, layer: usize) -> Option<&Experts> {
+        self.experts.as_ref().filter(|experts| !experts.dense_layers.contains(&layer))
     }
 }
 

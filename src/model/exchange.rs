@@ -24,6 +24,8 @@ pub struct Exchange {
     pub qlo: View,
     /// I32: one past the last.
     pub qhi: View,
+    /// `lo` and `qhi` of the layers without a window, if only some layers have it.
+    pub full: Option<(View, View)>,
     /// `[1, d/2]`: angle of one position for each pair.
     pub inv_freq: View,
     /// I32 `[1,2]`: key of the random numbers of this micro-step.
@@ -71,6 +73,8 @@ pub fn declare_exchange(t: &mut Tape, spec: &Spec) -> Exchange {
         hi: token(t, "hi", DType::I32),
         qlo: token(t, "qlo", DType::I32),
         qhi: token(t, "qhi", DType::I32),
+        full: (!spec.config.full_layers.is_empty())
+            .then(|| (token(t, "full_lo", DType::I32), token(t, "full_qhi", DType::I32))),
         inv_freq: fixed(t, "inv_freq", 1, spec.config.head_dim / 2, wide),
         seed: fixed(t, "seed", 1, 2, DType::I32),
         noise: spec.neftune.map(|_| fixed(t, "noise", 1, 1, wide)),

@@ -1,5 +1,5 @@
 //! Linear layers that share their input, as one product: q, k, v; gate and up; a single one; or the stacked experts of
-//! these. `y = x·Wᵀ + scale · B(A(drop(x)))` with frozen W and trained A, B (Hu et al. 2021).
+//! these. `y = x·Wᵀ + b + scale · B(A(drop(x)))` with frozen W and b, and trained A, B (Hu et al. 2021).
 
 use crate::dtype::DType;
 use crate::op::{GEMV_ROWS, GEMV_STEP, Gemm, Groups, Term, View, Weight4};
@@ -84,6 +84,8 @@ pub struct Projection {
     pub dense: Option<View>,
     /// The adapters, if any part is a target.
     pub adapter: Option<LoraCopy>,
+    /// `[1, Σ out]`: the biases of the parts.
+    pub bias: Option<View>,
 }
 
 /// How adapters take part in a phase.
@@ -106,15 +108,19 @@ impl Projection {
         assert_eq!(x.cols, self.input, "{}", self.name);
         let adapter = self.adapter.as_ref().filter(|_| with.enabled);
         let term = adapter.map(|adapter| Term { a: self.small_product(t, adapter, x, groups, with), b: adapter.b });
-        let y = t.arena(self.name, x.rows, self.width(), dtype);
+        let mut y = t.arena(self.name, x.rows, self.width(), dtype);
         if t.tokens <= GEMV_ROWS && with.dropout.is_none() && groups.is_none() && self.has_runs_of_codes() {
             self.few_rows(t, x, y);
+            if let Some(bias) = self.bias {
+                y = t.add(self.name, y, bias.repeated(y.rows));
+            }
             if let Some(Term { a, b }) = term {
                 t.product_into(Gemm { plus: Some(y), ..Gemm::nt(a, b, y) });
             }
         } else {
             let weight = self.weight(t, groups.map_or(1, |g| g.count));
-            t.product_into(Gemm { term, groups, ..Gemm::nt(x, weight, y) });
+            let bias = self.bias.map(|b| b.repeated(x.rows));
+            t.product_into(Gemm { plus: bias, term, groups, ..Gemm::nt(x, weight, y) });
         }
         y
     }

@@ -1,5 +1,5 @@
-//! Llama, Mistral and Mixtral: pre-norm blocks of attention and MLP (or a mixture of experts) on a residual stream. The
-//! shapes that differ (grouped heads, window, experts) are data.
+//! Llama and its relatives: pre-norm blocks of attention and MLP (or a mixture of experts) on a residual stream. The shapes
+//! and parts that differ (grouped heads, biases, norms of heads, windows, experts) are data.
 
 use super::config::ModelConfig;
 use super::exchange::Exchange;
@@ -30,7 +30,7 @@ pub fn stack(t: &mut Tape, config: &ModelConfig, params: &Params, pass: StackPas
     let mut router_logits = Vec::new();
     for (i, layer) in params.blocks.iter().enumerate() {
         t.scoped(&format!("layers.{i}"), |t| {
-            let record = |t: &mut Tape| block(t, config, layer, inputs, x, pass);
+            let record = |t: &mut Tape| block(t, config, i, layer, inputs, x, pass);
             let (out, logits) = match pass.training {
                 Some(policies) => t.block(policies[i], x, record),
                 None => record(t),
@@ -42,24 +42,30 @@ pub fn stack(t: &mut Tape, config: &ModelConfig, params: &Params, pass: StackPas
     (x, router_logits)
 }
 
-/// One block. x `[T,D]`; returns the stream after it and the router's logits.
+/// Block `i`. x `[T,D]`; returns the stream after it and the router's logits.
 fn block(
     t: &mut Tape,
     config: &ModelConfig,
+    i: usize,
     layer: &Block,
     inputs: &Exchange,
     x: View,
     pass: StackPass<'_>,
 ) -> (View, Option<View>) {
     let h = t.rms_norm("input_norm", x, layer.input_norm, config.rms_norm_eps);
-    let a = attention(t, config, layer, inputs, h, pass);
+    let ranges = Ranges { lo: inputs.lo, hi: inputs.hi, qlo: inputs.qlo, qhi: inputs.qhi };
+    let ranges = match inputs.full {
+        Some((lo, qhi)) if config.full_layers.contains(&i) => Ranges { lo, qhi, ..ranges },
+        _ => ranges,
+    };
+    let a = attention(t, config, layer, inputs, ranges, h, pass);
     let x = t.add("attended", x, a);
 
     let h = t.rms_norm("post_norm", x, layer.post_norm, config.rms_norm_eps);
     let (y, logits) = match &layer.router {
         None => (mlp(t, layer, h, None, pass), None),
         Some(router) => {
-            let (y, logits) = experts(t, layer, router, h, pass);
+            let (y, logits) = experts(t, config, layer, router, h, pass);
             (y, Some(logits))
         }
     };
@@ -72,15 +78,19 @@ fn attention(
     config: &ModelConfig,
     layer: &Block,
     inputs: &Exchange,
+    ranges: Ranges,
     h: View,
     pass: StackPass<'_>,
 ) -> View {
     let (wide, narrow) = (config.q_width(), config.kv_width());
     let qkv = layer.qkv.forward(t, h, None, pass.with, t.compute);
-    let (q, k, v) = (qkv.columns(0, wide), qkv.columns(wide, narrow), qkv.columns(wide + narrow, narrow));
+    let (mut q, mut k, v) = (qkv.columns(0, wide), qkv.columns(wide, narrow), qkv.columns(wide + narrow, narrow));
+    if let Some([q_norm, k_norm]) = layer.head_norms {
+        q = t.rms_norm("q_norm", q, q_norm, config.rms_norm_eps);
+        k = t.rms_norm("k_norm", k, k_norm, config.rms_norm_eps);
+    }
     t.rope(q, inputs.pos, inputs.inv_freq);
     t.rope(k, inputs.pos, inputs.inv_freq);
-    let ranges = Ranges { lo: inputs.lo, hi: inputs.hi, qlo: inputs.qlo, qhi: inputs.qhi };
     let scale = (config.head_dim as f64).powf(-0.5) * config.rope.score_factor();
     let a = t.attention([q, k, v], ranges, [config.heads, config.kv_heads], scale);
     layer.o.forward(t, a, None, pass.with, t.compute)
@@ -94,11 +104,19 @@ fn mlp(t: &mut Tape, layer: &Block, h: View, groups: Option<Groups>, pass: Stack
     layer.down.forward(t, a, groups, pass.with, t.compute)
 }
 
-/// Mixtral's mixture of experts: each token goes to two of them. h `[T,D]`; returns the weighted sum of its two
-/// experts for each token, `[T,D]`, and the router's logits, `[T,E]`.
-fn experts(t: &mut Tape, layer: &Block, router: &Projection, h: View, pass: StackPass<'_>) -> (View, View) {
+/// A mixture of experts: each token goes to some of them. h `[T,D]`; returns the weighted sum of its experts for each token,
+/// `[T,D]`, and the router's logits, `[T,E]`.
+fn experts(
+    t: &mut Tape,
+    config: &ModelConfig,
+    layer: &Block,
+    router: &Projection,
+    h: View,
+    pass: StackPass<'_>,
+) -> (View, View) {
     let logits = router.forward(t, h, None, pass.with, t.compute);
-    let routed = t.route(logits, layer.touched.filter(|_| pass.training.is_some()));
+    let (choices, renormalize) = config.experts.as_ref().map_or((1, false), |e| (e.per_token, e.renormalize));
+    let routed = t.route(logits, choices, renormalize, layer.touched.filter(|_| pass.training.is_some()));
     let rows = t.gather(h, &routed);
     let y = mlp(t, layer, rows, Some(routed.groups), pass);
     (t.combine(y, &routed), logits)

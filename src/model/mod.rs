@@ -5,7 +5,7 @@
 //! * `params`: weights and adapters, and which checkpoint tensor or adapter tensor fills which; `exchange`: inputs and
 //!   outputs; `optimizer`: AdamW's buffers.
 //! * `linear`: a product with a frozen base and trained adapters.
-//! * `llama`: the stack of blocks, and Mixtral's experts; `head`: norm, head, loss.
+//! * `llama`: the stack of blocks, and their experts; `head`: norm, head, loss.
 //! * `steps`: the phases of a program.
 
 mod config;
@@ -23,7 +23,7 @@ mod steps;
 pub use config::{Architecture, Experts, ModelConfig, QuantConfig};
 pub use exchange::{Exchange, Selected};
 pub use linear::{AdapterTensor, Base, LoraFactor, Projection};
-pub use names::{EMBEDDING, HEAD, Linear, linears};
+pub use names::{EMBEDDING, HEAD, Linear, MlpNames, linears};
 pub use optimizer::{AdamGroup, OptimizerState};
 pub use params::{Fill, Params, WeightTensor};
 pub use rope::{Rope, RopeScaling};

@@ -1,6 +1,6 @@
 //! The linear modules of a model, by the names that Hugging Face gives them.
 
-use super::config::ModelConfig;
+use super::config::{Architecture, ModelConfig};
 
 /// A linear module: `y = x · Wᵀ`, W `[out_features, in_features]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,14 +30,45 @@ impl Linear {
     }
 }
 
+impl ModelConfig {
+    /// Whether a module has a bias.
+    pub fn has_bias(&self, module: &Linear) -> bool {
+        self.qkv_bias && ["q_proj", "k_proj", "v_proj"].contains(&module.leaf)
+    }
+}
+
 /// The head's module.
 pub const HEAD: &str = "lm_head";
 /// The embedding's module.
 pub const EMBEDDING: &str = "model.embed_tokens";
 
+/// The names of an MLP, or of the router and the experts, and of the parts of each.
+pub struct MlpNames {
+    /// The module in a layer.
+    pub path: &'static str,
+    /// `gate` and `up`, whose product `down` takes.
+    pub gate_up: [&'static str; 2],
+    /// See `gate_up`.
+    pub down: &'static str,
+    /// The three in the order of the module tree.
+    in_tree: [&'static str; 3],
+}
+
+impl MlpNames {
+    /// The names in models of `family`.
+    pub fn of(family: Architecture) -> Self {
+        let (path, in_tree) = match family {
+            Architecture::Mixtral => ("block_sparse_moe", ["w1", "w2", "w3"]),
+            _ => ("mlp", ["gate_proj", "up_proj", "down_proj"]),
+        };
+        let [gate, up, down] = if family == Architecture::Mixtral { ["w1", "w3", "w2"] } else { in_tree };
+        Self { path, gate_up: [gate, up], down, in_tree }
+    }
+}
+
 /// All linear modules in the order of the module tree, the head last (also when its weight is tied).
 pub fn linears(config: &ModelConfig) -> Vec<Linear> {
-    let (hidden, inner) = (config.hidden_size, config.intermediate_size);
+    let hidden = config.hidden_size;
     let mut list = Vec::new();
     for layer in 0..config.layers {
         let mut add = |path: &str, leaf, expert, out_features, in_features| {
@@ -48,19 +79,21 @@ pub fn linears(config: &ModelConfig) -> Vec<Linear> {
         add("self_attn", "k_proj", None, config.kv_width(), hidden);
         add("self_attn", "v_proj", None, config.kv_width(), hidden);
         add("self_attn", "o_proj", None, hidden, config.q_width());
-        match &config.experts {
-            None => {
-                add("mlp", "gate_proj", None, inner, hidden);
-                add("mlp", "up_proj", None, inner, hidden);
-                add("mlp", "down_proj", None, hidden, inner);
+        let names = MlpNames::of(config.family);
+        if let Some(experts) = config.experts_of(layer) {
+            add(names.path, "gate", None, experts.count, hidden);
+        }
+        let mut mlp = |path: &str, expert, inner| {
+            for leaf in names.in_tree {
+                let (to, from) = if leaf == names.down { (hidden, inner) } else { (inner, hidden) };
+                add(path, leaf, expert, to, from);
             }
+        };
+        match config.experts_of(layer) {
+            None => mlp("mlp", None, config.intermediate_size),
             Some(experts) => {
-                add("block_sparse_moe", "gate", None, experts.count, hidden);
                 for expert in 0..experts.count {
-                    let path = format!("block_sparse_moe.experts.{expert}");
-                    add(&path, "w1", Some(expert), inner, hidden);
-                    add(&path, "w2", Some(expert), hidden, inner);
-                    add(&path, "w3", Some(expert), inner, hidden);
+                    mlp(&format!("{}.experts.{expert}", names.path), Some(expert), experts.width);
                 }
             }
         }

@@ -3,6 +3,7 @@
 
 use super::exchange::{Exchange, declare_exchange};
 use super::linear::{AdapterTensor, Base, LoraCopy, LoraDown, LoraFactor, Part, Projection};
+use super::names::MlpNames;
 use super::optimizer::{OptimizerState, declare_optimizer};
 use super::spec::{AdapterSpec, Spec};
 use crate::dtype::DType;
@@ -32,7 +33,7 @@ pub enum Fill {
 pub struct WeightTensor {
     /// Its HF name.
     pub name: String,
-    /// `[rows, cols]`; norm weights have one row.
+    /// `[rows, cols]`; vectors (norm weights and biases) have one row.
     pub shape: (usize, usize),
     /// Its place.
     pub fill: Fill,
@@ -60,15 +61,17 @@ pub struct Block {
     pub input_norm: View,
     /// q, k, v.
     pub qkv: Projection,
+    /// `q_norm` and `k_norm`, `[1,d]` each, where the model has them.
+    pub head_norms: Option<[View; 2]>,
     /// `o_proj`.
     pub o: Projection,
     /// `post_attention_layernorm`, `[1,D]`.
     pub post_norm: View,
-    /// Mixtral's router; `None` for a dense MLP.
+    /// The router; `None` for a dense MLP.
     pub router: Option<Projection>,
-    /// gate and up (w1 and w3 of all experts).
+    /// gate and up (of all experts).
     pub gate_up: Projection,
-    /// down (w2).
+    /// down (of all experts).
     pub down: Projection,
     /// I32 `[1,E]`: experts that saw a token since `Begin`.
     pub touched: Option<View>,
@@ -107,6 +110,8 @@ struct Layout {
     input: usize,
     /// (leaf name, output features).
     parts: Vec<(&'static str, usize)>,
+    /// Whether the modules have a bias.
+    biased: bool,
     /// The module name without the leaf (and the number of the expert): `model.layers.0.mlp`. Empty for the head.
     prefix: String,
     /// Number of experts, and the index of the first in `touched`.
@@ -131,10 +136,11 @@ impl Layout {
 pub fn declare(t: &mut Tape, spec: &Spec) -> Result<Params> {
     let mut d = Declare { spec, weights: Vec::new(), adapter: Vec::new(), pending: Vec::new(), site: 0, size: 0 };
     let config = &spec.config;
-    let (hidden, inner) = (config.hidden_size, config.intermediate_size);
-    let (q, kv) = (config.heads * config.head_dim, config.kv_heads * config.head_dim);
-    let experts = config.experts.as_ref().map_or(0, |e| e.count);
-    let touched = t.resident("touched", 1, (config.layers * experts).max(1), DType::I32, Purpose::Exchange);
+    let hidden = config.hidden_size;
+    let (q, kv) = (config.q_width(), config.kv_width());
+    let count = config.experts.as_ref().map_or(0, |e| e.count);
+    let touched = t.resident("touched", 1, (config.layers * count).max(1), DType::I32, Purpose::Exchange);
+    let MlpNames { path, gate_up: [gate, up], down, .. } = MlpNames::of(config.family);
 
     // Where blocks give up activations, a table of which a step reads a few rows need not be on the device.
     let scarce = spec.policies.iter().any(|policy| *policy != Policy::Keep) && !config.tied;
@@ -148,28 +154,29 @@ pub fn declare(t: &mut Tape, spec: &Spec) -> Result<Params> {
             input,
             parts: parts.to_vec(),
             prefix: format!("{layer}.{within}"),
+            biased: false,
             experts: None,
         };
         let block = t.scoped(&format!("layers.{i}"), |t| -> Result<Block> {
             let input_norm = d.tensor(t, &format!("{layer}.input_layernorm.weight"), 1, hidden);
             let qkv = plain("qkv", hidden, &[("q_proj", q), ("k_proj", kv), ("v_proj", kv)], "self_attn");
-            let qkv = d.projection(t, qkv)?;
+            let qkv = d.projection(t, Layout { biased: config.qkv_bias, ..qkv })?;
+            let head_norms = config.head_norms.then(|| {
+                ["q_norm", "k_norm"]
+                    .map(|name| d.tensor(t, &format!("{layer}.self_attn.{name}.weight"), 1, config.head_dim))
+            });
             let o = d.projection(t, plain("o", q, &[("o_proj", hidden)], "self_attn"))?;
             let post_norm = d.tensor(t, &format!("{layer}.post_attention_layernorm.weight"), 1, hidden);
-            let (router, gate_up, down) = if experts > 0 {
-                let router = d.projection(t, plain("router", hidden, &[("gate", experts)], "block_sparse_moe"))?;
-                let within = "block_sparse_moe.experts";
-                let stacked = |layout| Layout { experts: Some((experts, i * experts)), ..layout };
-                let gate_up = stacked(plain("gate_up", hidden, &[("w1", inner), ("w3", inner)], within));
-                let gate_up = d.projection(t, gate_up)?;
-                (Some(router), gate_up, d.projection(t, stacked(plain("down", inner, &[("w2", hidden)], within)))?)
-            } else {
-                let gate_up = plain("gate_up", hidden, &[("gate_proj", inner), ("up_proj", inner)], "mlp");
-                let gate_up = d.projection(t, gate_up)?;
-                (None, gate_up, d.projection(t, plain("down", inner, &[("down_proj", hidden)], "mlp"))?)
-            };
-            let touched = (experts > 0).then(|| touched.columns(i * experts, experts));
-            Ok(Block { input_norm, qkv, o, post_norm, router, gate_up, down, touched })
+            let experts = config.experts_of(i);
+            let router = experts.map(|_| d.projection(t, plain("router", hidden, &[("gate", count)], path)));
+            let inner = experts.map_or(config.intermediate_size, |e| e.width);
+            let within = if experts.is_some() { format!("{path}.experts") } else { path.to_string() };
+            let stacked = |layout| Layout { experts: experts.map(|_| (count, i * count)), ..layout };
+            let gate_up = plain("gate_up", hidden, &[(gate, inner), (up, inner)], &within);
+            let gate_up = d.projection(t, stacked(gate_up))?;
+            let down = d.projection(t, stacked(plain("down", inner, &[(down, hidden)], &within)))?;
+            let touched = experts.map(|_| touched.columns(i * count, count));
+            Ok(Block { input_norm, qkv, head_norms, o, post_norm, router: router.transpose()?, gate_up, down, touched })
         })?;
         blocks.push(block);
     }
@@ -282,7 +289,20 @@ impl Declare<'_> {
             row += out;
         }
         let adapter = self.adapter(t, &layout)?;
-        Ok(Projection { name: layout.name, input: layout.input, parts, dense, adapter })
+        let bias = layout.biased.then(|| self.bias(t, &layout, width));
+        Ok(Projection { name: layout.name, input: layout.input, parts, dense, adapter, bias })
+    }
+
+    /// The biases of all parts, side by side.
+    fn bias(&mut self, t: &mut Tape, layout: &Layout, width: usize) -> View {
+        let bias = t.resident(&format!("{}.bias", layout.name), 1, width, t.compute, Purpose::Weight);
+        let mut column = 0;
+        for &(leaf, out) in &layout.parts {
+            let fill = Fill::Dense(bias.columns(column, out));
+            self.weights.push(WeightTensor { name: format!("{}.{leaf}.bias", layout.prefix), shape: (1, out), fill });
+            column += out;
+        }
+        bias
     }
 
     /// The base of one module: a slab of a merged weight, or buffers of its own.
@@ -329,7 +349,9 @@ impl Declare<'_> {
                     "the experts of one matrix must have the same adapter, but {} and {} differ",
                     modules[0], modules[odd]
                 ))
-                .hint("name the matrix (w1, w2, w3) in `target_modules`, and use no rank_pattern for single experts"));
+                .hint(format!(
+                    "name the matrix ({leaf}) in `target_modules`, and use no rank_pattern for single experts"
+                )));
             }
             if let Some(&AdapterSpec { r, scale }) = specs[0] {
                 targets.push(Target { leaf, modules, out, row, r, column, scale });
@@ -417,12 +439,13 @@ impl Declare<'_> {
     fn head(&mut self, t: &mut Tape, embedding: View) -> Result<Projection> {
         let config = &self.spec.config;
         let parts = vec![("lm_head", config.vocab_size)];
-        let layout = Layout { name: "logits", input: config.hidden_size, parts, prefix: String::new(), experts: None };
+        let (input, prefix) = (config.hidden_size, String::new());
+        let layout = Layout { name: "logits", input, parts, prefix, biased: false, experts: None };
         if !config.tied {
             return self.projection(t, layout);
         }
         let adapter = self.adapter(t, &layout)?;
         let part = Part { leaf: "lm_head".into(), out: config.vocab_size, base: vec![Base::Dense(embedding)] };
-        Ok(Projection { name: layout.name, input: layout.input, parts: vec![part], dense: Some(embedding), adapter })
+        Ok(Projection { name: layout.name, input, parts: vec![part], dense: Some(embedding), adapter, bias: None })
     }
 }

@@ -6,7 +6,7 @@ use super::llama::{StackPass, stack};
 use super::params::{self, Params};
 use super::spec::Spec;
 use crate::error::Result;
-use crate::op::{AdamW, NORM_PARTIAL, Op, Phase, Program, Rows};
+use crate::op::{AdamW, NORM_PARTIAL, Op, Phase, Program, Rows, View};
 use crate::tape::Tape;
 
 /// A recorded model: the program, and where its inputs, outputs and weights are.
@@ -71,12 +71,18 @@ fn micro(t: &mut Tape, spec: &Spec, params: &Params) {
     let (x, router_logits) = stack(t, &spec.config, params, pass);
     let h = head::final_norm(t, spec, params, x);
     let end = t.position();
-    if let (Some(coef), Some(aux)) = (spec.loss.aux, params.exchange.aux) {
-        t.aux_loss(&router_logits, coef, params.exchange.control, aux, true);
-    }
+    aux_loss(t, spec, params, &router_logits, true);
     head::loss(t, &spec.loss, params, h, with, true);
     t.backward(0..end);
     t.finish(Phase::Micro);
+}
+
+/// The router's loss, if it is part of the loss.
+fn aux_loss(t: &mut Tape, spec: &Spec, params: &Params, logits: &[View], gradient: bool) {
+    let choices = spec.config.experts.as_ref().map_or(0, |e| e.per_token);
+    if let (Some(coef), Some(aux), false) = (spec.loss.aux, params.exchange.aux, logits.is_empty()) {
+        t.aux_loss(logits, choices, coef, params.exchange.control, aux, gradient);
+    }
 }
 
 /// Norm, decisions, AdamW.
@@ -108,9 +114,7 @@ fn eval(t: &mut Tape, spec: &Spec, params: &Params, with: AdapterUse) {
     let pass = StackPass { with, training: None };
     let (x, router_logits) = stack(t, &spec.config, params, pass);
     let h = head::final_norm(t, spec, params, x);
-    if let (Some(coef), Some(aux)) = (spec.loss.aux, params.exchange.aux) {
-        t.aux_loss(&router_logits, coef, params.exchange.control, aux, false);
-    }
+    aux_loss(t, spec, params, &router_logits, false);
     head::loss(t, &spec.loss, params, h, with, false);
     t.finish(Phase::Eval { adapter: with.enabled });
 }

@@ -65,6 +65,8 @@ pub const SAMPLE_FIELDS: usize = 3;
 pub const GEMV_ROWS: usize = 4;
 /// Columns of a [`Op::Gemv`]'s x are a multiple of this.
 pub const GEMV_STEP: usize = 32;
+/// Experts that a token may choose, at most (`MAX_CHOICES` in the kernels).
+pub const MAX_CHOICES: usize = 8;
 /// Elements of the gradient that one partial sum of its norm covers: a property of the result's bits, hence fixed.
 pub const NORM_PARTIAL: usize = 65536;
 
@@ -91,7 +93,8 @@ pub const SEGMENT_FIELDS: usize = 5;
 pub enum Op {
     /// `out[i] = table[ids[i]]`. ids I32 `[n,1]`, table `[V,D]`, out `[n,D]`.
     Embed { ids: View, table: View, out: View },
-    /// `out = round(x · rstd) · weight`, `rstd = 1/√(mean(x²) + eps)`. x, out `[T,D]`, weight `[1,D]`, rstd F32 `[T,1]`.
+    /// `out = round(x · rstd) · weight`, `rstd = 1/√(mean(x²) + eps)`, for each D columns on their own. x, out `[T,n·D]`,
+    /// weight `[1,D]`, rstd F32 `[T,n]`.
     RmsNorm { x: View, weight: View, out: View, rstd: View, eps: f64 },
     /// `dx = plus + rstd·(g − x·rstd²·mean(g·x))`, `g = dout·weight`.
     RmsNormBwd { dout: View, x: View, weight: View, rstd: View, plus: Option<View>, dx: View },
@@ -128,17 +131,18 @@ pub enum Op {
     Cast { x: View, out: View, parts: usize, at: [usize; 2], scale: f64 },
     /// `out = 0`.
     Zero { out: View },
-    /// Top-2 routing: softmax over all experts, the two largest (lower index first on ties), renormalized.
+    /// Routing: softmax over all experts, the K largest (lower index first on ties), renormalized where asked.
     Route(Route),
-    /// `dlogits = plus + gradient of the renormalized pair` (zero for the experts not chosen).
-    RouteBwd { dweights: View, logits: View, experts: View, plus: Option<View>, dlogits: View },
-    /// `out[t] = plus[t] + Σ_k weights[t,k] · y[slots[t,k]]` (all weights 1 where there are none). y `[2T,D]`, out `[T,D]`.
+    /// `dlogits = plus + gradient of the weights` (if they are renormalized, zero for the experts not chosen).
+    RouteBwd { dweights: View, logits: View, renormalize: bool, experts: View, plus: Option<View>, dlogits: View },
+    /// `out[t] = plus[t] + Σ_k weights[t,k] · y[slots[t,k]]` (all weights 1 where there are none). y `[K·T,D]`, out `[T,D]`.
     Combine { y: View, weights: Option<View>, slots: View, plus: Option<View>, out: View },
     /// `dy[slots[t,k]] = weights[t,k] · dout[t]`, `dweights[t,k] = ⟨dout[t], y[slots[t,k]]⟩`.
     CombineBwd { dout: View, y: View, weights: View, slots: View, dy: View, dweights: View },
     /// Load-balancing loss of Switch Transformers as HF computes it for Mixtral, over the logits of all layers together:
-    /// `aux = coef · E · Σ_{k,e} f[k,e] · P[e]`, and its gradient. logits, dlogits: `[T,E]` for each layer; aux F32 `[1,1]`.
-    AuxLoss { logits: Vec<View>, coef: f64, control: View, aux: View, dlogits: Vec<View> },
+    /// `aux = coef · E · Σ_{k,e} f[k,e] · P[e]` over `choices` values of k, and its gradient. logits, dlogits: `[T,E]` for each
+    /// layer; aux F32 `[1,1]`.
+    AuxLoss { logits: Vec<View>, choices: usize, coef: f64, control: View, aux: View, dlogits: Vec<View> },
     /// `logp[t] = log softmax(logits[t])[targets[t]]`, `hit[t] = [targets[t] is the first largest of logits[t]]` (both 0 if
     /// the target is −100) and, where asked, `dlogits[t] = loss_scale · weight[t] · (softmax(logits[t]) − onehot)`.
     CrossEntropy(CrossEntropy),
@@ -237,13 +241,13 @@ impl Op {
             Noise { x, seed, site: _, magnitude, out } => all(f, [x, seed, magnitude], [out]),
             Cast { x, out, parts: _, at: _, scale: _ } => all(f, [x], [out]),
             Zero { out } => f(out, Write),
-            Route(self::Route { logits, weights, experts, slots, source, offsets, touched }) => {
+            Route(self::Route { logits, renormalize: _, weights, experts, slots, source, offsets, touched }) => {
                 all(f, [logits], [weights, experts, slots, source, offsets]);
                 if let Some(touched) = touched {
                     f(touched, ReadWrite);
                 }
             }
-            RouteBwd { dweights, logits, experts, plus, dlogits } => {
+            RouteBwd { dweights, logits, renormalize: _, experts, plus, dlogits } => {
                 all(f, [dweights, logits, experts], []);
                 sum(f, plus, dlogits);
             }
@@ -255,7 +259,7 @@ impl Op {
                 sum(f, plus, out);
             }
             CombineBwd { dout, y, weights, slots, dy, dweights } => all(f, [dout, y, weights, slots], [dy, dweights]),
-            AuxLoss { logits, coef: _, control, aux, dlogits } => {
+            AuxLoss { logits, choices: _, coef: _, control, aux, dlogits } => {
                 logits.iter_mut().for_each(|v| f(v, Read));
                 all(f, [control], [aux]);
                 dlogits.iter_mut().for_each(|v| f(v, Write));
@@ -339,14 +343,14 @@ impl Op {
             Op::CrossEntropy(CrossEntropy { logits, dlogits: Some(dlogits), .. }) => vec![(*dlogits, *logits)],
             _ => return Vec::new(),
         };
-        // Not if the output is itself read (it has contents of its own), nor if the input's buffer is also read otherwise,
+        // A row that stands for all has no room for the output. Not if the output is itself read (it has contents of its own), nor if the input's buffer is also read otherwise,
         // as a matrix of the product, say: other elements of it may still be needed.
         let accesses = self.accesses();
         let reads = |buf| accesses.iter().filter(|(v, a)| v.buf == buf && *a != Access::Write).count();
         let taken =
             |o: &View, f: &View| pairs.iter().filter(|(out, from)| (out.buf, from.buf) == (o.buf, f.buf)).count();
         let free = |(o, f): &(View, View)| reads(o.buf) == 0 && reads(f.buf) == taken(o, f);
-        pairs.iter().copied().filter(free).collect()
+        pairs.iter().copied().filter(|pair| pair.1.ld > 0 && free(pair)).collect()
     }
 
     /// The name of the op in listings and profiles.

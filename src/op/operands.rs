@@ -141,13 +141,15 @@ pub struct AttentionBwd {
 pub struct Route {
     /// `[T,E]`.
     pub logits: View,
-    /// `[T,2]`: the renormalized probabilities of the two experts.
+    /// Whether the weights of a token are divided by their sum.
+    pub renormalize: bool,
+    /// `[T,K]`: the probabilities of the chosen experts.
     pub weights: View,
-    /// I32 `[T,2]`: the experts, best first.
+    /// I32 `[T,K]`: the experts, best first.
     pub experts: View,
-    /// I32 `[T,2]`: the row of (token, choice) when rows are sorted by expert, stably.
+    /// I32 `[T,K]`: the row of (token, choice) when rows are sorted by expert, stably.
     pub slots: View,
-    /// I32 `[2T,1]`: the token of each such row.
+    /// I32 `[K·T,1]`: the token of each such row.
     pub source: View,
     /// I32 `[E+1,1]`: where the rows of each expert begin.
     pub offsets: View,

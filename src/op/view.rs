@@ -42,7 +42,7 @@ pub struct View {
     pub rows: Rows,
     /// Number of columns.
     pub cols: usize,
-    /// Leading dimension: elements from one row to the next.
+    /// Leading dimension: elements from one row to the next. 0 repeats one row.
     pub ld: usize,
 }
 
@@ -67,6 +67,11 @@ impl View {
         assert_eq!(self.rows, Rows::Tokens(1), "only a stream of tokens is cut into chunks");
         View { offset: self.offset + start * self.ld, rows: Rows::Chunk { start, len }, ..self }
     }
+    /// A matrix whose `rows` rows are all this one row.
+    pub fn repeated(self, rows: Rows) -> View {
+        assert_eq!(self.rows, Rows::Fixed(1), "only one row is repeated");
+        View { rows, ld: 0, ..self }
+    }
     /// The `rows × cols` matrix that starts at element `offset` of a flat `[1, n]` buffer.
     pub fn within(self, offset: usize, rows: usize, cols: usize) -> View {
         assert!(self.rows == Rows::Fixed(1) && offset + rows * cols <= self.cols, "outside of the flat buffer");
@@ -84,7 +89,7 @@ impl View {
         if self.buf != other.buf || self.end(tokens) <= other.offset || other.end(tokens) <= self.offset {
             return false;
         }
-        if self.ld != other.ld {
+        if self.ld != other.ld || self.ld == 0 {
             return true;
         }
         let (a, b) = (self.offset % self.ld, other.offset % self.ld);

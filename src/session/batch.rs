@@ -57,6 +57,10 @@ pub struct MicroBatch {
     pub qlo: Vec<i32>,
     /// One past the last query that sees the token.
     pub qhi: Vec<i32>,
+    /// First key that the token sees in layers without a window.
+    pub full_lo: Vec<i32>,
+    /// One past the last query that sees the token in layers without a window.
+    pub full_qhi: Vec<i32>,
     /// How many documents there are.
     pub documents: usize,
     /// Tokens of the longest row: what HF would pad all rows to. A row is a document, unless rows are packed. All tokens of
@@ -78,6 +82,8 @@ impl MicroBatch {
             hi: empty(),
             qlo: empty(),
             qhi: empty(),
+            full_lo: empty(),
+            full_qhi: empty(),
             documents: documents.len(),
             longest_row: documents.iter().map(|d| d.ids.len()).max().unwrap_or(0),
         };
@@ -93,6 +99,8 @@ impl MicroBatch {
                 batch.hi.push(t as i32 + 1);
                 batch.qlo.push(t as i32);
                 batch.qhi.push(end.min(t.saturating_add(window)) as i32);
+                batch.full_lo.push(start as i32);
+                batch.full_qhi.push(end as i32);
             }
         }
         batch
@@ -144,6 +152,8 @@ mod tests {
         for window in [None, Some(1), Some(3), Some(8), Some(usize::MAX)] {
             let batch = MicroBatch::new(&documents.iter().collect::<Vec<_>>(), window);
             assert_eq!((batch.targets.len(), batch.tokens()), (17, 17));
+            let unlimited = MicroBatch::new(&documents.iter().collect::<Vec<_>>(), None);
+            assert_eq!((&batch.full_lo, &batch.full_qhi), (&unlimited.lo, &unlimited.qhi));
             for query in 0..17 {
                 for key in 0..17 {
                     let sees = key <= query && owner[key] == owner[query] && window.is_none_or(|w| query - key < w);

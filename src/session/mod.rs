@@ -262,6 +262,7 @@ impl Session {
             let inv_freq = config.rope.inv_freq(config.head_dim, longest);
             self.write_inv_freq(&inv_freq)?;
         }
+        let full = x.full.map(|(lo, qhi)| [(lo, &batch.full_lo), (qhi, &batch.full_qhi)]);
         let columns = [
             (x.ids, &batch.ids),
             (x.targets, &batch.targets),
@@ -271,7 +272,7 @@ impl Session {
             (x.qlo, &batch.qlo),
             (x.qhi, &batch.qhi),
         ];
-        for (view, values) in columns {
+        for (view, values) in columns.into_iter().chain(full.into_iter().flatten()) {
             let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
             self.write_bytes(view, &bytes)?;
         }

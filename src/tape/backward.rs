@@ -34,7 +34,7 @@ impl Tape {
             // y = plus + s·(x·wᵀ + …):  dx = s·dy·w,  dw = s·dyᵀ·x
             Op::Gemm(forward @ Gemm { form: Form::Nt, a, b, term, plus, out, .. }) => {
                 let Some(dout) = self.gradient(out) else { return };
-                if let Some(plus) = plus.filter(|p| *p != out) {
+                if let Some(plus) = plus.filter(|p| *p != out && self.need(*p)) {
                     self.share(plus, dout);
                 }
                 // The adapter's first: the gradient of t becomes a factor of the term of dx.
@@ -94,7 +94,7 @@ impl Tape {
                 self.push(Op::Dropout { x: dout, seed, site, p, plus, out: dx });
             }
 
-            // rows sent to experts: each token collects its two
+            // rows sent to experts: each token collects its own
             Op::Embed { ids, table, out } if self.need(table) => {
                 let Some(dout) = self.gradient(out) else { return };
                 let slots = self.slots[&ids.buf];
@@ -111,11 +111,11 @@ impl Tape {
                 self.push(Op::CombineBwd { dout, y, weights, slots, dy, dweights });
             }
 
-            Op::Route(Route { logits, weights, experts, .. }) if self.need(logits) => {
+            Op::Route(Route { logits, renormalize, weights, experts, .. }) if self.need(logits) => {
                 let Some(dweights) = self.gradient(weights) else { return };
                 let (dlogits, plus) = self.contribute(logits);
                 let logits = self.value(logits);
-                self.push(Op::RouteBwd { dweights, logits, experts, plus, dlogits });
+                self.push(Op::RouteBwd { dweights, logits, renormalize, experts, plus, dlogits });
             }
 
             // No trainable parameter above: nothing to do.

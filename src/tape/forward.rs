@@ -2,8 +2,8 @@
 
 use super::Tape;
 use crate::dtype::DType;
-use crate::op::{Attention, CrossEntropy, GEMV_ROWS, GEMV_STEP, Gemm, Groups, Op, Route, Rows, SAMPLE_FIELDS, View};
-use crate::op::{Form, Weight4};
+use crate::op::{Attention, CrossEntropy, Form, GEMV_ROWS, GEMV_STEP, Gemm, Groups, MAX_CHOICES, Op, Route, Rows};
+use crate::op::{SAMPLE_FIELDS, View, Weight4};
 
 /// Which keys a token sees, and which queries a key is seen by: inputs of the program, I32 `[T,1]` each.
 #[derive(Clone, Copy, Debug)]
@@ -21,11 +21,11 @@ pub struct Ranges {
 /// Results of routing; see [`Op::Route`].
 #[derive(Clone, Copy, Debug)]
 pub struct Routed {
-    /// `[T,2]`.
+    /// `[T,K]`.
     pub weights: View,
-    /// I32 `[T,2]`.
+    /// I32 `[T,K]`.
     pub slots: View,
-    /// I32 `[2T,1]`.
+    /// I32 `[K·T,1]`.
     pub source: View,
     /// I32 `[E+1,1]`.
     pub groups: Groups,
@@ -39,11 +39,11 @@ impl Tape {
         out
     }
 
-    /// x `[T,D]`, weight `[1,D]`; returns `[T,D]`.
+    /// x `[T,n·D]`, weight `[1,D]`; returns `[T,n·D]`.
     pub fn rms_norm(&mut self, name: &str, x: View, weight: View, eps: f64) -> View {
-        assert_eq!(x.cols, weight.cols);
+        assert_eq!(x.cols % weight.cols, 0);
         let out = self.arena(name, x.rows, x.cols, self.compute);
-        let rstd = self.arena(&format!("{name}.rstd"), x.rows, 1, self.wide());
+        let rstd = self.arena(&format!("{name}.rstd"), x.rows, x.cols / weight.cols, self.wide());
         self.push(Op::RmsNorm { x, weight, out, rstd, eps });
         out
     }
@@ -56,7 +56,7 @@ impl Tape {
         out
     }
 
-    /// A forward product; `plus` is `None` or `out` itself.
+    /// A forward product; `plus` is `None`, `out` itself, or a frozen bias.
     pub fn product_into(&mut self, product: Gemm) {
         let Gemm { form, a, b, term, out, .. } = product;
         assert_eq!(form, Form::Nt);
@@ -150,19 +150,20 @@ impl Tape {
         out
     }
 
-    /// Routes each token to two of the experts. logits `[T,E]`.
-    pub fn route(&mut self, logits: View, touched: Option<View>) -> Routed {
+    /// Routes each token to `choices` of the experts. logits `[T,E]`.
+    pub fn route(&mut self, logits: View, choices: usize, renormalize: bool, touched: Option<View>) -> Routed {
         let (tokens, experts) = (logits.rows, logits.cols);
-        let weights = self.arena("route.weights", tokens, 2, self.compute);
-        let chosen = self.arena("route.experts", tokens, 2, DType::I32);
-        let slots = self.arena("route.slots", tokens, 2, DType::I32);
-        let source = self.arena("route.source", Rows::Tokens(2), 1, DType::I32);
+        assert!((1..=MAX_CHOICES.min(experts)).contains(&choices), "{choices} of {experts} experts");
+        let weights = self.arena("route.weights", tokens, choices, self.compute);
+        let chosen = self.arena("route.experts", tokens, choices, DType::I32);
+        let slots = self.arena("route.slots", tokens, choices, DType::I32);
+        let source = self.arena("route.source", Rows::Tokens(choices), 1, DType::I32);
         let offsets = self.arena("route.offsets", Rows::Fixed(experts + 1), 1, DType::I32);
-        self.push(Op::Route(Route { logits, weights, experts: chosen, slots, source, offsets, touched }));
+        self.push(Op::Route(Route { logits, renormalize, weights, experts: chosen, slots, source, offsets, touched }));
         Routed { weights, slots, source, groups: Groups { offsets, count: experts } }
     }
 
-    /// Rows of x in the order of their experts; `[2T,D]`.
+    /// Rows of x in the order of their experts; `[K·T,D]`.
     pub fn gather(&mut self, x: View, routed: &Routed) -> View {
         let out = self.arena("gathered", routed.source.rows, x.cols, self.compute);
         self.push(Op::Embed { ids: routed.source, table: x, out });
@@ -180,11 +181,12 @@ impl Tape {
         }
     }
 
-    /// The router's auxiliary loss into `aux`; the gradients of the logits join those that the backward pass finds.
-    pub fn aux_loss(&mut self, logits: &[View], coef: f64, control: View, aux: View, gradient: bool) {
+    /// The router's auxiliary loss for `choices` experts of each token into `aux`; the gradients of the logits join those
+    /// that the backward pass finds.
+    pub fn aux_loss(&mut self, logits: &[View], choices: usize, coef: f64, control: View, aux: View, gradient: bool) {
         let wanted = if gradient { logits } else { &[] };
         let dlogits: Vec<View> = wanted.iter().map(|l| self.like(l.buf, "d.")).collect();
-        self.push(Op::AuxLoss { logits: logits.to_vec(), coef, control, aux, dlogits: dlogits.clone() });
+        self.push(Op::AuxLoss { logits: logits.to_vec(), choices, coef, control, aux, dlogits: dlogits.clone() });
         for (logits, dlogits) in logits.iter().zip(dlogits) {
             self.set_gradient(*logits, dlogits);
         }
@@ -196,7 +198,7 @@ impl Tape {
         self.push(Op::Sample { logits, rule, seed, token });
     }
 
-    /// The weighted sum of each token's two rows of y; `[T,D]`.
+    /// The weighted sum of each token's rows of y; `[T,D]`.
     pub fn combine(&mut self, y: View, routed: &Routed) -> View {
         let out = self.arena("combined", routed.slots.rows, y.cols, self.compute);
         self.push(Op::Combine { y, weights: Some(routed.weights), slots: routed.slots, plus: None, out });

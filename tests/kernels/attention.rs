@@ -32,11 +32,12 @@ pub fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     let far = usize::MAX / 2;
     // Documents, window, heads, key heads, size of a head. The last ones have more jobs than a card has multiprocessors.
-    let shapes: [(&[isize], usize, usize, usize, usize); 14] = [
+    let shapes: [(&[isize], usize, usize, usize, usize); 15] = [
         (&[1], far, 1, 1, 64),
         (&[77], far, 4, 2, 32),
         (&[1, 1, 60, 1, 100], far, 4, 1, 64),
         (&[150, 50], 33, 2, 2, 96),
+        (&[70, 1, 140], 50, 4, 2, 16),
         (&[130], far, 8, 2, 128),
         (&[64, 64, 3], 40, 4, 4, 128),
         (&[300], 64, 2, 1, 128),

@@ -32,6 +32,21 @@ fn slices(form: Form, live: usize, n: usize, k: usize) -> Case {
     })
 }
 
+/// A product with a bias, the same for every row, and the term of an adapter of `ranks`; 0: no term.
+fn biased(live: usize, n: usize, k: usize, ranks: usize) -> Case {
+    Case::new(format!("gemm_Nt/T={live} {n}x{k} term={ranks} bias"), live, move |b| {
+        let (a, w) = (b.normal(T, k, 1.0), b.normal(Rows::Fixed(n), k, (k as f32).powf(-0.5)));
+        let bias = b.normal(Rows::Fixed(1), n + 8, 3.0).columns(8, n).repeated(T);
+        let term = (ranks > 0).then(|| Term {
+            a: b.normal(T, ranks, 1.0),
+            b: b.normal(Rows::Fixed(n), ranks, (ranks as f32).powf(-0.5)),
+        });
+        let out = b.elem(T, n);
+        Op::Gemm(Gemm { plus: Some(bias), term, ..Gemm::nt(a, w, out) })
+    })
+    .limits(2.5e-3, 2e-5)
+}
+
 /// A product of a linear layer from k to n features, for `live` tokens.
 fn case(form: Form, live: usize, n: usize, k: usize, count: usize, wide: bool, added: bool) -> Case {
     with_term(form, live, [n, k, 0], count, wide, added)
@@ -123,6 +138,10 @@ pub fn cases() -> Vec<Case> {
     for (n, k) in [(24, 136), (32, 72), (48, 200), (64, 264)] {
         cases.push(case(Form::Nt, 2050, n, k, 1, false, false));
         cases.push(case(Form::Nn, 2050, k, n, 1, false, false));
+    }
+    for (live, n, k) in [(1, 64, 64), (77, 72, 136), (300, 1152, 896), (1030, 3848, 200)] {
+        cases.push(biased(live, n, k, 0));
+        cases.push(biased(live, n, k, 32));
     }
     cases.push(case(Form::Nt, 130, 203, 136, 1, false, false));
     cases.push(case(Form::Nt, 130, 203, 136, 1, true, true));

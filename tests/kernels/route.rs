@@ -1,4 +1,4 @@
-//! Top-2 routing and its load-balancing loss.
+//! Routing and its load-balancing loss.
 
 use crate::harness::{Build, Case};
 use halfbyte_core::dtype::DType;
@@ -24,18 +24,25 @@ fn loss_scale(b: &mut Build) -> View {
 
 pub fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
-    for (live, experts, wide) in
-        [(1, 8, false), (77, 8, true), (1500, 8, false), (300, 16, true), (40, 60, false), (2, 2, true)]
-    {
+    for (live, experts, choices, renormalize, wide) in [
+        (1, 8, 2, true, false),
+        (77, 8, 2, true, true),
+        (1500, 8, 2, true, false),
+        (300, 16, 1, false, true),
+        (40, 60, 4, false, false),
+        (2, 2, 2, true, true),
+        (700, 128, 8, true, false),
+        (90, 128, 8, false, true),
+    ] {
         for skewed in [false, true] {
             if skewed && experts == 2 {
                 continue;
             }
-            let name = format!("route/T={live} E={experts} skewed={skewed}");
+            let name = format!("route/T={live} E={experts} K={choices} renormalize={renormalize} skewed={skewed}");
             cases.push(
                 Case::new(name, live, move |b| {
                     let logits = logits(b, experts, skewed, wide);
-                    let weights = if wide { b.buf(T, 2, DType::F32) } else { b.elem(T, 2) };
+                    let weights = if wide { b.buf(T, choices, DType::F32) } else { b.elem(T, choices) };
                     let ints = |b: &mut Build, rows, cols| b.buf(rows, cols, DType::I32);
                     let touched = skewed.then(|| {
                         let before = (0..experts).map(|e| i32::from(e == experts - 1)).collect();
@@ -43,10 +50,11 @@ pub fn cases() -> Vec<Case> {
                     });
                     Op::Route(Route {
                         logits,
+                        renormalize,
                         weights,
-                        experts: ints(b, T, 2),
-                        slots: ints(b, T, 2),
-                        source: ints(b, Rows::Tokens(2), 1),
+                        experts: ints(b, T, choices),
+                        slots: ints(b, T, choices),
+                        source: ints(b, Rows::Tokens(choices), 1),
                         offsets: ints(b, Rows::Fixed(experts + 1), 1),
                         touched,
                     })
@@ -55,33 +63,44 @@ pub fn cases() -> Vec<Case> {
             );
         }
     }
-    for (live, experts, wide, added) in [(1, 8, false, true), (77, 8, true, true), (300, 16, false, false)] {
+    for (live, experts, choices, renormalize, wide, added) in [
+        (1, 8, 2, true, false, true),
+        (77, 8, 2, true, true, true),
+        (300, 16, 2, true, false, false),
+        (300, 128, 8, true, false, true),
+        (70, 128, 8, false, true, true),
+        (33, 60, 3, false, false, false),
+    ] {
+        let name = format!("route_bwd/T={live} E={experts} K={choices} renormalize={renormalize} plus={added}");
         cases.push(
-            Case::new(format!("route_bwd/T={live} E={experts} plus={added}"), live, move |b| {
+            Case::new(name, live, move |b| {
                 let logits = logits(b, experts, false, wide);
-                let dweights = if wide { b.buf(T, 2, DType::F32) } else { b.elem(T, 2) };
+                let dweights = if wide { b.buf(T, choices, DType::F32) } else { b.elem(T, choices) };
                 let dweights = b.fill(dweights, 1.0);
-                let chosen = (0..b.tokens()).flat_map(|t| [t % experts, (t + 3) % experts]).map(|e| e as i32).collect();
-                let chosen = b.i32(T, 2, chosen);
+                let of_token = |t| (0..choices).map(move |k| ((t + 3 * k) % experts) as i32);
+                let chosen = (0..b.tokens()).flat_map(of_token).collect();
+                let chosen = b.i32(T, choices, chosen);
                 let make = |b: &mut Build| if wide { b.buf(T, experts, DType::F32) } else { b.elem(T, experts) };
                 let plus = added.then(|| {
                     let plus = make(b);
                     b.fill(plus, 0.1)
                 });
                 let dlogits = make(b);
-                Op::RouteBwd { dweights, logits, experts: chosen, plus, dlogits }
+                Op::RouteBwd { dweights, logits, renormalize, experts: chosen, plus, dlogits }
             })
             .limits(5e-3, 1e-5),
         );
     }
-    for (live, experts, layers, wide) in [(1, 8, 1, false), (77, 8, 2, true), (700, 8, 3, false)] {
+    for (live, experts, choices, layers, wide) in
+        [(1, 8, 2, 1, false), (77, 8, 2, 2, true), (700, 8, 2, 3, false), (300, 128, 8, 2, false)]
+    {
         cases.push(
-            Case::new(format!("aux_loss/T={live} E={experts} layers={layers}"), live, move |b| {
+            Case::new(format!("aux_loss/T={live} E={experts} K={choices} layers={layers}"), live, move |b| {
                 let all: Vec<View> = (0..layers).map(|_| logits(b, experts, true, wide)).collect();
                 let make = |b: &mut Build| if wide { b.buf(T, experts, DType::F32) } else { b.elem(T, experts) };
                 let dlogits = (0..layers).map(|_| make(b)).collect();
                 let (control, aux) = (loss_scale(b), b.buf(Rows::Fixed(1), 1, DType::F32));
-                Op::AuxLoss { logits: all, coef: 0.02, control, aux, dlogits }
+                Op::AuxLoss { logits: all, choices, coef: 0.02, control, aux, dlogits }
             })
             // The result is a difference of nearly equal shares, and the reference sums in f32 less accurately than the
             // GPU.

@@ -3,7 +3,7 @@
 use halfbyte_core::device::cpu::{Cpu, CpuOptions};
 use halfbyte_core::dtype::DType;
 use halfbyte_core::model::{AdapterSpec, Fill, LossSpec, Model, OptimizerKind, OptimizerSpec, Spec, record};
-use halfbyte_core::model::{Architecture, Experts, ModelConfig, Rope, RopeScaling};
+use halfbyte_core::model::{Architecture, Experts, HEAD, ModelConfig, Rope, RopeScaling, linears};
 use halfbyte_core::op::{Betas, ControlRule, View};
 use halfbyte_core::quant::{QuantKind, Scheme};
 use halfbyte_core::session::Session;
@@ -34,7 +34,8 @@ impl Random {
     }
 }
 
-/// Two layers, width 8, grouped heads, a window of 4; with 4 experts if `moe`.
+/// Two layers, width 8, grouped heads, a window of 4. If `moe`, 4 experts; if not, the window is in force in the second layer
+/// only, q, k and v have biases, and the heads of q and k are normalized.
 pub fn config(moe: bool) -> ModelConfig {
     ModelConfig {
         family: if moe { Architecture::Mixtral } else { Architecture::Mistral },
@@ -49,8 +50,19 @@ pub fn config(moe: bool) -> ModelConfig {
         rope: Rope { theta: 100.0, scaling: RopeScaling::None },
         max_positions: 64,
         sliding_window: Some(4),
+        full_layers: if moe { Vec::new() } else { vec![0] },
+        qkv_bias: !moe,
+        head_norms: !moe,
         tied: false,
-        experts: moe.then_some(Experts { count: 4, per_token: 2, aux_loss_coef: 0.001, output_router_logits: false }),
+        experts: moe.then_some(Experts {
+            count: 4,
+            per_token: 2,
+            width: 12,
+            renormalize: true,
+            dense_layers: Vec::new(),
+            aux_loss_coef: 0.001,
+            output_router_logits: false,
+        }),
         torch_dtype: None,
         quantization: None,
         bos_id: Some(1),
@@ -58,28 +70,35 @@ pub fn config(moe: bool) -> ModelConfig {
     }
 }
 
-/// All linears adapted, head and router included; NF4 base; AdamW of torch.
+/// A mixture of experts as Qwen3-MoE's: 3 of 5 narrow experts, whose weights do not sum to 1, in the second layer only.
+pub fn qwen_moe() -> ModelConfig {
+    let experts = Experts {
+        count: 5,
+        per_token: 3,
+        width: 6,
+        renormalize: false,
+        dense_layers: vec![0],
+        aux_loss_coef: 0.001,
+        output_router_logits: false,
+    };
+    ModelConfig { family: Architecture::Qwen3Moe, experts: Some(experts), ..config(false) }
+}
+
+/// [`spec_of`] one of the [`config`]s.
 pub fn spec(moe: bool, compute: DType, checkpointing: bool) -> Spec {
-    let config = config(moe);
-    let mut adapters = HashMap::new();
-    for layer in 0..config.layers {
-        let mut modules: Vec<String> =
-            ["q_proj", "k_proj", "v_proj", "o_proj"].map(|m| format!("self_attn.{m}")).to_vec();
-        if moe {
-            modules.push("block_sparse_moe.gate".into());
-            let experts = (0..4).flat_map(|e| [1, 2, 3].map(|w| format!("block_sparse_moe.experts.{e}.w{w}")));
-            modules.extend(experts);
-        } else {
-            modules.extend(["gate_proj", "up_proj", "down_proj"].map(|m| format!("mlp.{m}")));
-        }
-        adapters
-            .extend(modules.iter().map(|m| (format!("model.layers.{layer}.{m}"), AdapterSpec { r: 3, scale: 1.7 })));
-    }
+    spec_of(config(moe), compute, checkpointing)
+}
+
+/// All linears adapted, head and router included; NF4 base; AdamW of torch.
+pub fn spec_of(config: ModelConfig, compute: DType, checkpointing: bool) -> Spec {
+    let modules = linears(&config).into_iter().filter(|m| m.leaf != HEAD).map(|m| m.name);
+    let mut adapters: HashMap<String, AdapterSpec> = modules.map(|m| (m, AdapterSpec { r: 3, scale: 1.7 })).collect();
     // Everything adapted but the head is quantized, as in HF; one module stays in 16 bit.
     let scheme = Scheme { kind: QuantKind::Nf4, blocksize: 32, double: true };
     let quantized = adapters.keys().filter(|m| *m != "model.layers.1.self_attn.k_proj");
     let base = quantized.map(|m| (m.clone(), scheme)).collect();
     adapters.insert("lm_head".into(), AdapterSpec { r: 2, scale: 0.9 });
+    let aux = config.experts.as_ref().map(|_| 0.05);
     Spec {
         config,
         compute,
@@ -89,7 +108,7 @@ pub fn spec(moe: bool, compute: DType, checkpointing: bool) -> Spec {
         dropout: 0.25,
         neftune: None,
         policies: vec![if checkpointing { Policy::Recompute } else { Policy::Keep }; 2],
-        loss: LossSpec { chunk: 5, aux: moe.then_some(0.05) },
+        loss: LossSpec { chunk: 5, aux },
         optimizer: Some(OptimizerSpec {
             state: OptimizerKind::Torch,
             betas: Betas { beta1: 0.9, beta2: 0.999, eps: 1e-8 },

@@ -1,6 +1,6 @@
 //! Every adapter gradient against central differences, in f64, at planned (overlapping) addresses.
 
-use crate::fixtures::{batch, session, spec};
+use crate::fixtures::{batch, qwen_moe, session, spec, spec_of};
 use halfbyte_core::device::cpu::CpuOptions;
 use halfbyte_core::dtype::DType;
 use halfbyte_core::model::{AdapterSpec, Spec};
@@ -20,7 +20,7 @@ fn accumulate(s: &mut Session) -> f64 {
 }
 
 fn check(spec: Spec) {
-    let moe = spec.config.experts.is_some();
+    let family = spec.config.family.model_type();
     let mut s = session(spec, CpuOptions { poison: true, late_copies: false });
     let (master, gradient) = s.model.params.master.expect("adapters");
     accumulate(&mut s);
@@ -45,7 +45,7 @@ fn check(spec: Spec) {
         worst = worst.max(error);
         zeros += usize::from(analytic[i] == 0.0);
     }
-    println!("moe {moe}: {} gradients, worst relative error {worst:.1e}, {zeros} exactly zero", values.len());
+    println!("{family}: {} gradients, worst relative error {worst:.1e}, {zeros} exactly zero", values.len());
     assert!(zeros * 5 < values.len(), "most parameters must have an influence");
 }
 
@@ -77,4 +77,9 @@ fn gradients_of_stacked_adapters_match_central_differences() {
         }
         check(spec);
     }
+}
+
+#[test]
+fn gradients_of_unnormalized_routing_match_central_differences() {
+    check(spec_of(qwen_moe(), DType::F64, true));
 }

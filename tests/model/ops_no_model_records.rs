@@ -209,12 +209,13 @@ fn experts(m: &mut Made) {
             _ => Some(dlogits),
         };
         let experts = m.ints(T, 2, &chosen);
-        m.push(Op::RouteBwd { dweights, logits, experts, plus, dlogits });
+        m.push(Op::RouteBwd { dweights, logits, renormalize: true, experts, plus, dlogits });
     }
     let logits = m.f32(T, 4);
     let (weights, experts, slots) = (m.f32_out(T, 2), m.out(T, 2, DType::I32), m.out(T, 2, DType::I32));
     let (source, offsets) = (m.out(T2, 1, DType::I32), m.out(Rows::Fixed(5), 1, DType::I32));
-    m.push(Op::Route(Route { logits, weights, experts, slots, source, offsets, touched: None }));
+    let renormalize = false;
+    m.push(Op::Route(Route { logits, renormalize, weights, experts, slots, source, offsets, touched: None }));
 }
 
 /// Copies to the host and back while another op runs.

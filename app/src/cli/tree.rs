@@ -2,7 +2,7 @@
 
 use crate::weights::names::is_quantized;
 use halfbyte_core::model::{Architecture, ModelConfig};
-use halfbyte_core::model::{HEAD, Linear, linears};
+use halfbyte_core::model::{HEAD, Linear, MlpNames, linears};
 
 /// A module: its class, and its arguments or its children.
 #[derive(PartialEq)]
@@ -24,13 +24,15 @@ pub fn module_tree(config: &ModelConfig, quantized: Option<&[String]>) -> String
     let all = linears(config);
     let linear = |m: &Linear| {
         let class = if quantized.is_some_and(|skip| is_quantized(m, skip)) { "Linear4bit" } else { "Linear" };
-        let inside = format!("in_features={}, out_features={}, bias=False", m.in_features, m.out_features);
+        let bias = if config.has_bias(m) { "True" } else { "False" };
+        let inside = format!("in_features={}, out_features={}, bias={bias}", m.in_features, m.out_features);
         (m.leaf.to_string(), leaf(class, &inside))
     };
-    let norm = |name: &str| {
+    let norm_of = |name: &str, width: usize| {
         let class = format!("{prefix}RMSNorm");
-        (name.to_string(), leaf(&class, &format!("({},), eps={}", config.hidden_size, python(config.rms_norm_eps))))
+        (name.to_string(), leaf(&class, &format!("({width},), eps={}", python(config.rms_norm_eps))))
     };
+    let norm = |name: &str| norm_of(name, config.hidden_size);
     let layer = |index: usize| {
         let of = |keep: &dyn Fn(&Linear) -> bool| -> Vec<(String, Module)> {
             all.iter().filter(|m| m.layer == Some(index) && keep(m)).map(linear).collect()
@@ -39,17 +41,21 @@ pub fn module_tree(config: &ModelConfig, quantized: Option<&[String]>) -> String
             children.push(("act_fn".into(), leaf("SiLU", "")));
             children
         };
-        let attention = node(&format!("{prefix}Attention"), of(&|m| m.name.contains(".self_attn.")));
-        let mlp = match (&config.experts, config.family) {
-            (Some(experts), _) => {
-                let expert = |e| node("MixtralBlockSparseTop2MLP", with_activation(of(&|m| m.expert == Some(e))));
+        let mut attention = of(&|m| m.name.contains(".self_attn."));
+        if config.head_norms {
+            attention.extend(["q_norm", "k_norm"].map(|name| norm_of(name, config.head_dim)));
+        }
+        let attention = node(&format!("{prefix}Attention"), attention);
+        let mlp = match config.experts_of(index) {
+            Some(experts) => {
+                let mixtral = config.family == Architecture::Mixtral;
+                let class = format!("{prefix}{}", if mixtral { "BlockSparseTop2MLP" } else { "MLP" });
+                let expert = |e| node(&class, with_activation(of(&|m| m.expert == Some(e))));
                 let mut children = of(&|m| m.leaf == "gate");
                 children.push(("experts".into(), list((0..experts.count).map(expert).collect())));
-                ("block_sparse_moe", node("MixtralSparseMoeBlock", children))
+                (MlpNames::of(config.family).path, node(&format!("{prefix}SparseMoeBlock"), children))
             }
-            (None, Architecture::Llama | Architecture::Mistral | Architecture::Mixtral) => {
-                ("mlp", node(&format!("{prefix}MLP"), with_activation(of(&|m| m.name.contains(".mlp.")))))
-            }
+            None => ("mlp", node(&format!("{prefix}MLP"), with_activation(of(&|m| m.name.contains(".mlp."))))),
         };
         let children = vec![
             ("self_attn".to_string(), attention),
@@ -179,6 +185,22 @@ mod tests {
             assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
         }
         assert!(!module_tree(&config("llama-2-7b"), None).contains("4bit"));
+    }
+
+    #[test]
+    fn biases_and_norms_of_heads_show() {
+        let text = module_tree(&config("qwen2.5-7b"), Some(&[]));
+        assert!(text.contains("(v_proj): Linear4bit(in_features=3584, out_features=512, bias=True)"), "{text}");
+        assert!(text.contains("(o_proj): Linear4bit(in_features=3584, out_features=3584, bias=False)"), "{text}");
+        let text = module_tree(&config("qwen3-30b-a3b"), Some(&[]));
+        for line in [
+            "          (q_norm): Qwen3MoeRMSNorm((128,), eps=1e-06)",
+            "        (mlp): Qwen3MoeSparseMoeBlock(",
+            "          (gate): Linear4bit(in_features=2048, out_features=128, bias=False)",
+            "            (0-127): 128 x Qwen3MoeMLP(",
+        ] {
+            assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
+        }
     }
 
     #[test]

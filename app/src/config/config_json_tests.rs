@@ -6,8 +6,9 @@ use serde_json::{Value, json};
 
 /// A config of `family` in which `changes` (a JSON object) replace fields; null removes one.
 fn config(family: &str, changes: Value) -> Result<ModelConfig> {
+    let class = Architecture::ALL.into_iter().find(|a| a.model_type() == family).expect("a family").class_prefix();
     let mut base = json!({
-        "architectures": [match family { "llama" => "LlamaForCausalLM", "mistral" => "MistralForCausalLM", _ => "MixtralForCausalLM" }],
+        "architectures": [format!("{class}ForCausalLM")],
         "model_type": family, "vocab_size": 320, "hidden_size": 128, "intermediate_size": 320,
         "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
         "max_position_embeddings": 256, "rms_norm_eps": 1e-5, "bos_token_id": 1, "eos_token_id": 2,
@@ -38,6 +39,50 @@ fn defaults_are_those_of_the_family() {
     let experts = mixtral.experts.expect("Mixtral has experts");
     assert_eq!((experts.count, experts.per_token, experts.output_router_logits), (8, 2, false));
     assert_eq!((mixtral.rope.theta, mixtral.sliding_window), (1e6, None));
+}
+
+#[test]
+fn qwen_models_have_biases_norms_and_experts() {
+    let qwen2 = config("qwen2", json!({"num_key_value_heads": null})).expect("valid");
+    assert_eq!((qwen2.qkv_bias, qwen2.head_norms, qwen2.head_dim, qwen2.kv_heads), (true, false, 32, 4));
+    let qwen3 = config("qwen3", json!({"head_dim": 64})).expect("valid");
+    assert_eq!((qwen3.qkv_bias, qwen3.head_norms, qwen3.head_dim), (false, true, 64));
+    assert_eq!(config("qwen3", json!({})).expect("valid").head_dim, 128, "the default of Qwen3Config");
+    let moe = json!({"num_experts": 16, "num_experts_per_tok": 4, "moe_intermediate_size": 96, "num_hidden_layers": 6,
+        "mlp_only_layers": [3], "decoder_sparse_step": 2});
+    let moe = config("qwen3_moe", moe).expect("valid");
+    assert!(moe.head_norms);
+    let experts = moe.experts.as_ref().expect("experts");
+    assert_eq!((experts.count, experts.per_token, experts.width, experts.renormalize), (16, 4, 96, false));
+    assert_eq!(experts.dense_layers, [0, 2, 3, 4]);
+    assert!(moe.experts_of(0).is_none() && moe.experts_of(1).is_some());
+    let renormalized = config("qwen3_moe", json!({"norm_topk_prob": true})).expect("valid").experts.expect("experts");
+    assert_eq!((renormalized.count, renormalized.per_token, renormalized.width), (128, 8, 768));
+    assert!(renormalized.renormalize && renormalized.dense_layers.is_empty());
+    assert!(config("mixtral", json!({})).expect("valid").experts.expect("experts").renormalize);
+}
+
+#[test]
+fn a_window_of_qwen_is_in_force_only_if_a_flag_says_so() {
+    let windows = |family: &str, changes: Value| {
+        let config = config(family, changes).expect("valid");
+        (config.sliding_window, config.full_layers)
+    };
+    let layers = |mut changes: Value| {
+        changes["num_hidden_layers"] = 4.into();
+        changes["sliding_window"] = 64.into();
+        changes
+    };
+    assert_eq!(windows("qwen2", layers(json!({"max_window_layers": 1}))), (None, vec![]));
+    let used = json!({"use_sliding_window": true, "max_window_layers": 1});
+    assert_eq!(windows("qwen2", layers(used.clone())), (Some(64), vec![0]));
+    assert_eq!(windows("qwen3_moe", layers(used)), (Some(64), vec![]), "all layers of a Qwen3-MoE have it");
+    assert_eq!(windows("qwen3", layers(json!({"use_sliding_window": true}))), (None, vec![]), "28 layers are without");
+    let types = json!(["sliding_attention", "full_attention", "sliding_attention", "full_attention"]);
+    let listed = json!({"use_sliding_window": true, "max_window_layers": 0, "layer_types": types});
+    assert_eq!(windows("qwen3", layers(listed)), (Some(64), vec![1, 3]));
+    refused("qwen3", layers(json!({"layer_types": types})), &["layer_types"]);
+    refused("qwen3", layers(json!({"use_sliding_window": true, "layer_types": ["chunked"]})), &["layer_types"]);
 }
 
 #[test]
@@ -92,7 +137,14 @@ fn fields_that_change_the_mathematics_are_refused_by_name() {
     refused("llama", json!({"mlp_bias": true}), &["mlp_bias"]);
     refused("llama", json!({"hidden_act": "gelu"}), &["hidden_act", "gelu"]);
     refused("mistral", json!({"attention_dropout": 0.1}), &["attention_dropout", "0.1"]);
-    refused("mixtral", json!({"num_experts_per_tok": 1}), &["num_experts_per_tok", "1"]);
+    refused("mixtral", json!({"num_experts_per_tok": 9}), &["num_experts_per_tok", "9", "8 of the 8"]);
+    refused("qwen3_moe", json!({"num_experts_per_tok": 9}), &["num_experts_per_tok", "9", "8 of the 128"]);
+    refused("qwen3_moe", json!({"mlp_only_layers": [0, 1]}), &["decoder_sparse_step", "no layer"]);
+    refused("qwen2", json!({"num_experts": 8}), &["num_experts", "Qwen3-MoE"]);
+    refused("qwen2", json!({"shared_expert_intermediate_size": 64}), &["shared_expert_intermediate_size"]);
+    refused("qwen3", json!({"attention_bias": true}), &["attention_bias"]);
+    refused("mistral", json!({"use_sliding_window": true}), &["use_sliding_window"]);
+    refused("llama", json!({"layer_types": ["full_attention", "full_attention"]}), &["layer_types"]);
     refused("mixtral", json!({"router_jitter_noise": 0.01}), &["router_jitter_noise"]);
     refused("llama", json!({"sliding_window": 16}), &["sliding_window", "16"]);
     refused("llama", json!({"num_local_experts": 8}), &["num_local_experts"]);
@@ -103,7 +155,8 @@ fn fields_that_change_the_mathematics_are_refused_by_name() {
 fn unknown_fields_and_architectures_are_refused() {
     refused("llama", json!({"hidden_siz": 4}), &["hidden_siz", "did you mean `hidden_size`"]);
     refused("llama", json!({"logit_softcapping": 30.0}), &["logit_softcapping"]);
-    refused("llama", json!({"model_type": "qwen2"}), &["model_type", "qwen2", "Mixtral"]);
+    refused("llama", json!({"model_type": "gemma2"}), &["model_type", "gemma2", "Mixtral", "qwen3_moe"]);
+    refused("llama", json!({"model_type": "qwen2"}), &["architectures", "Qwen2ForCausalLM"]);
     refused("llama", json!({"model_type": null}), &["model_type"]);
     refused("llama", json!({"architectures": ["LlamaForSequenceClassification"]}), &["architectures"]);
     config("llama", json!({"some_future_field": null})).expect("null has no effect");

@@ -18,15 +18,26 @@ const ARCHITECTURES: &[(&str, &str)] = architectures!(
     "llama-2-70b",
     "mistral-7b-v0.1",
     "mistral-7b-instruct-v0.2",
-    "mixtral-8x7b-v0.1"
+    "mixtral-8x7b-v0.1",
+    "mistral-nemo-12b",
+    "llama-3.1-8b",
+    "llama-3.2-1b",
+    "qwen2.5-0.5b",
+    "qwen2.5-7b",
+    "qwen3-0.6b",
+    "qwen3-8b",
+    "qwen3-30b-a3b",
+    "smollm2-135m",
+    "tinyllama-1.1b"
 );
 
 /// Finds an architecture by name or hub id and returns it with its name in the list. A hub id is reduced to its last
-/// part without "-hf": `meta-llama/Llama-2-7b-hf` is llama-2-7b. A chat or instruct model that is not in the list has
+/// part without "meta-" and "-hf": `meta-llama/Llama-2-7b-hf` is llama-2-7b. A chat or instruct model that is not in the list has
 /// the architecture of its base model: `mistralai/Mistral-7B-Instruct-v0.1` is mistral-7b-v0.1.
 pub fn known(name: &str) -> Result<(&'static str, ModelConfig)> {
     let last = name.rsplit('/').next().unwrap_or(name).to_lowercase();
     let wanted = last.strip_suffix("-hf").unwrap_or(&last);
+    let wanted = wanted.strip_prefix("meta-").unwrap_or(wanted);
     let origin = wanted.replace("-instruct", "").replace("-chat", "");
     let named = |wanted: &str| ARCHITECTURES.iter().find(|(name, _)| *name == wanted);
     match named(wanted).or_else(|| named(&origin)) {
@@ -55,6 +66,9 @@ mod tests {
             ("mistralai/Mistral-7B-Instruct-v0.1", "mistral-7b-v0.1"),
             ("mistralai/Mistral-7B-Instruct-v0.2", "mistral-7b-instruct-v0.2"),
             ("mistralai/Mixtral-8x7B-v0.1", "mixtral-8x7b-v0.1"),
+            ("meta-llama/Meta-Llama-3.1-8B-Instruct", "llama-3.1-8b"),
+            ("Qwen/Qwen2.5-7B-Instruct", "qwen2.5-7b"),
+            ("HuggingFaceTB/SmolLM2-135M-Instruct", "smollm2-135m"),
         ] {
             assert_eq!(known(given).expect(given).0, name);
         }

@@ -25,7 +25,8 @@ pub fn load_base(session: &mut Session, checkpoint: &TensorFiles, stated: LoadDt
         let (rows, cols) = tensor.shape;
         match tensor.fill {
             Fill::Dense(view) => {
-                let shape = if tensor.name.ends_with("norm.weight") { vec![cols] } else { vec![rows, cols] };
+                let vector = tensor.name.ends_with("norm.weight") || tensor.name.ends_with(".bias");
+                let shape = if vector { vec![cols] } else { vec![rows, cols] };
                 let read = || load(&checkpoint.shaped(&tensor.name, &shape)?, dtype);
                 let ((), values) = rayon::join(|| identity.add(checkpoint, &tensor.name), read);
                 write_f32(session, view, &values?)?;

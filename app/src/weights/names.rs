@@ -12,19 +12,27 @@ use halfbyte_core::model::{EMBEDDING, HEAD, Linear, ModelConfig, linears};
 pub struct TensorSpec {
     /// For example `model.layers.0.input_layernorm.weight`.
     pub name: String,
-    /// `[out_features, in_features]`, or `[hidden_size]` of a norm.
+    /// `[out_features, in_features]`, or the length of a norm's weight or of a bias.
     pub shape: Vec<usize>,
 }
 
 /// All tensors of an unquantized checkpoint, in the order of the module tree. A tied head has no tensor.
 pub fn tensors(config: &ModelConfig) -> Vec<TensorSpec> {
-    let norm = |name: String| TensorSpec { name, shape: vec![config.hidden_size] };
+    let vector = |name: String, length| TensorSpec { name, shape: vec![length] };
+    let norm = |name: String| vector(name, config.hidden_size);
     let mut list =
         vec![TensorSpec { name: format!("{EMBEDDING}.weight"), shape: vec![config.vocab_size, config.hidden_size] }];
     let mut modules = linears(config).into_iter().peekable();
     for layer in 0..config.layers {
         while let Some(module) = modules.next_if(|m| m.layer == Some(layer)) {
             list.push(TensorSpec { name: module.weight(), shape: vec![module.out_features, module.in_features] });
+            if config.has_bias(&module) {
+                list.push(vector(format!("{}.bias", module.name), module.out_features));
+            }
+        }
+        if config.head_norms {
+            let of_head = |name| vector(format!("model.layers.{layer}.self_attn.{name}.weight"), config.head_dim);
+            list.extend(["q_norm", "k_norm"].map(of_head));
         }
         list.push(norm(format!("model.layers.{layer}.input_layernorm.weight")));
         list.push(norm(format!("model.layers.{layer}.post_attention_layernorm.weight")));

@@ -27,6 +27,33 @@ fn modules_come_in_the_order_of_the_tree() {
 }
 
 #[test]
+fn biases_and_norms_of_heads_have_tensors() {
+    let shapes = |family: &str, suffix: &str| {
+        let tensors = tensors(&config(family, "")).into_iter().filter(|t| t.name.ends_with(suffix));
+        tensors.map(|t| t.shape).collect::<Vec<_>>()
+    };
+    assert_eq!(shapes("qwen2", ".bias"), [[16], [8], [8], [16], [8], [8]]);
+    assert!(shapes("qwen3", ".bias").is_empty() && shapes("llama", "_norm.weight").is_empty());
+    assert_eq!(shapes("qwen3", "q_norm.weight"), [[4], [4]]);
+    assert_eq!(shapes("qwen3", "k_norm.weight"), [[4], [4]]);
+    let moe = config("qwen3_moe", r#", "num_experts": 9, "moe_intermediate_size": 20, "decoder_sparse_step": 2"#);
+    let names: Vec<String> = linears(&moe).into_iter().map(|m| m.name).collect();
+    assert_eq!(
+        names[4..8],
+        ["gate", "up", "down"]
+            .map(|m| format!("model.layers.0.mlp.{m}_proj"))
+            .into_iter()
+            .chain(["model.layers.1.self_attn.q_proj".into()])
+            .collect::<Vec<_>>()
+    );
+    assert_eq!(names[11], "model.layers.1.mlp.gate");
+    assert_eq!(names[14], "model.layers.1.mlp.experts.0.down_proj");
+    assert_eq!(names.len(), 7 + 4 + 1 + 9 * 3 + 1);
+    let spec = tensors(&moe).into_iter().find(|t| t.name == "model.layers.1.mlp.experts.8.up_proj.weight");
+    assert_eq!(spec.expect("an expert").shape, [20, 16]);
+}
+
+#[test]
 fn a_tied_head_is_a_module_without_a_tensor() {
     let tied = config("llama", r#", "tie_word_embeddings": true"#);
     assert!(linears(&tied).iter().any(|m| m.name == HEAD));

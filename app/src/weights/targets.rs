@@ -8,9 +8,9 @@ use crate::suggest::nearest;
 use crate::weights::names::other_modules;
 use halfbyte_core::error::{Error, Result};
 use halfbyte_core::model::{Architecture, ModelConfig};
-use halfbyte_core::model::{EMBEDDING, HEAD, Linear, linears};
+use halfbyte_core::model::{EMBEDDING, HEAD, Linear, MlpNames, linears};
 
-/// PEFT's default for `target_modules`, the same for Llama, Mistral and Mixtral.
+/// PEFT's default for `target_modules`, the same for all families except Qwen3-MoE, which has none.
 const DEFAULT: [&str; 2] = ["q_proj", "v_proj"];
 
 /// An adapted linear module with its rank and scale.
@@ -54,6 +54,10 @@ pub fn resolve(lora: &LoraConfig, model: &ModelConfig) -> Result<Resolution> {
     lora.check()?;
     let all = linears(model);
     let targets = match &lora.targets {
+        Targets::Default if model.family == Architecture::Qwen3Moe => {
+            return Err(Error::usage("`target_modules` is missing, and PEFT has no default for qwen3_moe models")
+                .hint(format!("name them: {}", leaves(&all).join(", "))));
+        }
         Targets::Default => Pattern::Names(DEFAULT.map(String::from).to_vec()),
         Targets::AllLinear => {
             Pattern::Names(leaves(&all).into_iter().filter(|l| *l != HEAD).map(String::from).collect())
@@ -149,13 +153,14 @@ fn leaves(all: &[Linear]) -> Vec<&'static str> {
 /// most similar name.
 fn suggestions(name: &str, family: Architecture, all: &[Linear]) -> Vec<String> {
     let leaf = name.rsplit('.').next().unwrap_or(name);
-    let pairs = [("gate_proj", "w1"), ("up_proj", "w3"), ("down_proj", "w2")];
-    let same = pairs.iter().find_map(|(dense, expert)| match family {
-        Architecture::Mixtral if leaf == *dense => Some(expert),
-        Architecture::Llama | Architecture::Mistral if leaf == *expert => Some(dense),
-        _ => None,
-    });
-    let near = same.copied().or_else(|| nearest(leaf, leaves(all)));
+    let names = |family| {
+        let MlpNames { gate_up: [gate, up], down, .. } = MlpNames::of(family);
+        [gate, up, down]
+    };
+    let known = [Architecture::Llama, Architecture::Mixtral].map(names);
+    let role = known.iter().find_map(|names| names.iter().position(|name| *name == leaf));
+    let same = role.map(|role| names(family)[role]).filter(|name| *name != leaf);
+    let near = same.or_else(|| nearest(leaf, leaves(all)));
     near.map(String::from).into_iter().collect()
 }
 

@@ -36,6 +36,17 @@ fn names_match_whole_last_parts() {
 }
 
 #[test]
+fn models_without_a_default_must_name_their_targets() {
+    assert_eq!(adapted(&LoraConfig::default(), "qwen3").len(), 3 * 2);
+    let error = resolve(&LoraConfig::default(), &model("qwen3_moe")).expect_err("PEFT raises").to_string();
+    assert!(error.contains("target_modules") && error.contains("gate_proj"), "{error}");
+    assert_eq!(adapted(&named(&["gate"]), "qwen3_moe").len(), 3);
+    assert_eq!(adapted(&named(&["gate_proj"]), "qwen3_moe").len(), 3 * 128);
+    let found = resolve(&named(&["q_proj", "w3"]), &model("qwen3_moe")).expect("attention matches");
+    assert_eq!(found.unmatched, [("w3".to_string(), vec!["up_proj".to_string()])]);
+}
+
+#[test]
 fn all_linear_leaves_out_the_head() {
     let all = LoraConfig { targets: Targets::AllLinear, ..LoraConfig::default() };
     assert_eq!(adapted(&all, "llama").len(), 3 * 7);

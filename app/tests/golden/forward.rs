@@ -345,10 +345,13 @@ impl RoundedError {
 fn stable_tokens(exact: &Tensors, case: &str, stream: &Stream, config: &ModelConfig) -> Result<Vec<usize>, String> {
     let mut stable = vec![true; stream.rows.len()];
     if let Some(experts) = &config.experts {
-        for layer in 0..config.layers {
+        for layer in (0..config.layers).filter(|layer| config.experts_of(*layer).is_some()) {
             let logits = stream.pick(&exact.f32(&format!("{case}.router_logits.layer{layer}"))?, experts.count);
             let logits: Vec<f64> = logits.into_iter().map(f64::from).collect();
-            stable.iter_mut().zip(far_from_ties(&logits, experts.count)).for_each(|(stable, far)| *stable &= far);
+            stable
+                .iter_mut()
+                .zip(far_from_ties(&logits, experts.count, experts.per_token))
+                .for_each(|(stable, far)| *stable &= far);
         }
     }
     Ok((0..stable.len()).filter(|&t| stable[t]).collect())

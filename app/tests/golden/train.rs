@@ -19,8 +19,8 @@ use halfbyte::weights::targets::AdapterModule;
 use halfbyte_core::device::DeviceName;
 use halfbyte_core::dtype::DType;
 use halfbyte_core::model::ModelConfig;
-use halfbyte_core::model::linears;
 use halfbyte_core::model::{Fill, OptimizerKind, OptimizerSpec};
+use halfbyte_core::model::{HEAD, linears};
 use halfbyte_core::op::{Betas, Control, ControlRule};
 use halfbyte_core::quant::Scheme;
 use halfbyte_core::session::Session;
@@ -377,7 +377,8 @@ impl Trace {
         }
     }
 
-    /// Checks that AdamW skips exactly the parameters that have no gradient in PyTorch in this step.
+    /// Checks that AdamW skips exactly the parameters that have no gradient in PyTorch in this step. In 16 bit, rounding may
+    /// send a token that is close to a tie to another expert, so one expert may differ.
     fn untouched(&self, session: &mut Session, step: usize) -> Result<(), String> {
         let Some(golden) = self.trace["steps"][step]["parameters_without_gradient"].as_array() else { return Ok(()) };
         let golden: HashSet<&str> = golden.iter().filter_map(Value::as_str).collect();
@@ -385,7 +386,13 @@ impl Trace {
         let is_touched = |i: usize| touched[4 * i..4 * i + 4] != [0; 4];
         let skipped = session.model.params.adapter.iter().filter(|t| t.touched.is_some_and(|i| !is_touched(i)));
         let ours: HashSet<String> = skipped.flat_map(|t| keys(&t.module)).collect();
-        match ours.iter().map(String::as_str).collect::<HashSet<_>>() == golden {
+        let ours: HashSet<&str> = ours.iter().map(String::as_str).collect();
+        // `…layers.1.mlp.experts.8`
+        let expert = |key: &&str| {
+            key.find("experts.").map(|at| key[..at + 8 + key[at + 8..].find('.').unwrap_or(0)].to_string())
+        };
+        let other: HashSet<_> = ours.symmetric_difference(&golden).map(expert).collect();
+        match other.len() <= usize::from(self.compute != DType::F32) {
             true => Ok(()),
             false => Err(format!("step {step}: {} parameters are skipped, recorded {}", ours.len(), golden.len())),
         }
@@ -513,7 +520,8 @@ impl Trace {
     fn put_merged(&self, session: &mut Session, last: &Adapter, kind: &str) -> Result<(), String> {
         let checkpoint = TensorFiles::open(&self.model).map_err(text)?;
         let store = if kind.contains("_bf16_") { DType::Bf16 } else { DType::F32 };
-        for module in linears(&self.config) {
+        // A tied head has no adapter in traces with merged weights, and stays the embedding.
+        for module in linears(&self.config).into_iter().filter(|m| !(self.config.tied && m.leaf == HEAD)) {
             let at = last.modules.iter().position(|m| m.module.name == module.name);
             let adapter = at.map(|i| (&last.modules[i], &last.weights[i]));
             let scheme = self.scheme.filter(|_| is_quantized(&module, &[]) && !kind.ends_with("original"));

@@ -86,7 +86,7 @@ fn drop_near_ties(batch: &mut MicroBatch, experts: usize, routers: &[Vec<f64>]) 
     let predicted = |batch: &MicroBatch| batch.targets.iter().filter(|&&target| target != IGNORED).count();
     let of = predicted(batch);
     for logits in routers {
-        for (target, far) in batch.targets.iter_mut().zip(far_from_ties(logits, experts)) {
+        for (target, far) in batch.targets.iter_mut().zip(far_from_ties(logits, experts, 2)) {
             if !far {
                 *target = IGNORED;
             }

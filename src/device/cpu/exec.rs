@@ -101,8 +101,8 @@ pub fn exec<A: Real>(mem: &mut CpuMemory, op: &Op, live: usize, late_copies: boo
                 mem.write_slice(out, &vec![0i32; out.rows.count(live) * out.cols]);
             }
         }
-        Op::Route(Route { logits, weights, experts, slots, source, offsets, touched }) => {
-            let routing = route::route(&mem.load::<A>(logits, live));
+        Op::Route(Route { logits, renormalize, weights, experts, slots, source, offsets, touched }) => {
+            let routing = route::route(&mem.load::<A>(logits, live), weights.cols, *renormalize);
             mem.store(weights, live, &routing.weights);
             mem.write_slice(experts, &routing.experts);
             mem.write_slice(slots, &routing.slots);
@@ -114,15 +114,15 @@ pub fn exec<A: Real>(mem: &mut CpuMemory, op: &Op, live: usize, late_copies: boo
                 mem.write_slice(touched, &seen);
             }
         }
-        Op::RouteBwd { dweights, logits, experts, plus, dlogits } => {
+        Op::RouteBwd { dweights, logits, renormalize, experts, plus, dlogits } => {
             let (dweights, logits, plus) =
                 (mem.load::<A>(dweights, live), mem.load(logits, live), optional(mem, plus, live));
-            let result = route::route_bwd(&dweights, &logits, mem.slice(experts, live), plus.as_ref());
+            let result = route::route_bwd(&dweights, &logits, *renormalize, mem.slice(experts, live), plus.as_ref());
             mem.store(dlogits, live, &result);
         }
         Op::Combine { y, weights, slots, plus, out } => {
             let (y, weights, plus) = (mem.load::<A>(y, live), optional(mem, weights, live), optional(mem, plus, live));
-            let result = permute::combine(&y, weights.as_ref(), mem.slice(slots, live), plus.as_ref());
+            let result = permute::combine(&y, weights.as_ref(), mem.slice(slots, live), slots.cols, plus.as_ref());
             mem.store(out, live, &result);
         }
         Op::CombineBwd { dout, y, weights, slots, dy, dweights } => {
@@ -131,10 +131,10 @@ pub fn exec<A: Real>(mem: &mut CpuMemory, op: &Op, live: usize, late_copies: boo
             mem.store(dy, live, &d);
             mem.store(dweights, live, &dw);
         }
-        Op::AuxLoss { logits, coef, control, aux, dlogits } => {
+        Op::AuxLoss { logits, choices, coef, control, aux, dlogits } => {
             let layers: Vec<Matrix<A>> = logits.iter().map(|l| mem.load(l, live)).collect();
             let loss_scale = mem.load::<A>(control, live).data()[Control::LossScale as usize];
-            let (loss, gradients) = route::aux_loss(&layers, *coef, loss_scale);
+            let (loss, gradients) = route::aux_loss(&layers, *choices, *coef, loss_scale);
             mem.store(aux, live, &[loss]);
             for (dlogits, gradient) in dlogits.iter().zip(gradients) {
                 mem.store(dlogits, live, &gradient);

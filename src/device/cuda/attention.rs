@@ -1,4 +1,4 @@
-//! Launches of `kernels/attention.cu`: compiled for four head sizes.
+//! Launches of `kernels/attention.cu`: compiled for five head sizes.
 
 use super::launch::{Grid, Launcher};
 use super::modules::Family;
@@ -56,12 +56,13 @@ impl Kernels {
 
 fn kernels(l: &Launcher, op: &Attention) -> Result<Kernels> {
     match op.q.cols / op.heads {
+        16 => Ok(kernels!(16)),
         32 => Ok(kernels!(32)),
         64 => Ok(kernels!(64)),
         96 => Ok(kernels!(96)),
         128 => Ok(kernels!(128)),
         d => Err(l
-            .refused(&op.q, &format!("has heads of size {d}; the GPU takes 32, 64, 96 and 128"))
+            .refused(&op.q, &format!("has heads of size {d}; the GPU takes 16, 32, 64, 96 and 128"))
             .hint("models of this shape run on the CPU: `--device cpu`")),
     }
 }
@@ -137,7 +138,7 @@ mod tests {
             assert_eq!(constant(SOURCE, name), size, "{name}");
         }
         assert!(SOURCE.contains("PITCH = D == 96 ? 128 : D;"), "rows of a tile have another width");
-        let all = [kernels!(32), kernels!(64), kernels!(96), kernels!(128)];
+        let all = [kernels!(16), kernels!(32), kernels!(64), kernels!(96), kernels!(128)];
         for (kernel, bytes) in [
             ("attention_D", all.each_ref().map(Kernels::shared)),
             ("attention_dkdv_D", all.each_ref().map(Kernels::shared)),

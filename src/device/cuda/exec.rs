@@ -31,14 +31,16 @@ pub fn exec(l: &mut Launcher, copies: &mut Copies, op: &Op) -> Result<()> {
         Op::Cast { x, out, parts, at, scale } => pointwise::cast(l, x, out, *parts, *at, *scale),
         Op::Zero { out } => pointwise::zero(l, out),
         Op::Route(op) => route::route(l, op),
-        Op::RouteBwd { dweights, logits, experts, plus, dlogits } => {
-            route::route_bwd(l, dweights, logits, experts, plus, dlogits)
+        Op::RouteBwd { dweights, logits, renormalize, experts, plus, dlogits } => {
+            route::route_bwd(l, dweights, logits, *renormalize, experts, plus, dlogits)
         }
         Op::Combine { y, weights, slots, plus, out } => permute::combine(l, y, weights, slots, plus, out),
         Op::CombineBwd { dout, y, weights, slots, dy, dweights } => {
             permute::combine_bwd(l, dout, y, weights, slots, dy, dweights)
         }
-        Op::AuxLoss { logits, coef, control, aux, dlogits } => route::aux_loss(l, logits, *coef, control, aux, dlogits),
+        Op::AuxLoss { logits, choices, coef, control, aux, dlogits } => {
+            route::aux_loss(l, logits, *choices, *coef, control, aux, dlogits)
+        }
         Op::CrossEntropy(op) => cross_entropy::cross_entropy(l, op),
         Op::Sample { logits, rule, seed, token } => sample::sample(l, logits, rule, seed, token),
         Op::GradNorm { grads, partials, norm } => grad_norm::grad_norm(l, grads, partials, norm),

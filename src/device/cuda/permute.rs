@@ -1,6 +1,6 @@
 //! Launches of `kernels/permute.cu`.
 
-use super::launch::{Grid, Launcher, PACK};
+use super::launch::{Argument, Grid, Launcher, PACK};
 use super::modules::Family;
 use crate::dtype::DType;
 use crate::error::Result;
@@ -16,10 +16,10 @@ pub fn combine(
     out: &View,
 ) -> Result<()> {
     let grid = Grid::items(l.grid_rows(out) * out.cols / PACK);
-    let (rows, cols) = (l.rows(out), out.cols as i32);
+    let (rows, cols, choices) = (l.rows(out), out.cols as i32, slots.cols as i32);
     let (y, weights, slots) = (l.packs(y)?, l.f32_or_elem_or_none(weights)?, l.flat(slots, DType::I32)?);
     let (plus, out) = (l.packs_or_none(plus)?, l.packs(out)?);
-    l.launch(Family::Permute, "combine", grid, &[&rows, &cols, &y, &weights, &slots, &plus, &out])
+    l.launch(Family::Permute, "combine", grid, &[&rows, &cols, &choices, &y, &weights, &slots, &plus, &out])
 }
 
 /// `dy[slots[t,k]] = weights[t,k] · dout[t]`, `dweights[t,k] = ⟨dout[t], y[slots[t,k]]⟩`: one block for each token.
@@ -33,8 +33,9 @@ pub fn combine_bwd(
     dweights: &View,
 ) -> Result<()> {
     let grid = Grid::blocks(l.grid_rows(dout), (dout.cols / PACK).next_multiple_of(32).clamp(32, 256));
-    let (rows, cols) = (l.rows(dout), dout.cols as i32);
+    let (rows, cols, choices) = (l.rows(dout), dout.cols as i32, slots.cols as i32);
     let (dout, y, weights) = (l.packs(dout)?, l.packs(y)?, l.f32_or_elem(weights)?);
     let (slots, dy, dweights) = (l.flat(slots, DType::I32)?, l.packs(dy)?, l.f32_or_elem(dweights)?);
-    l.launch(Family::Permute, "combine_bwd", grid, &[&rows, &cols, &dout, &y, &weights, &slots, &dy, &dweights])
+    let args: [&dyn Argument; 9] = [&rows, &cols, &choices, &dout, &y, &weights, &slots, &dy, &dweights];
+    l.launch(Family::Permute, "combine_bwd", grid, &args)
 }

@@ -1,17 +1,17 @@
 //! Launches of `kernels/route.cu`.
 
-use super::launch::{F32OrElem, Grid, Launcher, arguments};
+use super::launch::{Argument, F32OrElem, Grid, Launcher, arguments};
 use super::modules::Family;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::op::{Route, View};
 
 /// Layers that one launch can take (`LAYERS` in the kernel).
-const LAYERS: usize = 80;
+const LAYERS: usize = 96;
 /// Tokens of one partial sum (`CHUNK` in the kernel).
 const CHUNK: usize = 256;
 /// Experts at most (`EXPERTS` in the kernel): `aux_total` keeps two sums for each in shared memory.
-const EXPERTS: usize = 80;
+const EXPERTS: usize = 128;
 
 /// `Layers` of the kernel.
 #[derive(Clone, Copy)]
@@ -28,18 +28,20 @@ arguments!(Layers);
 pub fn route(l: &mut Launcher, op: &Route) -> Result<()> {
     let (rows, count, tokens) = (l.rows(&op.logits), op.logits.cols, l.grid_rows(&op.logits));
     check_experts(l, &op.logits)?;
-    let n = count as i32;
+    let (n, choices, renormalize) = (count as i32, op.weights.cols as i32, i32::from(op.renormalize));
     let (logits, weights) = (l.f32_or_elem(&op.logits)?, l.f32_or_elem(&op.weights)?);
     let experts = l.flat(&op.experts, DType::I32)?;
-    l.launch(Family::Route, "route_choose", Grid::items(tokens), &[&rows, &n, &logits, &weights, &experts])?;
+    let args: [&dyn Argument; 7] = [&rows, &n, &choices, &renormalize, &logits, &weights, &experts];
+    l.launch(Family::Route, "route_choose", Grid::items(tokens), &args)?;
     let (slots, source) = (l.flat(&op.slots, DType::I32)?, l.flat(&op.source, DType::I32)?);
     let offsets = l.flat(&op.offsets, DType::I32)?;
     let touched = op.touched.as_ref().map_or(Ok(0), |t| l.flat(t, DType::I32))?;
-    // As many threads as 40 KB of counts allow: a power of two.
-    let threads = (10240 / count).clamp(32, 1024);
+    // As many threads as shared memory has room for their counts: a power of two. All launches ask for all of that memory.
+    let shared = l.shared_memory;
+    let threads = (shared / 4 / count).saturating_sub(1).clamp(32, 1024);
     let threads = 1 << threads.ilog2();
-    let grid = Grid { blocks: [1, 1, 1], threads, shared: (count * threads + count) * 4 };
-    l.launch(Family::Route, "route_sort", grid, &[&rows, &n, &experts, &slots, &source, &offsets, &touched])
+    let grid = Grid { blocks: [1, 1, 1], threads, shared };
+    l.launch(Family::Route, "route_sort", grid, &[&rows, &n, &choices, &experts, &slots, &source, &offsets, &touched])
 }
 
 /// One thread for each token.
@@ -47,20 +49,24 @@ pub fn route_bwd(
     l: &mut Launcher,
     dweights: &View,
     logits: &View,
+    renormalize: bool,
     experts: &View,
     plus: &Option<View>,
     dlogits: &View,
 ) -> Result<()> {
     let (grid, rows, n) = (Grid::items(l.grid_rows(logits)), l.rows(logits), logits.cols as i32);
+    let (choices, renormalize) = (dweights.cols as i32, i32::from(renormalize));
     let (dweights, logits, experts) = (l.f32_or_elem(dweights)?, l.f32_or_elem(logits)?, l.flat(experts, DType::I32)?);
     let (plus, dlogits) = (l.f32_or_elem_or_none(plus)?, l.f32_or_elem(dlogits)?);
-    l.launch(Family::Route, "route_bwd", grid, &[&rows, &n, &dweights, &logits, &experts, &plus, &dlogits])
+    let args: [&dyn Argument; 9] = [&rows, &n, &choices, &renormalize, &dweights, &logits, &experts, &plus, &dlogits];
+    l.launch(Family::Route, "route_bwd", grid, &args)
 }
 
 /// Sums over chunks of tokens, their total, the gradients.
 pub fn aux_loss(
     l: &mut Launcher,
     logits: &[View],
+    choices: usize,
     coef: f64,
     control: &View,
     aux: &View,
@@ -72,6 +78,7 @@ pub fn aux_loss(
     check_experts(l, first)?;
     let (rows, experts) = (l.rows(first), first.cols);
     let (n, layers, factor) = (experts as i32, logits.len() as i32, (coef * experts as f64) as f32);
+    let choices = choices as i32;
     let chunks = l.grid_rows(first).div_ceil(CHUNK);
     let sums = partial_sums(logits, l.tokens);
     let partials = l.memory.partials(scratch(logits, l.tokens))?;
@@ -79,7 +86,7 @@ pub fn aux_loss(
     let (loss_scale, aux) = (l.flat(control, DType::F32)?, l.flat(aux, DType::F32)?);
     let from = layers_of(l, logits)?;
     let grid = Grid { blocks: [chunks, logits.len(), 1], threads: CHUNK, shared: 0 };
-    l.launch(Family::Route, "aux_partials", grid, &[&rows, &n, &from, &partials])?;
+    l.launch(Family::Route, "aux_partials", grid, &[&rows, &n, &choices, &from, &partials])?;
     l.launch(
         Family::Route,
         "aux_total",
@@ -132,12 +139,16 @@ fn layers_of(l: &Launcher, views: &[View]) -> Result<Layers> {
 mod tests {
     use super::*;
     use crate::device::cuda::launch::seam::constant;
+    use crate::op::MAX_CHOICES;
 
     #[test]
     fn limits_are_those_of_the_kernel_file() {
         let source = include_str!("../../../kernels/route.cu");
         for (name, limit) in [("LAYERS", LAYERS), ("CHUNK", CHUNK), ("EXPERTS", EXPERTS)] {
             assert_eq!(constant(source, name), limit, "{name}");
+        }
+        for source in [source, include_str!("../../../kernels/permute.cu")] {
+            assert_eq!(constant(source, "MAX_CHOICES"), MAX_CHOICES);
         }
         assert!(source.contains("sums[2 * EXPERTS]"), "aux_total keeps two sums for each expert");
     }
