@@ -125,6 +125,15 @@ impl Projection {
         y
     }
 
+    /// Begins to copy the 4-bit codes that are in host memory.
+    pub fn fetch_ahead(&self, t: &mut Tape) {
+        for base in self.parts.iter().flat_map(|part| &part.base) {
+            if let Base::Quantized(weight) = base {
+                t.fetch_ahead(weight.codes);
+            }
+        }
+    }
+
     /// Whether some part is in 4 bits, in rows that [`Tape::gemv_into`] takes.
     fn has_runs_of_codes(&self) -> bool {
         let quantized = |part: &Part| part.base.iter().any(|base| matches!(base, Base::Quantized(_)));

@@ -29,6 +29,8 @@ pub fn stack(t: &mut Tape, config: &ModelConfig, params: &Params, pass: StackPas
     }
     let mut router_logits = Vec::new();
     for (i, layer) in params.blocks.iter().enumerate() {
+        // A layer ahead, so that the copies run beside its kernels.
+        params.blocks.get(i + 1).into_iter().flat_map(Block::projections).for_each(|next| next.fetch_ahead(t));
         t.scoped(&format!("layers.{i}"), |t| {
             let record = |t: &mut Tape| block(t, config, i, layer, inputs, x, pass);
             let (out, logits) = match pass.training {

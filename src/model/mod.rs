@@ -27,5 +27,5 @@ pub use names::{EMBEDDING, HEAD, Linear, MlpNames, linears};
 pub use optimizer::{AdamGroup, OptimizerState};
 pub use params::{Fill, Params, WeightTensor};
 pub use rope::{Rope, RopeScaling};
-pub use spec::{AdapterSpec, LossSpec, OptimizerKind, OptimizerSpec, Spec};
+pub use spec::{AdapterSpec, LossSpec, OptimizerKind, OptimizerSpec, Paging, Spec};
 pub use steps::{Model, record, record_on};

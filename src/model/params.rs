@@ -77,6 +77,13 @@ pub struct Block {
     pub touched: Option<View>,
 }
 
+impl Block {
+    /// Its linear layers.
+    pub fn projections(&self) -> impl Iterator<Item = &Projection> {
+        [&self.qkv, &self.o, &self.gate_up, &self.down].into_iter().chain(&self.router)
+    }
+}
+
 /// All resident buffers.
 #[derive(Clone, Debug)]
 pub struct Params {
@@ -134,7 +141,16 @@ impl Layout {
 
 /// Declares everything.
 pub fn declare(t: &mut Tape, spec: &Spec) -> Result<Params> {
-    let mut d = Declare { spec, weights: Vec::new(), adapter: Vec::new(), pending: Vec::new(), site: 0, size: 0 };
+    let resident = Place::Resident(Purpose::Weight);
+    let mut d = Declare {
+        spec,
+        weights: Vec::new(),
+        adapter: Vec::new(),
+        pending: Vec::new(),
+        site: 0,
+        size: 0,
+        codes: resident,
+    };
     let config = &spec.config;
     let hidden = config.hidden_size;
     let (q, kv) = (config.q_width(), config.kv_width());
@@ -144,11 +160,12 @@ pub fn declare(t: &mut Tape, spec: &Spec) -> Result<Params> {
 
     // Where blocks give up activations, a table of which a step reads a few rows need not be on the device.
     let scarce = spec.policies.iter().any(|policy| *policy != Policy::Keep) && !config.tied;
-    let place = if scarce { Place::Host } else { Place::Resident(Purpose::Weight) };
+    let place = if scarce { Place::Host } else { resident };
     let embedding = d.tensor_in(t, "model.embed_tokens.weight", config.vocab_size, hidden, place);
     let mut blocks = Vec::new();
     for i in 0..config.layers {
         let layer = format!("model.layers.{i}");
+        d.codes = if i < spec.streamed { Place::Host } else { resident };
         let plain = |name, input, parts: &[(&'static str, usize)], within: &str| Layout {
             name,
             input,
@@ -180,6 +197,7 @@ pub fn declare(t: &mut Tape, spec: &Spec) -> Result<Params> {
         })?;
         blocks.push(block);
     }
+    d.codes = resident;
     let final_norm = d.tensor(t, "model.norm.weight", 1, hidden);
     let head = d.head(t, embedding)?;
 
@@ -255,6 +273,8 @@ struct Declare<'a> {
     site: u32,
     /// Elements of the master so far.
     size: usize,
+    /// The memory for 4-bit codes.
+    codes: Place,
 }
 
 impl Declare<'_> {
@@ -313,7 +333,7 @@ impl Declare<'_> {
             (None, None) => Base::Dense(t.resident(&name, out, input, t.compute, Purpose::Weight)),
             (None, Some(&Scheme { kind, blocksize: block, double })) => {
                 let blocks = (out * input).div_ceil(block);
-                let codes = t.resident(&name, out, input / 2, DType::U8, Purpose::Weight);
+                let codes = t.buf(&name, Rows::Fixed(out), input / 2, DType::U8, self.codes);
                 let scale = if double { DType::U8 } else { DType::F32 };
                 let absmax = t.resident(&format!("{name}.absmax"), 1, blocks, scale, Purpose::Weight);
                 let nested = double.then(|| Nested {

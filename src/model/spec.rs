@@ -40,6 +40,17 @@ pub struct OptimizerSpec {
     pub updates: usize,
     /// Factor on the learning rate of the B matrices (LoRA+); 1: none.
     pub lora_b_factor: f64,
+    /// The state in pages, some of them in host memory; `None`: all of it is resident.
+    pub paging: Option<Paging>,
+}
+
+/// Optimizer state in pages. A page on the host is copied to the device for its part of the update, and back.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Paging {
+    /// A page has whole tensors, as many as have at most this many elements together, but at least one.
+    pub elements: usize,
+    /// The number of pages in host memory.
+    pub on_host: usize,
 }
 
 /// The three AdamW variants.
@@ -72,6 +83,9 @@ pub struct Spec {
     pub neftune: Option<f64>,
     /// The activations that each block keeps for the backward pass. Empty for a program that does not train.
     pub policies: Vec<Policy>,
+    /// The number of blocks, from the first, whose 4-bit codes are in host memory. They are copied to the device for each pass,
+    /// a block ahead.
+    pub streamed: usize,
     /// How the loss is computed.
     pub loss: LossSpec,
     /// Present if the program trains.

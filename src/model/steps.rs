@@ -6,7 +6,7 @@ use super::llama::{StackPass, stack};
 use super::params::{self, Params};
 use super::spec::Spec;
 use crate::error::Result;
-use crate::op::{AdamW, NORM_PARTIAL, Op, Phase, Program, Rows, View};
+use crate::op::{AdamState, AdamW, NORM_PARTIAL, Op, Phase, Place, Program, Rows, Transfer, View};
 use crate::tape::Tape;
 
 /// A recorded model: the program, and where its inputs, outputs and weights are.
@@ -90,12 +90,18 @@ fn update(t: &mut Tape, spec: &Spec, params: &Params) {
     let (Some(o), Some(state)) = (&spec.optimizer, &params.optimizer) else { return };
     let Some((master, grads)) = params.master else { return };
     let control = params.exchange.control;
+    let mut next = state.groups.first().map(|group| on_device(t, group.state));
     let partials = t.arena("gradient_norm.partials", Rows::Fixed(1), grads.cols.div_ceil(NORM_PARTIAL), t.wide());
     t.push(Op::GradNorm { grads, partials, norm: state.norm });
     t.push(Op::Control { rule: o.rule, norm: state.norm, rates: state.schedule, control });
-    for g in &state.groups {
+    let mut returning: Vec<Transfer> = Vec::new();
+    for (i, g) in state.groups.iter().enumerate() {
+        let Some((moments, copies)) = next else { break };
+        // While a page is updated, the next one comes and the one before leaves.
+        next = state.groups.get(i + 1).map(|group| on_device(t, group.state));
+        copies.iter().for_each(|copy| t.push(Op::Wait { copy: *copy }));
         t.push(Op::AdamW(AdamW {
-            state: g.state,
+            state: moments,
             betas: o.betas,
             master,
             grads,
@@ -105,8 +111,28 @@ fn update(t: &mut Tape, spec: &Spec, params: &Params) {
             touched: params.touched,
             control,
         }));
+        returning.drain(..).for_each(|copy| t.push(Op::Wait { copy }));
+        for copy in copies {
+            let back = Transfer { from: copy.to, to: copy.from };
+            t.push(Op::Start { copy: back });
+            returning.push(back);
+        }
     }
+    returning.into_iter().for_each(|copy| t.push(Op::Wait { copy }));
     t.finish(Phase::Update);
+}
+
+/// The state where AdamW can use it: a page on the host begins to come to the device.
+fn on_device(t: &mut Tape, mut state: AdamState) -> (AdamState, Vec<Transfer>) {
+    let mut copies = Vec::new();
+    state.visit(|view| {
+        if t.info(view.buf).place == Place::Host {
+            let copy = t.fetch(*view);
+            *view = copy.to;
+            copies.push(copy);
+        }
+    });
+    (state, copies)
 }
 
 /// Forward and loss.

@@ -280,15 +280,7 @@ impl Op {
                 all(f, [grads, segments, rates, touched, control], []);
                 f(master, ReadWrite);
                 f(steps, ReadWrite);
-                match state {
-                    AdamState::Torch { m, v } | AdamState::Bitsandbytes { m, v } => {
-                        f(m, ReadWrite);
-                        f(v, ReadWrite);
-                    }
-                    AdamState::Blockwise8 { m, v, absmax_m, absmax_v } => {
-                        [m, v, absmax_m, absmax_v].into_iter().for_each(|x| f(x, ReadWrite));
-                    }
-                }
+                state.visit(|x| f(x, ReadWrite));
             }
             Start { copy } => all(f, [&mut copy.from], [&mut copy.to]),
             Wait { copy } => {

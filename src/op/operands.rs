@@ -206,6 +206,18 @@ pub enum AdamState {
     },
 }
 
+impl AdamState {
+    /// Visits the buffers of the moments.
+    pub fn visit(&mut self, mut f: impl FnMut(&mut View)) {
+        match self {
+            AdamState::Torch { m, v } | AdamState::Bitsandbytes { m, v } => [m, v].into_iter().for_each(f),
+            AdamState::Blockwise8 { m, v, absmax_m, absmax_v } => {
+                [m, v, absmax_m, absmax_v].into_iter().for_each(&mut f);
+            }
+        }
+    }
+}
+
 /// Constants of AdamW.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Betas {

@@ -1,7 +1,6 @@
 //! A recorded model on a device: the few operations that a trainer, an evaluation or a test needs.
 
 pub mod batch;
-pub mod dummy;
 pub mod init;
 
 use crate::device::Device;

@@ -81,6 +81,7 @@ impl Tape {
     pub fn dequantize_into(&mut self, weight: Weight4, out: View) {
         let codes = weight.codes;
         assert_eq!((codes.rows, 2 * codes.cols), (out.rows, out.cols), "the size of a 4-bit weight");
+        let weight = Weight4 { codes: self.at_hand(codes), ..weight };
         self.push(Op::Dequantize { weight, out });
     }
 
@@ -98,6 +99,7 @@ impl Tape {
         let codes = weight.codes;
         assert!(x.rows.count(self.tokens) <= GEMV_ROWS && x.cols.is_multiple_of(GEMV_STEP));
         assert_eq!((codes.rows, 2 * codes.cols), (Rows::Fixed(out.cols), x.cols), "the size of a 4-bit weight");
+        let weight = Weight4 { codes: self.at_hand(codes), ..weight };
         self.push(Op::Gemv { x, weight, out });
     }
 

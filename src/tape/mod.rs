@@ -50,8 +50,8 @@ pub struct Tape {
     forgotten: HashSet<Buf>,
     /// Those that it has made again.
     twins: HashMap<Buf, Buf>,
-    /// Those in host memory, with the copies that would bring them back, and with those that are on their way.
-    offloaded: HashMap<Buf, Transfer>,
+    /// Where they are in host memory, and those that are on their way back.
+    offloaded: HashMap<Buf, View>,
     coming: HashMap<Buf, Transfer>,
     /// For each `lo`, the key-side inverse that the backward of attention needs.
     ranges: HashMap<Buf, Ranges>,
@@ -155,6 +155,7 @@ impl Tape {
         self.blocks.clear();
         self.grads = Grads::default();
         self.writers.clear();
+        self.coming.clear();
     }
 
     /// Ends the recording.

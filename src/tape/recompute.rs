@@ -24,7 +24,8 @@ pub enum Policy {
 pub struct RecordedBlock {
     /// One past its last op.
     end: usize,
-    input: Buf,
+    /// The buffers that its backward pass may need from host memory.
+    offloaded: Vec<Buf>,
 }
 
 impl Policy {
@@ -55,26 +56,56 @@ impl Tape {
         if let Some(copy) = copy {
             self.push(Op::Wait { copy });
             self.forgotten.insert(input.buf);
-            self.offloaded.insert(input.buf, Transfer { from: copy.to, to: input });
+            self.offloaded.insert(input.buf, copy.to);
         }
         let forgotten = self.ops[start..].iter().flat_map(|op| policy.forgets(op)).filter(|view| view.buf != out.buf);
         let forgotten: Vec<Buf> = forgotten.map(|view| view.buf).collect();
         self.forgotten.extend(forgotten.into_iter().filter(|buf| self.bufs[buf.0 as usize].place == Place::Arena));
-        self.blocks.push(RecordedBlock { end: self.ops.len(), input: input.buf });
+        let arrived = self.ops[start..].iter().filter_map(|op| match op {
+            Op::Wait { copy } => Some(copy.to.buf),
+            _ => None,
+        });
+        let offloaded = arrived.chain([input.buf]).filter(|buf| self.offloaded.contains_key(buf)).collect();
+        self.blocks.push(RecordedBlock { end: self.ops.len(), offloaded });
         (out, rest)
     }
 
-    /// If a block ends at the position `at`: begins to copy back its input, and that of the block before it.
+    /// If a block ends at the position `at`: begins to copy back what it and the block before it need.
     pub(super) fn prefetch(&mut self, at: usize) {
         let Some(i) = self.blocks.iter().position(|block| block.end == at) else { return };
         for i in (i.saturating_sub(1)..=i).rev() {
-            let input = self.blocks[i].input;
-            if let Some(Transfer { from, to }) = self.offloaded.remove(&input) {
-                let copy = Transfer { from, to: self.twin_of(to, Place::Arena) };
-                self.push(Op::Start { copy });
-                self.coming.insert(input, copy);
+            for buf in std::mem::take(&mut self.blocks[i].offloaded) {
+                let copy = self.fetch(self.offloaded[&buf]);
+                self.coming.insert(buf, copy);
             }
         }
+    }
+
+    /// Begins to copy `from`, which is in host memory, to a fresh buffer.
+    pub fn fetch(&mut self, from: View) -> Transfer {
+        let copy = Transfer { from, to: self.twin_of(from, Place::Arena) };
+        self.push(Op::Start { copy });
+        copy
+    }
+
+    /// Begins to copy a weight that is in host memory, for [`Tape::at_hand`] later.
+    pub fn fetch_ahead(&mut self, weight: View) {
+        if self.info(weight.buf).place == Place::Host {
+            let copy = self.fetch(weight);
+            self.coming.insert(weight.buf, copy);
+        }
+    }
+
+    /// A weight on the device: itself, or its copy if it is in host memory. The backward pass copies it again.
+    pub fn at_hand(&mut self, weight: View) -> View {
+        if self.info(weight.buf).place != Place::Host {
+            return weight;
+        }
+        let copy = self.coming.remove(&weight.buf).unwrap_or_else(|| self.fetch(weight));
+        self.push(Op::Wait { copy });
+        self.forgotten.insert(copy.to.buf);
+        self.offloaded.insert(copy.to.buf, weight);
+        copy.to
     }
 
     /// A value of the forward pass for an op of the backward pass: `view` itself if it was kept.

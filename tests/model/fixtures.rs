@@ -108,6 +108,7 @@ pub fn spec_of(config: ModelConfig, compute: DType, checkpointing: bool) -> Spec
         dropout: 0.25,
         neftune: None,
         policies: vec![if checkpointing { Policy::Recompute } else { Policy::Keep }; 2],
+        streamed: 0,
         loss: LossSpec { chunk: 5, aux },
         optimizer: Some(OptimizerSpec {
             state: OptimizerKind::Torch,
@@ -116,6 +117,7 @@ pub fn spec_of(config: ModelConfig, compute: DType, checkpointing: bool) -> Spec
             rule: ControlRule { max_norm: Some(1.0), growth_interval: (compute == DType::F16).then_some(2000) },
             updates: 8,
             lora_b_factor: 1.0,
+            paging: None,
         }),
         logits_rows: 4,
     }

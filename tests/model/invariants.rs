@@ -101,10 +101,10 @@ fn no_policy_changes_a_bit() {
     in_all_types(|name, spec| {
         let kept = train(&mut session(spec(false), CpuOptions::default()));
         for policies in alike.into_iter().chain(mixed) {
-            for late_copies in [false, true] {
-                let spec = Spec { policies: policies.to_vec(), ..spec(false) };
+            for (late_copies, streamed) in [(false, 0), (true, 0), (true, 1), (false, 2)] {
+                let spec = Spec { policies: policies.to_vec(), streamed, ..spec(false) };
                 let left = train(&mut session(spec, CpuOptions { poison: true, late_copies }));
-                same(&format!("{name}, {policies:?}, late copies {late_copies}"), &kept, &left);
+                same(&format!("{name}, {policies:?}, late copies {late_copies}, {streamed} streamed"), &kept, &left);
             }
         }
     });

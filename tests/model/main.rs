@@ -5,7 +5,6 @@ mod alone;
 mod audit;
 mod copies;
 mod dropout;
-mod dummy;
 mod few_rows;
 mod fixtures;
 

@@ -42,14 +42,19 @@ fn arenas_of_real_models_are_at_most_one_percent_too_large() {
     }
 }
 
-/// GiB on the device and on the host that Mistral-7B with r = 16 and AdamW in 8 bits needs.
-fn mistral(tokens: usize, policy: Policy, dropout: f64) -> [f64; 2] {
-    let mut spec = spec("mistral-7b-v0.1", tokens);
+/// GiB on the device and on the host that a model with r = 16 and AdamW in 8 bits needs.
+fn needs(model: &str, tokens: usize, policy: Policy, dropout: f64, streamed: bool) -> [f64; 2] {
+    let mut spec = spec(model, tokens);
     spec.policies.fill(policy);
     spec.dropout = dropout;
+    spec.streamed = if streamed { spec.config.layers } else { 0 };
     spec.optimizer.as_mut().expect("it trains").state = OptimizerKind::Bitsandbytes8;
     let plan = plan(&record(spec).expect("recorded").program);
     [plan.bytes, plan.host_bytes].map(|bytes| bytes as f64 / GIB)
+}
+
+fn mistral(tokens: usize, policy: Policy, dropout: f64, streamed: bool) -> [f64; 2] {
+    needs("mistral-7b-v0.1", tokens, policy, dropout, streamed)
 }
 
 #[test]
@@ -57,16 +62,29 @@ fn each_policy_needs_less_memory_than_the_one_before() {
     for (policy, most) in
         [(Policy::Keep, 28.8), (Policy::RecomputeGateUp, 16.0), (Policy::Recompute, 7.2), (Policy::Offload, 5.4)]
     {
-        let [device, host] = mistral(4 * 2048, policy, 0.0);
+        let [device, host] = mistral(4 * 2048, policy, 0.0, false);
         assert!(device <= most, "{policy:?}: {device} GiB");
         // The inputs of 32 blocks, 64 MiB each, and the embedding.
         let embedding = 32000.0 * 4096.0 * 2.0 / GIB;
         let held = [0.0, embedding, embedding, embedding + 2.0][policy as usize];
         assert!((host - held).abs() < 1e-6, "{policy:?}: {host} GiB of host memory");
     }
-    assert!(mistral(4 * 2048, Policy::Keep, 0.05)[0] <= mistral(4 * 2048, Policy::Keep, 0.0)[0] + 0.5);
-    let [device, _] = mistral(2048, Policy::Offload, 0.0);
+    let kept = |dropout| mistral(4 * 2048, Policy::Keep, dropout, false)[0];
+    assert!(kept(0.05) <= kept(0.0) + 0.5);
+    let [device, _] = mistral(2048, Policy::Offload, 0.0, false);
     assert!(device <= 4.7, "{device} GiB");
+}
+
+/// Two layers of codes are on the device at once, wherever a model comes from.
+#[test]
+fn streamed_weights_make_large_models_fit_small_cards() {
+    let cases =
+        [("mistral-7b-v0.1", 2048, 2.5), ("mixtral-8x7b-v0.1", 4 * 1024, 11.0), ("llama-2-70b", 8 * 2048, 15.0)];
+    for (model, tokens, most) in cases {
+        let [device, host] = needs(model, tokens, Policy::Offload, 0.0, true);
+        println!("{model}, {tokens} tokens: {device:.2} GiB, and {host:.2} of host memory");
+        assert!(device <= most, "{model}: {device} GiB");
+    }
 }
 
 #[test]

@@ -22,6 +22,7 @@ pub fn spec(model: &str, tokens: usize) -> Spec {
     let aux = config.experts.as_ref().map(|_| 0.001);
     Spec {
         policies: vec![Policy::Recompute; config.layers],
+        streamed: 0,
         config,
         compute: DType::Bf16,
         tokens,
@@ -37,6 +38,7 @@ pub fn spec(model: &str, tokens: usize) -> Spec {
             rule: ControlRule { max_norm: Some(1.0), growth_interval: None },
             updates: 1000,
             lora_b_factor: 1.0,
+            paging: None,
         }),
         logits_rows: 0,
     }

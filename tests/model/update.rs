@@ -4,10 +4,11 @@ use crate::fixtures::{batch, session, spec};
 use crate::invariants::{left, loss_scale};
 use halfbyte_core::device::cpu::{CpuOptions, adamw};
 use halfbyte_core::dtype::DType;
-use halfbyte_core::model::{AdapterSpec, AdapterTensor, LoraFactor, OptimizerKind, Spec};
+use halfbyte_core::model::{AdapterSpec, AdapterTensor, LoraFactor, OptimizerKind, Paging, Spec};
 use halfbyte_core::op::{AdamState, Betas, Control};
+use halfbyte_core::session::init::init_optimizer;
 use halfbyte_core::session::{Session, Update};
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// An f16 model; the loss scale grows after two good steps.
 fn f16(moe: bool) -> Session {
@@ -141,6 +142,54 @@ fn an_expert_that_saw_no_token_is_not_updated() {
         s.begin().expect("begin");
         let bytes = s.read_bytes(s.model.params.touched).expect("read");
         assert!(bytes.iter().all(|b| *b == 0), "a new update forgets who was touched");
+    }
+}
+
+/// Masters and moments after three updates, of which f16 skips the second.
+fn trained(state: OptimizerKind, dtype: DType, paging: Option<Paging>) -> Vec<Vec<u8>> {
+    let mut spec = spec(true, dtype, true);
+    let experts = (0..4).map(|e| format!("model.layers.1.block_sparse_moe.experts.{e}.w1"));
+    for module in experts.chain(["lm_head".into()]) {
+        spec.adapters.insert(module, AdapterSpec { r: 520, scale: 0.9 });
+    }
+    let optimizer = spec.optimizer.as_mut().expect("trains");
+    (optimizer.state, optimizer.paging) = (state, paging);
+    let mut s = session(spec, CpuOptions { poison: true, late_copies: true });
+    init_optimizer(&mut s).expect("initialized");
+    let half = dtype == DType::F16;
+    for (seed, overflows) in [false, half, false].into_iter().enumerate() {
+        if half {
+            loss_scale(&mut s, if overflows { 1e30 } else { 16.0 });
+        }
+        assert_eq!(step(&mut s, seed as u64).skipped, overflows, "update {seed}");
+    }
+    let mut groups = s.model.params.optimizer.clone().expect("trains").groups;
+    assert_eq!(groups.len() > 4, paging.is_some(), "{} pages", groups.len());
+    // Pages of one kind, one after the other, are what a single page has.
+    let master = s.model.params.master.expect("adapters").0;
+    let mut left = BTreeMap::from([((0, 0), s.read_bytes(master).expect("read"))]);
+    for group in &mut groups {
+        let kind = if matches!(group.state, AdamState::Blockwise8 { .. }) { 8 } else { 32 };
+        let (mut views, mut number) = (vec![group.steps], 0);
+        group.state.visit(|view| views.push(*view));
+        for view in views {
+            left.entry((kind, number)).or_default().extend(s.read_bytes(view).expect("read"));
+            number += 1;
+        }
+    }
+    left.into_values().collect()
+}
+
+#[test]
+fn paging_the_optimizer_changes_no_bit() {
+    for state in [OptimizerKind::Torch, OptimizerKind::Bitsandbytes32, OptimizerKind::Bitsandbytes8] {
+        for dtype in [DType::F32, DType::F16] {
+            let resident = trained(state, dtype, None);
+            for on_host in [0, 1, 3, usize::MAX] {
+                let paged = trained(state, dtype, Some(Paging { elements: 300, on_host }));
+                assert!(paged == resident, "{state:?}, {dtype:?}, {on_host} pages in host memory");
+            }
+        }
     }
 }
 

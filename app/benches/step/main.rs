@@ -12,9 +12,10 @@
 mod model;
 
 use halfbyte::config::known::known;
+use halfbyte::run::spec::PAGE;
 use halfbyte_core::device::cuda::{Arch, Cuda, CudaOptions, free_memory, list};
 use halfbyte_core::dtype::DType;
-use halfbyte_core::model::record;
+use halfbyte_core::model::{OptimizerKind, Paging, record};
 use halfbyte_core::op::Phase;
 use halfbyte_core::session::Session;
 use halfbyte_core::session::batch::MicroBatch;
@@ -32,6 +33,10 @@ struct Wanted {
     dropout: f64,
     layers: Option<usize>,
     policy: Policy,
+    rank: usize,
+    adam8: bool,
+    paged: bool,
+    streamed: bool,
     arch: Option<Arch>,
     graph: bool,
     f16: bool,
@@ -52,6 +57,10 @@ fn wanted() -> Wanted {
         dropout: value("--dropout").and_then(|v| v.parse().ok()).unwrap_or(0.0),
         layers: value("--layers").and_then(|v| v.parse().ok()),
         policy: policy(value("--policy").as_deref()),
+        rank: number("--rank", 16),
+        adam8: flag("--adam8"),
+        paged: flag("--paged"),
+        streamed: flag("--streamed"),
         arch: value("--arch").map(|v| v.parse().expect("a code path")),
         graph: !flag("--no-graph"),
         f16: flag("--f16"),
@@ -86,6 +95,12 @@ fn run(w: &Wanted) -> halfbyte_core::error::Result<()> {
     let compute = if w.f16 { DType::F16 } else { DType::Bf16 };
     let mut spec = model::spec(config, compute, w.rows * w.length, w.policy, w.steps)?;
     spec.dropout = w.dropout;
+    spec.streamed = if w.streamed { spec.config.layers } else { 0 };
+    spec.adapters.values_mut().for_each(|adapter| adapter.r = w.rank);
+    if let Some(optimizer) = &mut spec.optimizer {
+        optimizer.state = if w.adam8 { OptimizerKind::Bitsandbytes8 } else { optimizer.state };
+        optimizer.paging = w.paged.then_some(Paging { elements: PAGE, on_host: usize::MAX });
+    }
     let before = free_memory(0)?;
     let recorded = Instant::now();
     let model = record(spec)?;
@@ -121,17 +136,22 @@ fn run(w: &Wanted) -> halfbyte_core::error::Result<()> {
     let tokens = w.rows * w.length;
     let gib = |bytes: usize| bytes as f64 / f64::from(1 << 30);
     println!(
-        "RESULT {} {}x{} {arch} {:?} graph={} dropout={} first loss {:.6} norm {:.6e} hash {hash:016x} burst {} plan {:.2} GiB driver {:.2} GiB",
+        "RESULT {} {}x{} {arch} {:?} r={} adam8={} paged={} streamed={} graph={} dropout={} first loss {:.6} norm {:.6e} hash {hash:016x} burst {} plan {:.2} GiB host {:.2} GiB driver {:.2} GiB",
         w.model,
         w.rows,
         w.length,
         w.policy,
+        w.rank,
+        w.adam8,
+        w.paged,
+        w.streamed,
         w.graph,
         w.dropout,
         first.0,
         first.1,
         burst.summary(tokens),
         gib(s.plan.bytes),
+        gib(s.plan.host_bytes),
         gib(used),
     );
     if w.seconds > 0.0 {

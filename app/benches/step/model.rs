@@ -2,6 +2,7 @@
 
 use halfbyte::run::ladder::everywhere;
 use halfbyte::run::spec::{BLOCK, base_schemes};
+use halfbyte::weights::dummy::fill_base;
 use halfbyte_core::dtype::DType;
 use halfbyte_core::error::Result;
 use halfbyte_core::model::ModelConfig;
@@ -12,7 +13,6 @@ use halfbyte_core::quant::QuantKind;
 use halfbyte_core::quant::Scheme;
 use halfbyte_core::session::Session;
 use halfbyte_core::session::batch::{Document, MicroBatch, num_items};
-use halfbyte_core::session::dummy::fill_base;
 use halfbyte_core::session::init::{init_adapter, init_optimizer};
 use halfbyte_core::tape::Policy;
 
@@ -30,6 +30,7 @@ pub fn spec(config: ModelConfig, compute: DType, tokens: usize, policy: Policy, 
         dropout: 0.0,
         neftune: None,
         policies: everywhere(policy, config.layers),
+        streamed: 0,
         loss: LossSpec { chunk: 2048, aux: None },
         optimizer: Some(OptimizerSpec {
             state: OptimizerKind::Torch,
@@ -38,6 +39,7 @@ pub fn spec(config: ModelConfig, compute: DType, tokens: usize, policy: Policy, 
             rule: ControlRule { max_norm: Some(0.3), growth_interval: (compute == DType::F16).then_some(2000) },
             updates,
             lora_b_factor: 1.0,
+            paging: None,
         }),
         logits_rows: 0,
         config,

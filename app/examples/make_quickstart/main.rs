@@ -160,6 +160,7 @@ fn train(recipe: &Recipe, tokenizer: &Tokenizer, config: &ModelConfig, base: Wei
         dropout: 0.0,
         neftune: None,
         policies: vec![Policy::Keep; config.layers],
+        streamed: 0,
         loss: LossSpec { chunk: 512, aux: None },
         optimizer: Some(OptimizerSpec {
             state: OptimizerKind::Torch,
@@ -168,6 +169,7 @@ fn train(recipe: &Recipe, tokenizer: &Tokenizer, config: &ModelConfig, base: Wei
             rule: ControlRule { max_norm: Some(t.max_grad_norm), growth_interval: None },
             updates: t.max_steps,
             lora_b_factor: 1.0,
+            paging: None,
         }),
         logits_rows: 0,
     };

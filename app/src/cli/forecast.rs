@@ -7,7 +7,7 @@ use crate::run::record::Recorded;
 
 /// The line with the planned memory.
 pub fn memory(recorded: &Recorded) -> String {
-    let (plan, policies) = (&recorded.plan, describe(&recorded.model.spec.policies));
+    let (plan, policies) = (&recorded.plan, describe(&recorded.model));
     let (all, activations) = (human_bytes(plan.bytes), human_bytes(plan.arena_bytes));
     let host = match plan.host_bytes {
         0 => String::new(),

@@ -2,6 +2,7 @@
 
 use super::{arena_svg, budget, human_bytes, out};
 use crate::config::recipe::Recipe;
+use crate::config::training::Placement;
 use crate::data::open::longest_row;
 use crate::data::tokenizer_config::TokenizerConfig;
 use crate::disk::write::replace_own;
@@ -18,7 +19,7 @@ use halfbyte_core::model::Model;
 use halfbyte_core::op::{Phase, Purpose};
 use halfbyte_core::plan::Plan;
 use halfbyte_core::plan::cost::Rates;
-use halfbyte_core::tape::{Policy, listing};
+use halfbyte_core::tape::listing;
 use serde_json::json;
 use std::path::PathBuf;
 
@@ -79,16 +80,18 @@ pub fn run(args: PlanArgs) -> Result<()> {
     let updates = recipe.training.max_steps.unwrap_or(1);
     let adapted = Adapted::resolve(&recipe, &config)?;
     let capacity = Capacity { tokens, updates };
-    let record = |policies| record_training(&recipe, &config, None, adapted.clone(), capacity, policies);
+    let record = |choice| record_training(&recipe, &config, None, adapted.clone(), capacity, choice);
     let accumulation = recipe.training.accumulation;
     let (gpu, rates) = Rates::reference();
-    let seconds = |r: &Recorded| full_step(&r.model.program, max, accumulation, config.sliding_window, rates);
-    let ladder = Ladder::new(config.layers, &record, &seconds)?;
-    let taken = Taken::of(&ladder, recipe.training.checkpointing, args.memory_budget)?;
+    let seconds = |r: &Recorded, rates| full_step(&r.model.program, max, accumulation, config.sliding_window, rates);
+    let (checkpointing, optim) = (recipe.training.checkpointing, recipe.training.optim);
+    let freedom = (checkpointing, optim.placement == Placement::Paged);
+    let ladder = Ladder::new(config.layers, freedom, &record, &seconds, rates)?;
+    let taken = Taken::of(&ladder, checkpointing, args.memory_budget)?;
     let recorded = &taken.rung.recorded;
     let (model, plan) = (&recorded.model, &recorded.plan);
     if let Some(file) = &args.svg {
-        let title = format!("{batch} × {max} tokens, {}", describe(taken.rung.policies()));
+        let title = format!("{batch} × {max} tokens, {}", describe(&taken.rung.recorded.model));
         let text = arena_svg::draw(&model.program, plan, &title);
         replace_own(file, &text, arena_svg::is_ours)?;
     }
@@ -121,28 +124,27 @@ struct Taken {
 }
 
 impl Taken {
-    /// The rung that the recipe's key demands or, without it, the fastest mix within the budget (or the free memory of the
-    /// first GPU). If none fits, the last rung.
+    /// The fastest program that the recipe allows and that fits into the budget (or the free memory of the first GPU). If
+    /// none fits, the smallest.
     fn of(ladder: &Ladder<'_>, checkpointing: Option<bool>, budget: Option<usize>) -> Result<Self> {
-        let fixed = |policy, why: &str| Ok(Taken { rung: ladder.uniform(policy)?, why: why.into() });
-        match checkpointing {
-            Some(true) => return fixed(Policy::Recompute, "gradient_checkpointing = true"),
-            Some(false) => return fixed(Policy::Keep, "gradient_checkpointing = false"),
-            None => {}
-        }
-        let gpu = cuda::list().ok().filter(|gpus| !gpus.is_empty());
-        let device = match gpu {
-            Some(gpus) => Some(Cuda::new(CudaOptions { ordinal: gpus[0].ordinal, ..CudaOptions::default() })?),
-            None => None,
-        };
+        let gpu = cuda::list().ok().and_then(|gpus| gpus.first().map(|gpu| gpu.ordinal));
+        let device = gpu.map(|ordinal| Cuda::new(CudaOptions { ordinal, ..CudaOptions::default() })).transpose()?;
         let limit = Limit { budget, device: device.as_ref().map(|device| device as &dyn Device) };
-        if budget.is_none() && device.is_none() {
-            return fixed(Policy::Keep, "there is neither a GPU nor a --memory-budget");
+        let first = ladder.first()?;
+        if limit.allows(&first.recorded)? {
+            let why = match checkpointing {
+                Some(flag) => format!("gradient_checkpointing = {flag}"),
+                None if budget.is_none() && device.is_none() => "there is neither a GPU nor a --memory-budget".into(),
+                None => format!("it fits into {}", limit.describe()),
+            };
+            return Ok(Taken { rung: first, why });
         }
-        match ladder.best(&|recorded| limit.allows(recorded))? {
-            Some(rung) => Ok(Taken { rung, why: format!("it is the fastest that fits into {}", limit.describe()) }),
-            None => fixed(Policy::Offload, &format!("it needs the least memory, but more than {}", limit.describe())),
-        }
+        Ok(match ladder.best(limit.pinnable(), &|recorded| limit.allows(recorded))? {
+            Some(rung) => Taken { rung, why: format!("it is the fastest that fits into {}", limit.describe()) },
+            None => {
+                Taken { rung: ladder.last()?, why: format!("it is the smallest, but larger than {}", limit.describe()) }
+            }
+        })
     }
 }
 
@@ -157,8 +159,10 @@ fn print_ladder(ladder: &Ladder<'_>, taken: &Taken, gpu: &str, size: &str) {
         say!("  {what:34} {:>12} {host:>12} {time:>10}", human_bytes(plan.bytes));
     };
     ladder.rungs.iter().zip(POLICIES).for_each(|(rung, policy)| line(policy_name(policy), rung));
+    ladder.paged.iter().for_each(|rung| line("and optimizer state paged", rung));
+    ladder.streamed.iter().for_each(|rung| line("or weights streamed", rung));
     line("taken", &taken.rung);
-    say!("taken: {}; {}\n", describe(taken.rung.policies()), taken.why);
+    say!("taken: {}; {}\n", describe(&taken.rung.recorded.model), taken.why);
 }
 
 fn print_memory(model: &Model, plan: &Plan, size: &str) {
@@ -211,9 +215,11 @@ fn as_json(model: &Model, plan: &Plan, ladder: &Ladder<'_>, taken: &Taken) -> se
         "activations_lower_bound": plan.lower_bound,
         "total": plan.bytes,
         "host": plan.host_bytes,
-        "policies": describe(taken.rung.policies()),
+        "policies": describe(&taken.rung.recorded.model),
         "step_seconds": taken.rung.seconds,
         "ladder": ladder.rungs.iter().zip(POLICIES).map(rung).collect::<Vec<_>>(),
+        "paged": ladder.paged.as_ref().map(|rung| rung.recorded.plan.bytes),
+        "streamed": ladder.streamed.as_ref().map(|rung| rung.recorded.plan.bytes),
         "peak": peak,
         "micro_ops": ops(Phase::Micro),
     })

@@ -47,7 +47,7 @@ impl Progress {
             let record = json!({
                 "event": "prepared", "steps": planned.steps.total, "rows": planned.data.train.rows.len(),
                 "memory": planned.recorded.plan.bytes,
-                "policies": describe(&planned.recorded.model.spec.policies), "time": time, "notes": planned.notes, "device": device,
+                "policies": describe(&planned.recorded.model), "time": time, "notes": planned.notes, "device": device,
                 "parameters": planned.parameters(), "train": planned.data.report,
             });
             say!("{record}");

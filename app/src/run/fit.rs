@@ -2,10 +2,11 @@
 //! settings with which the run would fit, and says what they cost.
 
 use super::forecast::load;
-use super::ladder::{Ladder, by_key, everywhere};
+use super::ladder::{Ladder, last};
 use super::prepare::{Planned, Prepared};
 use super::record::{Recorded, record_training};
-use super::spec::Capacity;
+use super::spec::{Capacity, MemoryChoice};
+use crate::config::training::Placement;
 use crate::data::open::largest_batch;
 use crate::limits::memory;
 use crate::weights::safetensors::TensorFiles;
@@ -14,13 +15,22 @@ use halfbyte_core::device::{Device, DeviceKind};
 use halfbyte_core::error::{Error, Result};
 use halfbyte_core::op::{Phase, Program};
 use halfbyte_core::plan::cost::{Load, Rates, seconds};
-use halfbyte_core::tape::Policy;
 
 /// Memory that the driver's context and the kernels take on a GPU: part of a budget, but of no plan.
 pub const CONTEXT: usize = 640 << 20;
 
 /// Memory that stays free on a GPU if the run chooses its policies itself.
 pub const RESERVE: usize = 256 << 20;
+
+/// The share of the available host memory that a run pins at most.
+const PINNED_PERCENT: usize = 80;
+
+/// Bytes of host memory that programs can get without swapping; `None` where the system does not say.
+fn available_host_memory() -> Option<usize> {
+    let info = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = info.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    line.trim().trim_end_matches("kB").trim().parse::<usize>().ok().map(|kib| kib << 10)
+}
 
 /// The memory that a run may take.
 #[derive(Clone, Copy)]
@@ -54,7 +64,19 @@ impl Limit<'_> {
         let room = self.room(&recorded.model.program)?;
         let is_gpu = self.device.is_some_and(|device| device.about().kind != DeviceKind::Cpu);
         let reserve = if self.budget.is_none() && is_gpu { RESERVE } else { 0 };
-        Ok(room.is_none_or(|room| recorded.plan.bytes + reserve <= room))
+        let host_fits = recorded.plan.host_bytes <= self.pinnable();
+        Ok(host_fits && room.is_none_or(|room| recorded.plan.bytes + reserve <= room))
+    }
+
+    /// Bytes of host memory that a run may pin. A plan without a device is for another machine.
+    pub fn pinnable(&self) -> usize {
+        let available = self.device.and_then(|_| available_host_memory());
+        available.map_or(usize::MAX, |bytes| bytes / 100 * PINNED_PERCENT)
+    }
+
+    /// The rates of the device or, if they were not measured, of a GPU that was: only their ratio matters here.
+    fn rates(&self) -> Rates {
+        self.device.and_then(|device| device.about().rates).unwrap_or(Rates::reference().1)
     }
 
     /// The limit in words, for the sentence "it is the fastest that fits into …".
@@ -78,25 +100,32 @@ struct Settings {
 }
 
 impl Prepared {
-    /// Chooses the policies of the blocks if the recipe does not set `gradient_checkpointing`. An error if the run does not
-    /// fit: it states the missing memory and suggests settings. Allocates nothing.
+    /// Chooses the fastest program that fits: policies of the blocks if the recipe does not set `gradient_checkpointing`, and
+    /// pages of the optimizer. An error if none fits: it states the missing memory and suggests settings. Allocates nothing.
     pub fn fit(&mut self, device: &dyn Device, budget: Option<usize>) -> Result<()> {
         let limit = Limit { budget, device: Some(device) };
         let run = &mut self.planned;
-        let current = current(run);
-        let checkpoint = self.checkpoint.as_ref();
-        if current.checkpointing.is_none() && !limit.allows(&run.recorded)? {
-            if let Some(Fitting { recorded, .. }) = fitting(run, checkpoint, current, &limit)? {
-                run.recorded = recorded;
-                return Ok(());
-            }
-            run.recorded = record(run, checkpoint, current, everywhere(Policy::Offload, run.config.layers))?;
-        }
-        let short = limit.missing(&run.recorded)?;
-        if short == 0 && (current.checkpointing.is_some() || limit.allows(&run.recorded)?) {
+        if limit.allows(&run.recorded)? {
             return Ok(());
         }
-        Err(refusal(run, checkpoint, &limit, short)?)
+        let (checkpoint, current) = (self.checkpoint.as_ref(), current(run));
+        if let Some(Fitting { recorded, .. }) = fitting(run, checkpoint, current, &limit)? {
+            run.recorded = recorded;
+            return Ok(());
+        }
+        run.recorded = record(run, checkpoint, current, least(run, current))?;
+        let short = limit.missing(&run.recorded)?;
+        let (pinned, pinnable) = (run.recorded.plan.host_bytes, limit.pinnable());
+        if pinned > pinnable {
+            return Err(Error::system(format!(
+                "the run fits into the GPU only with {} MiB of pinned host memory, but it may pin only {} MiB",
+                pinned >> 20,
+                pinnable >> 20
+            ))
+            .hint("close other programs, or use a smaller batch or a shorter max_seq_length"));
+        }
+        // The reserve is given up before the run is refused.
+        if short == 0 { Ok(()) } else { Err(refusal(run, checkpoint, &limit, short)?) }
     }
 }
 
@@ -110,7 +139,7 @@ fn refusal(run: &Planned, checkpoint: Option<&TensorFiles>, limit: &Limit<'_>, s
         need.saturating_sub(short) >> 20,
         mib(short)
     );
-    let now = seconds_per_token(run, &run.recorded, limit);
+    let now = seconds_per_token(run, &run.recorded, limit.rates());
     let mut fits = Vec::new();
     for kind in smaller(run) {
         for settings in kind {
@@ -166,49 +195,46 @@ struct Fitting {
     seconds: f64,
 }
 
-/// The program with these settings, and with the fastest policies if they leave them open; `None` if it does not fit.
+/// The fastest program with these settings that fits; `None` if none does.
 fn fitting(
     run: &Planned,
     checkpoint: Option<&TensorFiles>,
     settings: Settings,
     limit: &Limit<'_>,
 ) -> Result<Option<Fitting>> {
-    let layers = run.config.layers;
-    let least = match settings.checkpointing {
-        Some(_) => by_key(settings.checkpointing, layers),
-        None => everywhere(Policy::Offload, layers),
-    };
-    let recorded = record(run, checkpoint, settings, least)?;
-    let fits =
-        if settings.checkpointing.is_some() { limit.missing(&recorded)? == 0 } else { limit.allows(&recorded)? };
-    if !fits {
+    if !limit.allows(&record(run, checkpoint, settings, least(run, settings))?)? {
         return Ok(None);
     }
-    let time = |recorded: &Recorded| seconds_per_token(run, recorded, limit);
-    if settings.checkpointing.is_some() {
-        return Ok(Some(Fitting { seconds: time(&recorded), recorded }));
-    }
-    let with = |policies| record(run, checkpoint, settings, policies);
-    let best = Ladder::new(layers, &with, &time)?.best(&|recorded| limit.allows(recorded))?;
+    let time = |recorded: &Recorded, rates: Rates| seconds_per_token(run, recorded, rates);
+    let with = |choice| record(run, checkpoint, settings, choice);
+    let ladder = Ladder::new(run.config.layers, (settings.checkpointing, is_paged(run)), &with, &time, limit.rates())?;
+    let best = ladder.best(limit.pinnable(), &|recorded| limit.allows(recorded))?;
     Ok(best.map(|rung| Fitting { recorded: rung.recorded, seconds: rung.seconds }))
+}
+
+/// The choice that needs the least memory.
+fn least(run: &Planned, settings: Settings) -> MemoryChoice {
+    last(settings.checkpointing, is_paged(run), run.config.layers)
+}
+
+fn is_paged(run: &Planned) -> bool {
+    run.recipe.training.optim.placement == Placement::Paged
 }
 
 fn record(
     run: &Planned,
     checkpoint: Option<&TensorFiles>,
     settings: Settings,
-    policies: Vec<Policy>,
+    choice: MemoryChoice,
 ) -> Result<Recorded> {
     let tokens =
         settings.length.map_or_else(|| largest_batch(&run.data, settings.batch), |length| length * settings.batch);
     let capacity = Capacity { tokens, updates: run.steps.total };
-    record_training(&run.recipe, &run.config, checkpoint, run.recorded.adapted.clone(), capacity, policies)
+    record_training(&run.recipe, &run.config, checkpoint, run.recorded.adapted.clone(), capacity, choice)
 }
 
-/// Predicted seconds for each token of a full micro-batch. Without measured rates for the device, those of a GPU that was
-/// measured: only their ratio matters here.
-fn seconds_per_token(run: &Planned, recorded: &Recorded, limit: &Limit<'_>) -> f64 {
-    let rates = limit.device.and_then(|device| device.about().rates).unwrap_or(Rates::reference().1);
+/// Predicted seconds for each token of a full micro-batch.
+fn seconds_per_token(run: &Planned, recorded: &Recorded, rates: Rates) -> f64 {
     let tokens = recorded.model.program.tokens;
     let load = Load { tokens, ..load(&run.data.train, run.config.sliding_window) };
     seconds(&recorded.model.program, Phase::Micro, load, rates) / tokens.max(1) as f64

@@ -2,7 +2,7 @@
 //! program. Each of these happens once.
 
 use super::ModelPlace;
-use super::ladder::by_key;
+use super::ladder::first;
 use super::record::{Adapted, Recorded, record_training};
 use super::spec::Capacity;
 use crate::config::data::OverLength;
@@ -93,7 +93,7 @@ impl Planned {
         notes.extend(schedule_notes(training, steps.total)?);
         if training.optim.placement == Placement::Paged {
             notes.push(
-                "optim: the optimizer state fits into memory, so it is not paged; paging would not change any number"
+                "optim: the optimizer state is paged only if the run needs its memory; paging does not change any number"
                     .into(),
             );
         }
@@ -109,8 +109,8 @@ impl Planned {
                  them, and the model does not learn to stop"
             ));
         }
-        let policies = by_key(training.checkpointing, config.layers);
-        let recorded = record_training(&recipe, &config, checkpoint, adapted, capacity, policies)?;
+        let choice = first(training.checkpointing, config.layers);
+        let recorded = record_training(&recipe, &config, checkpoint, adapted, capacity, choice)?;
         Ok(Self { recipe, config, data, steps, recorded, notes })
     }
 

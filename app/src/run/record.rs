@@ -1,6 +1,6 @@
 //! Records and plans the program of a training run.
 
-use super::spec::{Capacity, base_schemes, training_spec};
+use super::spec::{Capacity, MemoryChoice, base_schemes, training_spec};
 use crate::config::lora::LoraConfig;
 use crate::config::recipe::Recipe;
 use crate::weights::adapter::read_config;
@@ -10,7 +10,6 @@ use crate::weights::targets::{AdapterModule, resolve};
 use halfbyte_core::error::Result;
 use halfbyte_core::model::{Model, ModelConfig, record};
 use halfbyte_core::plan::{Plan, plan};
-use halfbyte_core::tape::Policy;
 use std::path::Path;
 
 /// The LoRA configuration of a run, resolved against a model.
@@ -52,7 +51,7 @@ pub struct Recorded {
     pub adapted: Adapted,
 }
 
-/// Records and plans the program of a training run, in which block i keeps what `policies[i]` says. Without a checkpoint, the 4-bit format of a pre-quantized model
+/// Records and plans the program of a training run. Without a checkpoint, the 4-bit format of a pre-quantized model
 /// comes from config.json.
 pub fn record_training(
     recipe: &Recipe,
@@ -60,13 +59,13 @@ pub fn record_training(
     checkpoint: Option<&TensorFiles>,
     adapted: Adapted,
     capacity: Capacity,
-    policies: Vec<Policy>,
+    choice: MemoryChoice,
 ) -> Result<Recorded> {
     let quantization = recipe.quantization.as_ref();
     let skip = quantization.map_or(&[][..], |q| &q.skip_modules);
     let base = base_schemes(config, checkpoint, quantization.map(|q| q.scheme), skip)?;
     let dropout = adapted.lora.dropout;
-    let spec = training_spec(recipe, config, &adapted.modules, dropout, base, capacity, policies)?;
+    let spec = training_spec(recipe, config, &adapted.modules, dropout, base, capacity, choice)?;
     let model = record(spec)?;
     let plan = plan(&model.program);
     Ok(Recorded { model, plan, adapted })

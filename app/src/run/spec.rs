@@ -10,7 +10,7 @@ use halfbyte_core::dtype::DType;
 use halfbyte_core::error::{Error, Result};
 use halfbyte_core::model::ModelConfig;
 use halfbyte_core::model::linears;
-use halfbyte_core::model::{AdapterSpec, LossSpec, OptimizerKind, OptimizerSpec, Spec};
+use halfbyte_core::model::{AdapterSpec, LossSpec, OptimizerKind, OptimizerSpec, Paging, Spec};
 use halfbyte_core::op::{Betas, ControlRule};
 use halfbyte_core::quant::Scheme;
 use halfbyte_core::tape::Policy;
@@ -66,6 +66,20 @@ pub fn adapter_specs(modules: &[AdapterModule]) -> HashMap<String, AdapterSpec> 
     modules.iter().map(|m| (m.module.name.clone(), AdapterSpec { r: m.r, scale: m.scale })).collect()
 }
 
+/// Decisions that trade memory for time. They change no bit of the result.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct MemoryChoice {
+    /// The activations that each block keeps.
+    pub policies: Vec<Policy>,
+    /// Pages of optimizer state in host memory; `usize::MAX`: all.
+    pub pages_on_host: usize,
+    /// Blocks whose 4-bit weights are in host memory.
+    pub streamed: usize,
+}
+
+/// Elements of a page of optimizer state: 16 MiB of 8-bit moments, 64 MiB of 32-bit ones.
+pub const PAGE: usize = 8 << 20;
+
 /// The sizes of a program that depend on the data.
 #[derive(Clone, Copy, Debug)]
 pub struct Capacity {
@@ -75,7 +89,7 @@ pub struct Capacity {
     pub updates: usize,
 }
 
-/// The [`Spec`] of a training run; `policies` says what each block keeps for the backward pass.
+/// The [`Spec`] of a training run.
 pub fn training_spec(
     recipe: &Recipe,
     config: &ModelConfig,
@@ -83,7 +97,7 @@ pub fn training_spec(
     dropout: f64,
     base: HashMap<String, Scheme>,
     capacity: Capacity,
-    policies: Vec<Policy>,
+    choice: MemoryChoice,
 ) -> Result<Spec> {
     check_tokens(capacity.tokens)?;
     if capacity.updates > MOST_UPDATES {
@@ -102,9 +116,10 @@ pub fn training_spec(
         adapters: adapter_specs(modules),
         dropout,
         neftune: recipe.training.neftune_alpha,
-        policies,
+        policies: choice.policies,
+        streamed: choice.streamed,
         loss: LossSpec { chunk: LOGITS_CHUNK, aux: experts.map(|e| e.aux_loss_coef) },
-        optimizer: Some(optimizer_spec(&recipe.training, recipe.compute, capacity.updates)),
+        optimizer: Some(optimizer_spec(&recipe.training, recipe.compute, capacity.updates, choice.pages_on_host)),
         logits_rows: 1,
     })
 }
@@ -122,7 +137,7 @@ fn check_tokens(tokens: usize) -> Result<()> {
         .hint("lower max_seq_length or per_device_train_batch_size"))
 }
 
-fn optimizer_spec(training: &TrainingConfig, compute: DType, updates: usize) -> OptimizerSpec {
+fn optimizer_spec(training: &TrainingConfig, compute: DType, updates: usize, on_host: usize) -> OptimizerSpec {
     let optim = training.optim;
     OptimizerSpec {
         state: match (optim.formula, optim.bits) {
@@ -138,6 +153,7 @@ fn optimizer_spec(training: &TrainingConfig, compute: DType, updates: usize) -> 
         },
         updates,
         lora_b_factor: training.lora_b_factor,
+        paging: (on_host > 0).then_some(Paging { elements: PAGE, on_host }),
     }
 }
 
@@ -159,6 +175,7 @@ pub fn inference_spec(
         dropout: 0.0,
         neftune: None,
         policies: Vec::new(),
+        streamed: 0,
         loss: LossSpec { chunk: LOGITS_CHUNK, aux: None },
         optimizer: None,
         logits_rows: 1,

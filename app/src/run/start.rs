@@ -18,6 +18,7 @@ use crate::train::state::TrainerState;
 use crate::train::trainer::learning_rates;
 use crate::train::watchdog;
 use crate::weights::adapter::Adapter;
+use crate::weights::dummy::fill_base;
 use crate::weights::identity::Identity;
 use crate::weights::load::{load_adapter, load_base};
 use crate::weights::safetensors::TensorFiles;
@@ -25,7 +26,6 @@ use halfbyte_core::device::Device;
 use halfbyte_core::error::{Error, Result};
 use halfbyte_core::model::Spec;
 use halfbyte_core::session::Session;
-use halfbyte_core::session::dummy::fill_base;
 use halfbyte_core::session::init::{init_adapter, init_optimizer};
 use std::path::PathBuf;
 

@@ -22,7 +22,7 @@ use crate::weights::safetensors::{Output, TensorFiles, write};
 use halfbyte_core::dtype::DType;
 use halfbyte_core::error::{Error, Result};
 use halfbyte_core::model::Model;
-use halfbyte_core::op::{AdamState, View};
+use halfbyte_core::op::View;
 use halfbyte_core::session::Session;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -156,10 +156,10 @@ fn write_to(
 
 fn write_state(session: &mut Session, run: &SavedRun, folder: &Path) -> Result<()> {
     let mut tensors = Vec::new();
-    for (name, view) in state_views(&session.model) {
-        let dtype = session.model.program.info(view.buf).dtype;
-        let data = session.read_bytes(view)?;
-        if view.buf != session.model.params.exchange.control.buf {
+    for (name, views) in state_views(&session.model) {
+        let (buf, dtype) = (views[0].buf, session.model.program.info(views[0].buf).dtype);
+        let data = views.into_iter().map(|view| session.read_bytes(view)).collect::<Result<Vec<_>>>()?.concat();
+        if buf != session.model.params.exchange.control.buf {
             check_finite(&name, dtype, &data)?;
         }
         tensors.push(Output { name, dtype, shape: vec![data.len() / dtype.bytes()], data: data.into() });
@@ -192,17 +192,26 @@ fn check_finite(name: &str, dtype: DType, data: &[u8]) -> Result<()> {
     Err(Error::run(format!("the optimizer state `{name}` is not finite")).hint(DIVERGED_HINT))
 }
 
-/// The buffers that a step changes, apart from the adapter, in a fixed order: control and optimizer state.
-fn state_views(model: &Model) -> Vec<(String, View)> {
+/// The buffers that a step changes, apart from the adapter, in a fixed order: control and optimizer state. The pages of one
+/// state form one tensor, so a checkpoint does not depend on paging.
+fn state_views(model: &Model) -> Vec<(String, Vec<View>)> {
     let mut views = vec![model.params.exchange.control];
-    for group in model.params.optimizer.iter().flat_map(|o| &o.groups) {
-        match group.state {
-            AdamState::Torch { m, v } | AdamState::Bitsandbytes { m, v } => views.extend([m, v]),
-            AdamState::Blockwise8 { m, v, absmax_m, absmax_v } => views.extend([m, v, absmax_m, absmax_v]),
-        }
+    let mut groups = model.params.optimizer.as_ref().map_or_else(Vec::new, |optimizer| optimizer.groups.clone());
+    for group in &mut groups {
+        group.state.visit(|view| views.push(*view));
         views.push(group.steps);
     }
-    views.into_iter().map(|view| (model.program.info(view.buf).name.clone(), view)).collect()
+    let mut tensors: Vec<(String, Vec<View>)> = Vec::new();
+    for view in views {
+        // The name of a page ends with its number: `adam8.m.3`.
+        let name =
+            model.program.info(view.buf).name.trim_end_matches(|c: char| c.is_ascii_digit()).trim_end_matches('.');
+        match tensors.iter_mut().find(|(known, _)| known == name) {
+            Some((_, pages)) => pages.push(view),
+            None => tensors.push((name.to_string(), vec![view])),
+        }
+    }
+    tensors
 }
 
 impl Checkpoint {
@@ -245,14 +254,21 @@ impl Checkpoint {
         let adapter = Adapter::open(&self.folder, &config)?;
         load_adapter(session, adapter)?;
         let tensors = TensorFiles::open_file(&self.folder.join(OPTIMIZER))?;
-        for (name, view) in state_views(&session.model) {
-            let dtype = session.model.program.info(view.buf).dtype;
-            let tensor = tensors.shaped(&name, &[view.rows.count(session.model.program.tokens) * view.cols])?;
+        for (name, views) in state_views(&session.model) {
+            let dtype = session.model.program.info(views[0].buf).dtype;
+            let elements = |view: &View| view.rows.count(session.model.program.tokens) * view.cols;
+            let sizes: Vec<usize> = views.iter().map(elements).collect();
+            let tensor = tensors.shaped(&name, &[sizes.iter().sum()])?;
             if tensor.dtype != dtype {
                 return Err(Error::input(format!("{}: `{name}` has the wrong type", self.folder.display()))
                     .hint("resume with the optimizer of the original run"));
             }
-            session.write_bytes(view, tensor.data)?;
+            let mut data = tensor.data;
+            for (view, elements) in views.into_iter().zip(sizes) {
+                let (page, rest) = data.split_at(elements * dtype.bytes());
+                session.write_bytes(view, page)?;
+                data = rest;
+            }
         }
         Ok(())
     }

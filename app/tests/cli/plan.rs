@@ -51,8 +51,8 @@ fn a_budget_is_kept_and_used() {
         assert!(keeps_all || total > budget - 2.2 * f64::from(1 << 30), "{gib} GiB: only {total} bytes are used");
     }
     let said =
-        folder.run(&[&["plan", "recipe.toml", "--dummy-weights", "--memory-budget", "3GiB"], &MISTRAL[..]].concat());
-    assert!(said.fine().out.contains("it needs the least memory, but more than the budget of 3.00 GiB"));
+        folder.run(&[&["plan", "recipe.toml", "--dummy-weights", "--memory-budget", "2GiB"], &MISTRAL[..]].concat());
+    assert!(said.fine().out.contains("it is the smallest, but larger than the budget of 2.00 GiB"));
     let said = folder.run(&["plan", "recipe.toml", "--dummy-weights", "--memory-budget", "12TB"]);
     said.refused(2, &["--memory-budget", "TB"]);
 }
@@ -62,8 +62,12 @@ fn the_key_decides_before_the_budget() {
     let folder = large();
     for (flag, policies) in [("true", "all blocks recompute"), ("false", "all blocks keep activations")] {
         let key = format!("gradient_checkpointing={flag}");
-        let more = [&MISTRAL[..], &["--set", &key, "--memory-budget", "12GiB"]].concat();
+        let more = [&MISTRAL[..], &["--set", &key, "--memory-budget", "40GiB"]].concat();
         assert_eq!(plan(&folder, &more)["policies"], policies);
+        // Weights may go to the host, but no other policy is taken.
+        let more = [&MISTRAL[..], &["--set", &key, "--memory-budget", "5GiB"]].concat();
+        let found = plan(&folder, &more)["policies"].to_string();
+        assert!(found.contains(policies) && found.contains("streamed from host memory"), "{found}");
     }
 }
 
@@ -89,6 +93,27 @@ fn a_budget_changes_no_bit_of_a_run() {
         assert!(!said.out.contains("all blocks keep activations"), "{}", said.out);
         assert!(adapter(&format!("run{i}")) == kept, "another adapter within {budget}");
     }
+}
+
+#[test]
+fn a_paged_optimizer_changes_no_bit_of_a_run_or_of_its_checkpoint() {
+    let folder = Folder::new();
+    let recipe = RECIPE.replace("max_seq_length = 32", "max_seq_length = 16");
+    folder.text("recipe.toml", &format!("{recipe}optim = \"paged_adamw_32bit\"\nsave_steps = 3\n"));
+    let train = |more: &[&str]| folder.run(&[&["train", "recipe.toml", "--device", "cpu"][..], more].concat()).fine();
+    assert!(!train(&[]).out.contains("pages"));
+    let paged = number(&plan(&folder, &[])["paged"]);
+    let budget = format!("{}MiB", paged / f64::from(1 << 20));
+    let said = train(&["--set", "output_dir=paged", "--memory-budget", &budget]);
+    assert!(said.out.contains("1 of 1 pages of optimizer state in host memory"), "{}", said.out);
+    let file = |name: &str| std::fs::read(folder.path(name)).unwrap_or_else(|e| panic!("{name}: {e}"));
+    assert!(file("run/adapter_model.safetensors") == file("paged/adapter_model.safetensors"));
+    let state = "checkpoint-3/optimizer.safetensors";
+    assert!(file(&format!("run/{state}")) == file(&format!("paged/{state}")));
+    // A run with resident state continues from a checkpoint of one with pages.
+    std::fs::remove_dir_all(folder.path("paged/checkpoint-6")).expect("removed");
+    train(&["--set", "output_dir=paged", "--resume"]);
+    assert!(file("run/adapter_model.safetensors") == file("paged/adapter_model.safetensors"));
 }
 
 /// x, y, width and height of the drawn buffers.

@@ -47,6 +47,7 @@ fn session(folder: &Path, adapter: Option<&Adapter>, tokens: usize) -> Result<(S
         rule: ControlRule { max_norm: None, growth_interval: None },
         updates: 1,
         lora_b_factor: 1.0,
+        paging: None,
     };
     let setup = Setup {
         compute: DType::F32,

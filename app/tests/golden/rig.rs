@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use halfbyte::config::recipe::LoadDtype;
-use halfbyte::run::ladder::by_key;
+use halfbyte::run::ladder::first;
 use halfbyte::run::spec::{BLOCK, adapter_specs, base_schemes};
 use halfbyte::weights::adapter::Adapter;
 use halfbyte::weights::load::{load_base, write_adapter};
@@ -65,7 +65,8 @@ pub fn open(folder: &Path, setup: Setup, watch: fn(&str) -> bool) -> Result<(Ses
         adapters: setup.adapter.map_or_else(HashMap::new, |a| adapter_specs(&a.modules)),
         dropout: 0.0,
         neftune: None,
-        policies: by_key(Some(setup.checkpointing), config.layers),
+        policies: first(Some(setup.checkpointing), config.layers).policies,
+        streamed: 0,
         loss: LossSpec { chunk: 29, aux: setup.aux },
         optimizer: setup.optimizer,
         logits_rows: setup.tokens,

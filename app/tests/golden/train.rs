@@ -188,6 +188,7 @@ impl Trace {
             },
             updates: self.steps.len(),
             lora_b_factor: 1.0,
+            paging: None,
         })
     }
 

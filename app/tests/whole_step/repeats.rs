@@ -3,12 +3,12 @@
 use crate::cases::{Outcome, gpu_is_required};
 use crate::fixtures::{batch, spec};
 use crate::{Case, device, text};
+use halfbyte::weights::dummy::fill_base;
 use halfbyte_core::device::DeviceName;
 use halfbyte_core::dtype::DType;
 use halfbyte_core::model::{Spec, record};
 use halfbyte_core::op::{Buf, Control, Place, Purpose, Rows};
 use halfbyte_core::session::Session;
-use halfbyte_core::session::dummy::fill_base;
 use halfbyte_core::session::init::init_optimizer;
 use std::collections::HashMap;
 

@@ -7,7 +7,8 @@ use halfbyte::config::known::known;
 use halfbyte::run::ladder::everywhere;
 use halfbyte_core::device::cuda::{Cuda, CudaOptions, free_memory, workspace};
 use halfbyte_core::dtype::DType;
-use halfbyte_core::model::{ModelConfig, Spec, record};
+use halfbyte_core::model::{OptimizerSpec, Paging, Spec, record};
+use halfbyte_core::session::batch::MicroBatch;
 use halfbyte_core::session::{Session, Update};
 use halfbyte_core::tape::Policy;
 
@@ -71,34 +72,44 @@ struct Left {
 fn compare(name: &str, layers: Option<usize>, compute: DType) -> Outcome {
     let (_, mut config) = known(name).map_err(text)?;
     config.layers = layers.unwrap_or(config.layers);
-    let run = |policies: Vec<Policy>, graph| run(&config, compute, policies, graph);
-    let all = |policy| everywhere(policy, config.layers);
-    let first = run(all(Policy::Keep), true)?;
-    // The first half of the blocks in host memory, the others mixed.
-    let mut mixed = all(Policy::RecomputeGateUp);
-    mixed[..config.layers / 2].fill(Policy::Offload);
-    *mixed.last_mut().ok_or("no blocks")? = Policy::Keep;
+    let layers = config.layers;
+    let (batch, items) = model::texts(&TEXTS, config.vocab_size, config.sliding_window, false);
+    let kept = model::spec(config, compute, batch.tokens() + 3, Policy::Keep, STEPS).map_err(text)?;
+    let run = |spec: Spec, graph| run(spec, &batch, items, graph);
+    let with = |policies| Spec { policies, ..kept.clone() };
+    let all = |policy| with(everywhere(policy, layers));
+    let paged = |spec: Spec| {
+        let paging = Some(Paging { elements: 1 << 20, on_host: 30 });
+        Spec { optimizer: spec.optimizer.map(|optimizer| OptimizerSpec { paging, ..optimizer }), ..spec }
+    };
+    // The first half of the blocks has its inputs in host memory, the others are mixed.
+    let mut mixed = everywhere(Policy::RecomputeGateUp, layers);
+    mixed[..layers / 2].fill(Policy::Offload);
+    mixed[layers - 1] = Policy::Keep;
+    let first = run(kept.clone(), true)?;
     let runs = [
-        ("a second run", all(Policy::Keep), true),
+        ("a second run", kept.clone(), true),
         ("recomputing gate and up", all(Policy::RecomputeGateUp), true),
         ("recomputing blocks", all(Policy::Recompute), true),
         ("block inputs in host memory", all(Policy::Offload), true),
-        ("a mix of policies", mixed, true),
-        ("no graph", all(Policy::Offload), false),
+        ("a mix of policies", with(mixed), true),
+        ("pages of optimizer state in host memory", paged(kept.clone()), true),
+        ("streamed weights", Spec { streamed: layers, ..kept.clone() }, true),
+        ("all of them", paged(Spec { streamed: layers, ..all(Policy::Offload) }), true),
+        ("no graph", paged(Spec { streamed: layers, ..all(Policy::Offload) }), false),
     ];
-    for (what, policies, graph) in runs {
-        if run(policies, graph)? != first {
+    let count = runs.len() + 1;
+    for (what, spec, graph) in runs {
+        if run(spec, graph)? != first {
             return Err(format!("{what} changed the bits"));
         }
     }
     let loss = |i: usize| f64::from_bits(first.numbers[2 * i]);
-    Ok(format!("7 runs alike; loss {:.5} to {:.5}", loss(0), loss(STEPS - 1)))
+    Ok(format!("{count} runs alike; loss {:.5} to {:.5}", loss(0), loss(STEPS - 1)))
 }
 
-fn run(config: &ModelConfig, compute: DType, policies: Vec<Policy>, graph: bool) -> Result<Left, String> {
-    let (batch, items) = model::texts(&TEXTS, config.vocab_size, config.sliding_window, false);
-    let spec = model::spec(config.clone(), compute, batch.tokens() + 3, Policy::Keep, STEPS).map_err(text)?;
-    let spec = Spec { policies, ..spec };
+fn run(spec: Spec, batch: &MicroBatch, items: usize, graph: bool) -> Result<Left, String> {
+    let compute = spec.compute;
     let before = free_memory(0).map_err(text)?;
     let device = Cuda::new(CudaOptions { graph, ..CudaOptions::default() }).map_err(text)?;
     let mut s = Session::planned(record(spec).map_err(text)?, Box::new(device)).map_err(text)?;
@@ -106,7 +117,7 @@ fn run(config: &ModelConfig, compute: DType, policies: Vec<Policy>, graph: bool)
     let (mut numbers, mut skips) = (Vec::new(), 0);
     for step in 0..STEPS {
         s.begin().map_err(text)?;
-        let loss = s.micro(&batch, items, [1, step as i32]).map_err(text)?.loss;
+        let loss = s.micro(batch, items, [1, step as i32]).map_err(text)?.loss;
         let Update { grad_norm: norm, skipped, .. } = s.update().map_err(text)?;
         // In f16, the first loss scales may be too large.
         skips += usize::from(skipped);

@@ -1,13 +1,17 @@
 //! Random weights in the shape of a model: their size, and that they are a function of the seed.
 
-use crate::fixtures::spec;
+use super::fill_base;
+use fixtures::spec;
 use halfbyte_core::device::cpu::{Cpu, CpuOptions};
 use halfbyte_core::dtype::DType;
 use halfbyte_core::model::{Fill, record};
 use halfbyte_core::quant::codebook4::{NestedScales, dequantize};
 use halfbyte_core::session::Session;
-use halfbyte_core::session::dummy::fill_base;
 use std::collections::BTreeMap;
+
+#[path = "../../../tests/model/fixtures.rs"]
+#[allow(dead_code, reason = "only its tiny models are used here")]
+mod fixtures;
 
 /// The values of every weight, by name.
 fn filled(double: bool, seed: u64) -> BTreeMap<String, Vec<f64>> {

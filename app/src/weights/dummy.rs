@@ -4,13 +4,13 @@
 //! are repeated with a period that is a multiple of no width, so that filling a device takes as long as copying to it. The
 //! same seed gives the same weights on every device.
 
-use super::init::halves;
-use super::{Session, encode};
-use crate::error::Result;
-use crate::model::Fill;
-use crate::op::{View, Weight4};
-use crate::quant::codebook4::levels;
-use crate::random::philox;
+use halfbyte_core::error::Result;
+use halfbyte_core::model::Fill;
+use halfbyte_core::op::{View, Weight4};
+use halfbyte_core::quant::codebook4::levels;
+use halfbyte_core::random::philox;
+use halfbyte_core::session::init::halves;
+use halfbyte_core::session::{Session, encode};
 
 /// `initializer_range` of Llama, Mistral and Mixtral.
 const DEVIATION: f64 = 0.02;
@@ -87,3 +87,7 @@ fn normal(seed: u64) -> Vec<f64> {
     values.truncate(PERIOD);
     values
 }
+
+#[cfg(test)]
+#[path = "dummy_tests.rs"]
+mod tests;
