@@ -28,7 +28,9 @@ pub fn cross_entropy<A: Real>(
     let largest = |row: &[A]| row.iter().copied().fold(A::neg_infinity(), A::max);
     let log_sum = |row: &[A]| {
         let top = largest(row);
-        top + row.iter().map(|&l| (l - top).exp()).sum::<A>().ln()
+        // Sums of sums: added one by one, the terms of a large vocabulary would lose the last digits of an f32.
+        let sum = |part: &[A]| part.iter().map(|&l| (l - top).exp()).sum::<A>();
+        top + row.chunks(256).map(sum).sum::<A>().ln()
     };
     let kept = |t: usize| targets[t] != IGNORED;
     logp.par_iter_mut().enumerate().filter(|(t, _)| kept(*t)).for_each(|(t, logp)| {
@@ -59,6 +61,14 @@ pub fn cross_entropy<A: Real>(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_large_vocabulary_costs_no_digits() {
+        let row: Vec<f32> = (0..150_000).map(|i| ((i * 7919) % 1000) as f32 * -0.012).collect();
+        let exact = row.iter().map(|&l| f64::from(l).exp()).sum::<f64>().ln();
+        let loss = cross_entropy(&Matrix::new(1, row.len(), row), &[0], &[1.0], 1.0, false);
+        assert!((f64::from(loss.logp[0]) + exact).abs() < 2e-6, "{} and {}", loss.logp[0], -exact);
+    }
 
     #[test]
     fn a_hit_is_the_first_of_the_largest() {
