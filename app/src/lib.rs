@@ -14,6 +14,7 @@
 //! * [`hub`]: the Hugging Face Hub and its local cache.
 //! * [`track`]: writes the logs of a run, also for TensorBoard and W&B, and reads them back.
 //! * [`config`]: recipes and model folders, checked.
+//! * [`sensors`]: what a GPU's sensors read.
 //! * [`suggest`]: the known name nearest to a mistyped one; text that is safe to print.
 //! * [`limits`]: limits of the system and of untrusted input.
 //! * [`disk`]: writes files atomically, maps them, locks folders.
@@ -28,6 +29,7 @@ pub mod limits;
 pub mod quickstart;
 pub mod report;
 pub mod run;
+pub mod sensors;
 pub mod suggest;
 pub mod track;
 pub mod train;

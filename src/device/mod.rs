@@ -4,14 +4,12 @@
 pub mod cpu;
 pub mod cuda;
 mod name;
-pub mod sensors;
 
 pub use name::{About, DeviceKind, DeviceName};
 
 use crate::error::Result;
 use crate::op::{Buf, Phase, Program};
 use crate::plan::Plan;
-use sensors::Sensors;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -44,11 +42,6 @@ pub trait Device: Send {
     /// Runs a phase op by op and times each.
     fn profile(&mut self, phase: Phase, live: usize) -> Result<Vec<Timing>>;
 
-    /// Its kind, its name and its speed. The speed of a CPU is measured, once, in a few milliseconds.
+    /// Its kind, its name, its place and its speed. The speed of a CPU is measured, once, in a few milliseconds.
     fn about(&self) -> About;
-
-    /// Reads its sensors; `None` on a CPU.
-    fn sensors(&self) -> Option<Sensors> {
-        None
-    }
 }

@@ -62,6 +62,8 @@ pub struct About {
     pub kind: DeviceKind,
     /// Its name in messages: `cpu`, or `cuda:0, NVIDIA H200`.
     pub words: String,
+    /// The place of a GPU on the PCI bus, which NVIDIA's other libraries take: `0000:65:00.0`.
+    pub bus: Option<String>,
     /// Rates that it reaches in practice; `None` if nothing was measured on a GPU of this name.
     pub rates: Option<Rates>,
 }
@@ -74,7 +76,7 @@ mod tests {
 
     #[test]
     fn a_cpu_describes_itself() {
-        let About { kind, words, rates } = Cpu::new(CpuOptions::default()).about();
+        let About { kind, words, rates, .. } = Cpu::new(CpuOptions::default()).about();
         assert_eq!((kind, kind.to_string(), words.as_str()), (DeviceKind::Cpu, "cpu".into(), "cpu"));
         assert!(rates.is_some_and(|r| r.flops > 1e6 && r.bytes > 1e6), "{rates:?}");
     }

@@ -5,7 +5,6 @@ mod check;
 pub mod cost;
 mod lifetimes;
 mod offsets;
-mod report;
 
 pub use lifetimes::{ArenaBlock, Life};
 

@@ -4,18 +4,15 @@
 //! * `backward`: all derivative rules; what was not kept is made again (`recompute`).
 //! * `prune`: drops ops whose results nobody reads.
 //! * `order`: moves weight gradients to where they save memory.
-//! * `listing`: prints a list.
 
 mod backward;
 mod forward;
 mod grads;
-mod listing;
 mod order;
 mod prune;
 mod recompute;
 
 pub use forward::{Ranges, Routed};
-pub use listing::listing;
 pub use recompute::Policy;
 
 use crate::dtype::DType;

@@ -24,13 +24,6 @@ fn planned(name: &str) -> (Model, Plan) {
     for (kind, bytes) in &plan.resident {
         println!("    {kind:?}: {:.3} GiB", *bytes as f64 / GIB);
     }
-    let peak = plan.peak(&model.program).expect("an arena");
-    println!("    peak at {:?} op {} ({}):", peak.phase, peak.op, model.program.ops(peak.phase)[peak.op].name());
-    for (buf, bytes) in peak.alive.iter().take(8) {
-        println!("        {:8.1} MiB {}", *bytes as f64 / f64::from(1 << 20), model.program.info(*buf).name);
-    }
-    let rest: usize = peak.alive.iter().skip(8).map(|(_, b)| b).sum();
-    println!("        {:8.1} MiB in {} more", rest as f64 / f64::from(1 << 20), peak.alive.len().saturating_sub(8));
     assert!(plan.arena_bytes * 100 <= most * 101, "{name}: the arena is {percent:.2} % larger than it must be");
     (model, plan)
 }

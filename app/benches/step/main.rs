@@ -13,8 +13,10 @@ mod model;
 
 use halfbyte::config::known::known;
 use halfbyte::run::spec::PAGE;
+use halfbyte::sensors::Nvml;
 use halfbyte_core::device::cuda::{Arch, Cuda, CudaOptions, free_memory, list};
 use halfbyte_core::dtype::DType;
+use halfbyte_core::error::Result as CoreResult;
 use halfbyte_core::model::{OptimizerKind, Paging, record};
 use halfbyte_core::op::Phase;
 use halfbyte_core::session::Session;
@@ -89,7 +91,7 @@ fn main() {
     }
 }
 
-fn run(w: &Wanted) -> halfbyte_core::error::Result<()> {
+fn run(w: &Wanted) -> CoreResult<()> {
     let (_, mut config) = known(&w.model)?;
     config.layers = w.layers.unwrap_or(config.layers);
     let compute = if w.f16 { DType::F16 } else { DType::Bf16 };
@@ -119,9 +121,10 @@ fn run(w: &Wanted) -> halfbyte_core::error::Result<()> {
     let config = &s.model.spec.config;
     let (batch, items) = model::texts(&vec![w.length; w.rows], config.vocab_size, config.sliding_window, false);
     let mut first = (0.0, 0.0);
+    let nvml = Nvml::of(s.device()).ok();
     let mut burst = Timed::default();
     for step in 0..w.steps {
-        let (loss, norm) = burst.step(&mut s, &batch, items)?;
+        let (loss, norm) = burst.step(&mut s, &batch, items, nvml.as_ref())?;
         if step == 0 {
             first = (loss, norm);
         }
@@ -161,7 +164,7 @@ fn run(w: &Wanted) -> halfbyte_core::error::Result<()> {
             if started.elapsed().as_secs_f64() < WARM_UP {
                 sustained = Timed::default();
             }
-            sustained.step(&mut s, &batch, items)?;
+            sustained.step(&mut s, &batch, items, nvml.as_ref())?;
         }
         println!("SUSTAINED {:.0} s: {}", w.seconds, sustained.summary(tokens));
     }
@@ -184,13 +187,19 @@ struct Timed {
 
 impl Timed {
     /// Runs a step; returns the loss and the gradient's norm.
-    fn step(&mut self, s: &mut Session, batch: &MicroBatch, items: usize) -> halfbyte_core::error::Result<(f64, f64)> {
+    fn step(
+        &mut self,
+        s: &mut Session,
+        batch: &MicroBatch,
+        items: usize,
+        nvml: Option<&Nvml>,
+    ) -> CoreResult<(f64, f64)> {
         let started = Instant::now();
         s.begin()?;
         let loss = s.micro(batch, items, [1, 0])?.loss;
         let norm = s.update()?.grad_norm;
         self.times.push(started.elapsed().as_secs_f64() * 1e3);
-        if let Some(sensors) = s.device().sensors() {
+        if let Some(sensors) = nvml.map(Nvml::read) {
             self.watts.extend(sensors.power);
             self.megahertz.extend(sensors.clock.map(f64::from));
         }
@@ -213,7 +222,7 @@ impl Timed {
 }
 
 /// Time of the micro phase by kind of op.
-fn profile(s: &mut Session, tokens: usize) -> halfbyte_core::error::Result<()> {
+fn profile(s: &mut Session, tokens: usize) -> CoreResult<()> {
     s.begin()?;
     let timings = s.device().profile(Phase::Micro, tokens)?;
     let mut by_name = std::collections::BTreeMap::<&str, (usize, f64)>::new();

@@ -1,6 +1,7 @@
 //! `--device`: where a command runs.
 
 use crate::config::recipe::AUTO;
+use crate::sensors::Nvml;
 use halfbyte_core::device::cpu::{Cpu, CpuOptions};
 use halfbyte_core::device::cuda::{self, Arch, Cuda, CudaOptions};
 use halfbyte_core::device::{Device, DeviceName};
@@ -36,7 +37,7 @@ impl DeviceArgs {
             DeviceName::Cuda(ordinal) => {
                 let device = Cuda::new(CudaOptions { ordinal, arch: self.arch, graph: !self.no_graph })?;
                 let gpu = device.gpu();
-                let sensors = device.without_sensors().map(|why| format!(" (its sensors are not logged: {why})"));
+                let sensors = Nvml::of(&device).err().map(|why| format!(" (its sensors are not logged: {why})"));
                 let words = format!("{name}, {}{}", gpu.name, sensors.unwrap_or_default());
                 Ok((Box::new(device), words))
             }

@@ -1,5 +1,7 @@
 //! `halfbyte plan RECIPE`: prints the resolved recipe and the memory that it needs. Needs config.json, but no weights.
 
+use super::listing::listing;
+use super::peak::peak;
 use super::{arena_svg, budget, human_bytes, out};
 use crate::config::recipe::Recipe;
 use crate::config::training::Placement;
@@ -19,7 +21,6 @@ use halfbyte_core::model::Model;
 use halfbyte_core::op::{Phase, Purpose};
 use halfbyte_core::plan::Plan;
 use halfbyte_core::plan::cost::Rates;
-use halfbyte_core::tape::listing;
 use serde_json::json;
 use std::path::PathBuf;
 
@@ -180,7 +181,7 @@ fn print_memory(model: &Model, plan: &Plan, size: &str) {
     if plan.host_bytes > 0 {
         say!("  {:26} {:>12}", "pinned host memory", human_bytes(plan.host_bytes));
     }
-    if let Some(peak) = plan.peak(&model.program) {
+    if let Some(peak) = peak(plan, &model.program) {
         let ops = model.program.ops(peak.phase);
         say!("\nalive at the peak (phase {:?}, op {} of {}, {}):", peak.phase, peak.op, ops.len(), ops[peak.op].name());
         const SHOWN: usize = 12;
@@ -197,7 +198,7 @@ fn print_memory(model: &Model, plan: &Plan, size: &str) {
 fn as_json(model: &Model, plan: &Plan, ladder: &Ladder<'_>, taken: &Taken) -> serde_json::Value {
     let resident: serde_json::Map<String, serde_json::Value> =
         plan.resident.iter().map(|(k, b)| (key(*k), json!(b))).collect();
-    let peak = plan.peak(&model.program).map(|p| {
+    let peak = peak(plan, &model.program).map(|p| {
         let alive = p.alive.iter().map(|(b, n)| json!({"buffer": model.program.info(*b).name, "bytes": n}));
         json!({"phase": format!("{:?}", p.phase), "op": p.op, "alive": alive.collect::<Vec<_>>()})
     });

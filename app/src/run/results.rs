@@ -5,10 +5,10 @@ use super::folder::RunFolder;
 use crate::config::cadence::Cadence;
 use crate::config::training::TrainingConfig;
 use crate::disk::write::write_text;
+use crate::sensors::Nvml;
 use crate::track::history::History;
 use crate::train::records::Summary;
 use crate::train::state::TrainerState;
-use halfbyte_core::device::sensors::Sensors;
 use halfbyte_core::error::{Error, Result};
 use halfbyte_core::session::Session;
 use serde::Serialize;
@@ -76,7 +76,7 @@ impl Clock {
             train_samples_per_second: per_second(total.rows - self.rows),
             train_steps_per_second: per_second(total.steps - self.steps),
             memory_planned: session.plan.bytes,
-            memory_in_use: session.device().sensors().and_then(|s: Sensors| s.memory),
+            memory_in_use: Nvml::of(session.device()).ok().and_then(|nvml| nvml.read().memory),
             summary,
         }
     }

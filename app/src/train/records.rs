@@ -1,6 +1,6 @@
 //! The records that a run reports while it trains: steps, the lines of metrics.jsonl, the summary.
 
-use halfbyte_core::device::sensors::Sensors;
+use crate::sensors::Sensors;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 

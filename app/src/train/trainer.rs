@@ -10,6 +10,7 @@ use super::watchdog::Watch;
 use crate::config::cadence::Cadence;
 use crate::config::training::TrainingConfig;
 use crate::data::loader::{Loader, StepData};
+use crate::sensors::Nvml;
 use halfbyte_core::dtype::DType;
 use halfbyte_core::error::{Error, Result};
 use halfbyte_core::op::Control;
@@ -101,6 +102,7 @@ pub fn train(
         session.write(schedule, &rates)?;
     }
     loader.seek(state.position)?;
+    let nvml = Nvml::of(session.device()).ok();
     let mut watch = config.watchdog.then(|| Watch::start(session)).transpose()?;
     let mut saved = Instant::now();
     let save_after = Duration::try_from_secs_f64(60.0 * config.save_minutes).unwrap_or(Duration::MAX);
@@ -135,7 +137,7 @@ pub fn train(
         };
         let first = config.logging_first_step && step == 1;
         if first || stop || step == steps.total || due(config.logging) {
-            let log = TrainEvent::Logged(state.since_log.log(&record, session.device().sensors().map(Into::into)));
+            let log = TrainEvent::Logged(state.since_log.log(&record, nvml.as_ref().map(|nvml| nvml.read().into())));
             state.since_log = Totals::default();
             stop |= observe(session, log)? == Reply::Stop;
         }

@@ -209,7 +209,7 @@ impl Device for Cpu {
     }
 
     fn about(&self) -> About {
-        About { kind: DeviceKind::Cpu, words: "cpu".into(), rates: Some(*RATES) }
+        About { kind: DeviceKind::Cpu, words: "cpu".into(), bus: None, rates: Some(*RATES) }
     }
 
     fn profile(&mut self, phase: Phase, live: usize) -> Result<Vec<Timing>> {

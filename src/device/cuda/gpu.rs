@@ -5,7 +5,7 @@ use crate::error::{Error, Result};
 use cudarc::driver::CudaContext;
 use cudarc::driver::result::{self, DriverError};
 use cudarc::driver::sys::{self, CUdevice_attribute_enum as Attribute, CUresult};
-use std::ffi::{CStr, CString};
+use std::ffi::CStr;
 use std::fmt;
 use std::str::FromStr;
 
@@ -144,18 +144,14 @@ pub fn free_memory(ordinal: usize) -> Result<usize> {
     context.mem_get_info().map(|(free, _)| free).map_err(|e| failed("ask for free memory", e))
 }
 
-/// Where a GPU is on the PCI bus, as NVML takes it: `0000:65:00.0`. An error is in words.
-pub(super) fn bus_id(ordinal: usize) -> Result<CString, String> {
-    let words = |e: DriverError| failed("ask for a GPU's place on the bus", e).to_string();
-    let device = result::device::get(ordinal as i32).map_err(words)?;
+/// Where a GPU is on the PCI bus, as NVML takes it: `0000:65:00.0`.
+pub(super) fn bus_id(ordinal: usize) -> Option<String> {
+    let device = result::device::get(ordinal as i32).ok()?;
     let mut text = [0_u8; 32];
     // SAFETY: `device` was just given out by the driver; the buffer has the length passed.
     let status = unsafe { sys::cuDeviceGetPCIBusId(text.as_mut_ptr().cast(), text.len() as i32, device) };
-    match (status, CStr::from_bytes_until_nul(&text)) {
-        (CUresult::CUDA_SUCCESS, Ok(bus)) => Ok(bus.to_owned()),
-        (CUresult::CUDA_SUCCESS, Err(_)) => Err("the driver gave a bus id without an end".into()),
-        (status, _) => Err(words(DriverError(status))),
-    }
+    let bus = CStr::from_bytes_until_nul(&text).ok()?;
+    (status == CUresult::CUDA_SUCCESS).then(|| bus.to_string_lossy().into())
 }
 
 fn describe(ordinal: usize) -> Result<Gpu, DriverError> {

@@ -21,7 +21,6 @@ mod launch;
 mod memory;
 mod modules;
 mod nf4;
-mod nvml;
 mod permute;
 mod pointwise;
 mod rms_norm;
@@ -36,7 +35,6 @@ mod tensor_map;
 pub use gpu::{Arch, Gpu, driver_version, free_memory, list, select};
 pub use modules::{Family, LoadTime};
 
-use super::sensors::Sensors;
 use super::{About, Device, DeviceKind, DeviceName, Timing};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
@@ -51,7 +49,6 @@ use graph::Graph;
 use launch::Launcher;
 use memory::{DeviceMemory, Staging};
 use modules::Modules;
-use nvml::Nvml;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -90,8 +87,6 @@ pub struct Cuda {
     gpu: Gpu,
     arch: Arch,
     options: CudaOptions,
-    /// The GPU's sensors, or why there are none.
-    nvml: Result<Nvml, String>,
     /// Act as a card with little shared memory.
     limited: bool,
 }
@@ -138,9 +133,8 @@ impl Cuda {
         let context = CudaContext::new(options.ordinal).map_err(|e| failed("start", e))?;
         let stream = Stream::new()?;
         let modules = Modules::new(gpu.capability);
-        let nvml = gpu::bus_id(options.ordinal).and_then(|bus| Nvml::open(&bus));
         let (staging, copies) = (Staging::new()?, Copies::new()?);
-        Ok(Self { loaded: None, staging, modules, copies, stream, context, gpu, arch, options, nvml, limited: false })
+        Ok(Self { loaded: None, staging, modules, copies, stream, context, gpu, arch, options, limited: false })
     }
 
     /// The code path that this device uses.
@@ -151,11 +145,6 @@ impl Cuda {
     /// Properties of the GPU in use.
     pub fn gpu(&self) -> &Gpu {
         &self.gpu
-    }
-
-    /// Why there are no sensors, if there are none.
-    pub fn without_sensors(&self) -> Option<&str> {
-        self.nvml.as_ref().err().map(String::as_str)
     }
 
     /// Loads every family for one element type, also those that no program needs yet.
@@ -347,10 +336,11 @@ impl Device for Cuda {
 
     fn about(&self) -> About {
         let words = format!("{}, {}", DeviceName::Cuda(self.gpu.ordinal), self.gpu.name);
-        About { kind: DeviceKind::Cuda, words, rates: Rates::measured(&self.gpu.name) }
-    }
-
-    fn sensors(&self) -> Option<Sensors> {
-        self.nvml.as_ref().ok().map(Nvml::read)
+        About {
+            kind: DeviceKind::Cuda,
+            words,
+            bus: gpu::bus_id(self.gpu.ordinal),
+            rates: Rates::measured(&self.gpu.name),
+        }
     }
 }

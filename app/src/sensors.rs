@@ -1,9 +1,24 @@
 //! The GPU's sensors, through NVIDIA's management library. It comes with the driver, but containers may lack it: it is
 //! loaded at run time, and a run without it only logs less.
 
-use crate::device::sensors::Sensors;
+use halfbyte_core::device::Device;
 use libloading::Library;
-use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
+use std::ffi::{CStr, CString, c_char, c_int, c_uint, c_void};
+
+/// One reading of a GPU's sensors.
+#[derive(Clone, Copy, PartialEq, Debug, Default)]
+pub struct Sensors {
+    /// Percent of the driver's last sampling period in which a kernel ran.
+    pub utilization: Option<u32>,
+    /// Bytes in use, by all processes and the driver.
+    pub memory: Option<u64>,
+    /// Degrees Celsius.
+    pub temperature: Option<u32>,
+    /// Power draw in watts.
+    pub power: Option<f64>,
+    /// Clock of the multiprocessors in MHz.
+    pub clock: Option<u32>,
+}
 
 /// `NVML_SUCCESS`.
 const SUCCESS: c_int = 0;
@@ -50,9 +65,14 @@ pub struct Nvml {
 }
 
 impl Nvml {
-    /// The sensors of the GPU on this bus (`0000:65:00.0`): the library counts GPUs in another order than CUDA does. An
-    /// error says in words why there are none.
-    pub fn open(bus: &CStr) -> Result<Self, String> {
+    /// The sensors of a GPU. An error says in words why there are none; a CPU has none.
+    pub fn of(device: &dyn Device) -> Result<Self, String> {
+        let bus = device.about().bus.ok_or("the device has no place on the bus")?;
+        Self::open(&CString::new(bus).map_err(|e| e.to_string())?)
+    }
+
+    /// The sensors of the GPU on this bus (`0000:65:00.0`): the library counts GPUs in another order than CUDA does.
+    fn open(bus: &CStr) -> Result<Self, String> {
         // SAFETY: loading the driver's library runs its initializers, which have no requirements.
         let library = NAMES.iter().find_map(|name| unsafe { Library::new(*name) }.ok());
         let library = library.ok_or_else(|| format!("{} was not found", NAMES[0]))?;
@@ -116,18 +136,21 @@ fn done(name: &str, status: c_int) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::device::cuda::gpu::{bus_id, list};
+    use halfbyte_core::device::cpu::{Cpu, CpuOptions};
+    use halfbyte_core::device::cuda::{Cuda, CudaOptions, list};
 
     #[test]
     fn every_gpu_has_sensors_and_a_bus_without_one_has_none() {
         assert!(Nvml::open(c"ffff:ff:1f.7").is_err(), "no GPU is there");
+        assert!(Nvml::of(&Cpu::new(CpuOptions::default())).is_err(), "a CPU has none");
         let Ok(gpus) = list() else {
             assert!(std::env::var_os("REQUIRE_GPU").is_none(), "REQUIRE_GPU is set and there is no driver");
             eprintln!("skipped: there is no NVIDIA driver");
             return;
         };
         for gpu in gpus {
-            let sensors = Nvml::open(&bus_id(gpu.ordinal).expect("a place on the bus")).expect("sensors").read();
+            let device = Cuda::new(CudaOptions { ordinal: gpu.ordinal, ..CudaOptions::default() }).expect("a GPU");
+            let sensors = Nvml::of(&device).expect("sensors").read();
             assert!(sensors.utilization.is_some_and(|percent| percent <= 100), "{sensors:?}");
             assert!(sensors.memory.is_some_and(|bytes| bytes > 0 && bytes <= gpu.total as u64), "{sensors:?}");
             assert!(sensors.temperature.is_some_and(|degrees| (5..110).contains(&degrees)), "{sensors:?}");

@@ -1,6 +1,6 @@
 //! A program as text: one line for each op, `results <- operands`.
 
-use crate::op::{Access, Op, Phase, Place, Program, Rows, View};
+use halfbyte_core::op::{Access, Op, Phase, Place, Program, Rows, View};
 use std::fmt::Write;
 
 /// The listing of one phase. `%12 layers.0.qkv[T×768]@1a00`: buffer 12, its name, shape and address; `+` marks what is
