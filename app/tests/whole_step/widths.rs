@@ -1,4 +1,5 @@
-//! One or two layers of models of real width against the CPU device, and bit-equal repetitions.
+//! One or two layers of models of real width, on each code path of the GPU, against the CPU device, and bit-equal
+//! repetitions.
 
 use crate::cases::Outcome;
 use crate::ties::far_from_ties;
@@ -6,7 +7,7 @@ use crate::{Case, model, text};
 use halfbyte::config::known::known;
 use halfbyte_core::device::Device;
 use halfbyte_core::device::cpu::{Cpu, CpuOptions, Written};
-use halfbyte_core::device::cuda::{Cuda, CudaOptions};
+use halfbyte_core::device::cuda::{Arch, Cuda, CudaOptions};
 use halfbyte_core::dtype::DType;
 use halfbyte_core::model::record;
 use halfbyte_core::op::Phase;
@@ -141,8 +142,8 @@ impl fmt::Display for Distance {
     }
 }
 
-/// Compares the GPU in bf16 with the CPU device in f32; the CPU device in bf16 measures the effect of rounding alone.
-/// Then 20 repetitions on the GPU must give the same bits.
+/// Compares each code path of the GPU in bf16 with the CPU device in f32; the CPU device in bf16 measures the effect of
+/// rounding alone. Then repetitions on the GPU must give the same bits.
 fn compare(case: &Width) -> Outcome {
     let seen = Arc::new(Mutex::new(Vec::new()));
     let routers = seen.clone();
@@ -167,16 +168,24 @@ fn compare(case: &Width) -> Outcome {
     let exactly = micro(&mut exact, &batch, items)?;
     drop(exact);
     let rounded = micro(&mut session(case, DType::Bf16, Box::new(cpu()))?, &batch, items)?;
-    let mut gpu = session(case, DType::Bf16, Box::new(Cuda::new(CudaOptions::default()).map_err(text)?))?;
-    let first = micro(&mut gpu, &batch, items)?;
-    for repeat in 0..20 {
-        if micro(&mut gpu, &batch, items)? != first {
-            return Err(format!("repetition {repeat} changed the bits"));
+    let rounding = Distance::of(&rounded, &exactly);
+    let (mut measured, mut allowed) = (format!("rounding: {rounding}"), true);
+    for arch in [None, Some(Arch::Sm80)] {
+        let device = Cuda::new(CudaOptions { arch, ..CudaOptions::default() }).map_err(text)?;
+        let path = device.arch();
+        let mut gpu = session(case, DType::Bf16, Box::new(device))?;
+        let first = micro(&mut gpu, &batch, items)?;
+        for repeat in 0..10 {
+            if micro(&mut gpu, &batch, items)? != first {
+                return Err(format!("{path}: repetition {repeat} changed the bits"));
+            }
         }
+        let ours = Distance::of(&first, &exactly);
+        allowed &= ours.is_allowed(&rounding);
+        measured += &format!("; {path}: {ours}");
     }
-    let (ours, rounding) = (Distance::of(&first, &exactly), Distance::of(&rounded, &exactly));
-    let measured = format!("{ours} (rounding: {rounding}){targets}");
-    if ours.is_allowed(&rounding) { Ok(measured) } else { Err(measured) }
+    measured += &targets;
+    if allowed { Ok(measured) } else { Err(measured) }
 }
 
 pub fn cases() -> Vec<Case> {
